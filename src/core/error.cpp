@@ -1,0 +1,53 @@
+#include "core/error.h"
+
+#include <cstdio>
+
+#include "core/utf8.h"
+
+namespace fathom {
+namespace {
+
+std::string message_of(const ErrorParts& p) {
+  std::string m = p.where;
+  auto add = [&m](const char* separator, const std::string& text) {
+    if (text.empty()) return;
+    if (!m.empty()) m += separator;
+    m += text;
+  };
+  add(": ", p.field);
+  if (!p.found.empty()) add(": ", "found " + p.found);
+  if (!p.expected.empty()) add(p.found.empty() ? ": " : ", ", "expected " + p.expected);
+  add("; ", p.hint);
+  return m;
+}
+
+}  // namespace
+
+UserError::UserError(ErrorParts parts) : std::runtime_error(message_of(parts)), parts_(std::move(parts)) {}
+
+void assertion_failed(const char* condition, const char* file, int line, const std::string& note) {
+  throw std::logic_error(str("internal error at ", file, ":", line, ": ", condition, note.empty() ? "" : ": ", note,
+                             "; please report this with the command that you ran"));
+}
+
+std::string printable(std::string_view text, size_t limit) {
+  std::string out;
+  size_t i = 0;
+  while (i < text.size()) {
+    if (out.size() >= limit) return out + "…";
+    const size_t n = utf8_length(text.substr(i));
+    const unsigned char c = static_cast<unsigned char>(text[i]);
+    if (n == 0 || c < 0x20 || c == 0x7f) {
+      char hex[8];
+      std::snprintf(hex, sizeof hex, "\\x%02x", c);
+      out += hex;
+      i += 1;
+    } else {
+      out.append(text.substr(i, n));
+      i += n;
+    }
+  }
+  return out;
+}
+
+}  // namespace fathom

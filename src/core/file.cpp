@@ -1,0 +1,233 @@
+#include "core/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "core/error.h"
+
+namespace fs = std::filesystem;
+
+namespace fathom {
+namespace {
+
+[[noreturn]] void fail(const std::string& path, const std::string& what, int error) {
+  const char* hint = error == ENOSPC ? "free some space and try again"
+                     : error == EACCES ? "check the permissions"
+                     : error == ENOENT ? "check the path" : "";
+  throw UserError({path, "", str(what, ": ", std::strerror(error)), "", hint});
+}
+
+class Fd {
+ public:
+  Fd(const std::string& path, int flags, mode_t mode = 0644) : fd_(::open(path.c_str(), flags | O_CLOEXEC, mode)) {
+    if (fd_ < 0) fail(path, flags & O_CREAT ? "cannot create" : "cannot open", errno);
+  }
+  ~Fd() { ::close(fd_); }
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+struct stat stat_of(int fd, const std::string& path) {
+  struct stat s;
+  if (::fstat(fd, &s) != 0) fail(path, "cannot stat", errno);
+  if (S_ISDIR(s.st_mode)) throw UserError({path, "", "a folder", "a file", ""});
+  return s;
+}
+
+void sync_path(const std::string& path) {
+  Fd fd(path, O_RDONLY);
+  if (::fsync(fd.get()) != 0 && errno != EINVAL) fail(path, "cannot sync", errno);
+}
+
+std::string parent_of(const std::string& path) {
+  const std::string p = fs::path(path).parent_path().string();
+  return p.empty() ? "." : p;
+}
+
+std::string temporary_beside(const std::string& path) {
+  static std::atomic<int> counter{0};
+  return join_path(parent_of(path), str(".", fs::path(path).filename().string(), ".tmp-", ::getpid(), "-", counter++));
+}
+
+}  // namespace
+
+std::string read_file(const std::string& path, int64_t max_bytes) {
+  Fd fd(path, O_RDONLY);
+  stat_of(fd.get(), path);
+  // Read to the end rather than trust st_size: pipes and /proc report 0.
+  std::string out;
+  char buffer[1 << 16];
+  while (true) {
+    const ssize_t n = ::read(fd.get(), buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail(path, "cannot read", errno);
+    if (n == 0) return out;
+    if (static_cast<int64_t>(out.size()) + n > max_bytes)
+      throw UserError({path, "", str("more than ", max_bytes, " bytes"), str("at most ", max_bytes), ""});
+    out.append(buffer, static_cast<size_t>(n));
+  }
+}
+
+AtomicFile::AtomicFile(std::string path) : path_(std::move(path)), temporary_(temporary_beside(path_)) {
+  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (fd_ < 0) fail(path_, "cannot create", errno);
+}
+
+AtomicFile::~AtomicFile() {
+  if (fd_ >= 0) {
+    ::close(fd_);
+    ::unlink(temporary_.c_str());
+  }
+}
+
+void AtomicFile::write(const void* bytes, size_t count) {
+  const char* p = static_cast<const char*>(bytes);
+  while (count > 0) {
+    const ssize_t n = ::write(fd_, p, count);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail(path_, "cannot write", errno);
+    p += n;
+    count -= static_cast<size_t>(n);
+    size_ += n;
+  }
+}
+
+void AtomicFile::commit() {
+  FATHOM_ASSERT(fd_ >= 0, path_);
+  if (::fsync(fd_) != 0 && errno != EINVAL) fail(path_, "cannot sync", errno);
+  const int closed = ::close(fd_);
+  fd_ = -1;
+  if (closed != 0 || ::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    const int error = errno;
+    ::unlink(temporary_.c_str());
+    fail(path_, "cannot finish writing", error);
+  }
+  sync_path(parent_of(path_));
+}
+
+void atomic_write(const std::string& path, std::string_view bytes) {
+  AtomicFile file(path);
+  file.write(bytes);
+  file.commit();
+}
+
+void atomic_folder(const std::string& path, const std::function<void(const std::string&)>& fill) {
+  if (exists(path)) throw UserError({path, "", "an existing path", "a new folder", "choose another name or remove it"});
+  const std::string temporary = temporary_beside(path);
+  remove_all(temporary);
+  try {
+    make_folders(temporary);
+    fill(temporary);
+    for (const auto& entry : fs::recursive_directory_iterator(temporary)) sync_path(entry.path().string());
+    sync_path(temporary);
+    if (::rename(temporary.c_str(), path.c_str()) != 0) fail(path, "cannot finish the folder", errno);
+    sync_path(parent_of(path));
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(temporary, ignored);
+    throw;
+  }
+}
+
+MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
+  Fd fd(path_, O_RDONLY);
+  size_ = static_cast<size_t>(stat_of(fd.get(), path_).st_size);
+  if (size_ == 0) return;
+  void* p = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd.get(), 0);
+  if (p == MAP_FAILED) fail(path_, "cannot map", errno);
+  data_ = static_cast<const std::byte*>(p);
+}
+
+MappedFile::~MappedFile() {
+  if (data_) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+bool exists(const std::string& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+bool is_folder(const std::string& path) {
+  std::error_code ignored;
+  return fs::is_directory(path, ignored);
+}
+
+int64_t file_size(const std::string& path) {
+  Fd fd(path, O_RDONLY);
+  return stat_of(fd.get(), path).st_size;
+}
+
+void make_folders(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) fail(path, "cannot create the folder", error.value());
+}
+
+void remove_all(const std::string& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  if (error) fail(path, "cannot remove", error.value());
+}
+
+std::vector<std::string> list_folder(const std::string& path) {
+  std::error_code error;
+  std::vector<std::string> names;
+  for (auto it = fs::directory_iterator(path, error); !error && it != fs::directory_iterator(); it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (name[0] != '.') names.push_back(name);
+  }
+  if (error) fail(path, "cannot list", error.value());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::string join_path(const std::string& folder, const std::string& name) { return (fs::path(folder) / name).string(); }
+
+struct Hasher::State {
+  XXH3_state_t xxh;
+};
+
+Hasher::Hasher() : state_(new (std::align_val_t(64)) State) { XXH3_128bits_reset(&state_->xxh); }
+Hasher::~Hasher() {
+  State* s = state_.release();
+  s->~State();
+  ::operator delete(s, std::align_val_t(64));
+}
+void Hasher::update(const void* bytes, size_t count) { XXH3_128bits_update(&state_->xxh, bytes, count); }
+std::string Hasher::hex() const {
+  const XXH128_hash_t h = XXH3_128bits_digest(&state_->xxh);
+  char out[33];
+  std::snprintf(out, sizeof out, "%016llx%016llx", static_cast<unsigned long long>(h.high64), static_cast<unsigned long long>(h.low64));
+  return out;
+}
+std::string hash_bytes(std::string_view bytes) {
+  Hasher h;
+  h.update(bytes.data(), bytes.size());
+  return h.hex();
+}
+
+TemporaryFolder::TemporaryFolder() {
+  std::string pattern = (fs::temp_directory_path() / "fathom-XXXXXX").string();
+  if (!::mkdtemp(pattern.data())) fail(pattern, "cannot create a temporary folder", errno);
+  path_ = pattern;
+}
+TemporaryFolder::~TemporaryFolder() {
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
+}  // namespace fathom

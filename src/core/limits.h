@@ -1,0 +1,53 @@
+// Every number that comes from a file, a flag or a request is held against a bound named here. docs/limits.md
+// lists them with their errors and tests.
+#pragma once
+#include <cstdint>
+
+namespace fathom::limits {
+
+inline constexpr int64_t kKiB = 1024, kMiB = 1024 * kKiB, kGiB = 1024 * kMiB;
+
+// JSON files (configuration, tokenizer.json, manifests, requests)
+inline constexpr int64_t kJsonBytes = 512 * kMiB;
+inline constexpr int64_t kConfigBytes = 4 * kMiB;
+inline constexpr int kJsonDepth = 64;
+
+// safetensors
+inline constexpr int64_t kSafetensorsHeaderBytes = 100 * 1000 * 1000;  // the format's own cap
+inline constexpr int64_t kTensorCount = 1 << 20;
+inline constexpr int kTensorRank = 8;
+inline constexpr int64_t kTensorNameBytes = 1024;
+
+// Model shape
+inline constexpr int64_t kBlocks = 1024;            // L
+inline constexpr int64_t kWidth = 1 << 17;          // C
+inline constexpr int64_t kFeedForwardWidth = 1 << 20;  // F
+inline constexpr int64_t kHeads = 4096;             // H
+inline constexpr int64_t kHeadWidth = 1024;         // D
+inline constexpr int64_t kVocabulary = 1 << 24;     // V
+inline constexpr int64_t kContext = 1 << 24;        // max_position_embeddings
+
+// Tokenizer
+inline constexpr int64_t kTokenBytes = 64 * kKiB;    // one vocabulary entry
+inline constexpr int64_t kMerges = 1 << 24;
+inline constexpr int64_t kAddedTokens = 1 << 20;
+
+// Text and token shards
+inline constexpr int64_t kDocumentBytes = 1 * kGiB;  // one document of a corpus
+inline constexpr int64_t kLineBytes = 1 * kGiB;      // one line of a .jsonl
+inline constexpr int64_t kShardTokens = int64_t{1} << 36;
+inline constexpr int64_t kShards = 1 << 20;
+
+// Training
+inline constexpr int64_t kBatch = 1 << 20;           // sequences in a step
+inline constexpr int64_t kSequenceLength = 1 << 20;  // T of a training row
+inline constexpr int64_t kSteps = int64_t{1} << 40;
+
+// Generation
+inline constexpr int64_t kPromptBytes = 64 * kMiB;
+inline constexpr int64_t kNewTokens = 1 << 24;
+inline constexpr int kStopStrings = 64;
+inline constexpr int64_t kStopBytes = 4096;
+inline constexpr int kThreads = 1024;
+
+}  // namespace fathom::limits

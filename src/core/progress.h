@@ -1,0 +1,35 @@
+// Progress of long work: a bar with rate and time left on a terminal, a plain line now and then elsewhere.
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+namespace fathom {
+
+class Progress {
+ public:
+  // `unit` is what is counted ("tokens", "bytes"); total 0 = unknown. `start` is what an earlier run had done: it
+  // counts for the share but not for the rate.
+  Progress(std::string label, std::string unit, int64_t total, int64_t start = 0);
+  ~Progress();
+  // `note` stands at the end of the line ("loss 3.21"). Cheap: redraws at most ten times a second.
+  void update(int64_t done, const std::string& note = "");
+  void finish(const std::string& note = "");
+
+  double seconds() const;
+  double rate() const;  // units per second since the start of this run
+
+ private:
+  void draw(bool last);
+  std::string label_, unit_, note_;
+  int64_t total_, start_, done_;
+  bool terminal_, finished_ = false;
+  std::chrono::steady_clock::time_point begin_, drawn_;
+};
+
+bool stderr_is_terminal();
+std::string human_count(double n);            // 1.23k, 45.6M, 7.89G
+std::string human_bytes(double n);            // 1.2 KB, 3.4 MB (powers of 1000)
+std::string human_duration(double seconds);   // 850 ms, 12.3 s, 4m05s, 2h03m
+
+}  // namespace fathom
