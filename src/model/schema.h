@@ -1,0 +1,33 @@
+// Names and shapes of a model's tensors: the Hugging Face Llama names, and routers beside their block.
+//
+//   model.embed_tokens.weight                          [V, C]
+//   model.layers.N.input_layernorm.weight              [C]
+//   model.layers.N.self_attn.{q,k,v,o}_proj.weight     [H·D, C] [G·D, C] [G·D, C] [C, H·D]
+//   model.layers.N.post_attention_layernorm.weight     [C]
+//   model.layers.N.mlp.{gate,up,down}_proj.weight      [F, C] [F, C] [C, F]
+//   model.layers.N.router.weight / .bias               [1, C] [1]          routed blocks (bias if router_bias)
+//   model.layers.N.predictor.fc1.weight / .bias        [P, C] [P]          rule "predictor"
+//   model.layers.N.predictor.fc2.weight / .bias        [1, P] [1]
+//   model.norm.weight                                  [C]
+//   lm_head.weight                                     [V, C]              untied only
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+
+namespace fathom::model {
+
+struct TensorSpec {
+  std::string name;
+  std::vector<int64_t> shape;
+  int64_t elements() const;
+};
+
+// Every tensor of the model, in the order of the table above, block by block.
+std::vector<TensorSpec> schema(const ModelConfig& config);
+
+std::string layer_prefix(int64_t block);  // "model.layers.N."
+
+}  // namespace fathom::model

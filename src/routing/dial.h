@@ -1,0 +1,58 @@
+// The dial: a block fraction asked for at run time → one threshold per routed block. Calibrated on held-out text for
+// a grid of dials, stored as fathom_dial.json, interpolated between grid points.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "routing/config.h"
+
+namespace fathom::routing {
+
+inline constexpr int kDialVersion = 1;
+
+struct DialPoint {
+  double dial = 1.0;               // block fraction that was asked for
+  double block_fraction = 1.0;     // realised on the calibration text, under the causal rule
+  std::vector<float> thresholds;   // per routed block; at dial 1: the lowest score seen (only for interpolation)
+  std::vector<double> capacity;    // realised share of tokens per routed block
+  double loss = 0;                 // nats per token on the calibration text; NaN when not measured
+};
+
+struct DialTable {
+  double default_dial = 1.0;       // the point that the model was trained for
+  std::vector<DialPoint> points;   // ascending by dial; the last is dial 1
+  std::string text;                // what it was calibrated on: name, tokens, sequence length
+  int64_t tokens = 0;
+
+  // Thresholds for a dial: linear between grid points, −∞ at dial ≥ 1, the lowest point's below it. Throws UserError
+  // when dial is not in (0, 1].
+  std::vector<float> thresholds(double dial) const;
+  DialPoint at(double dial) const;  // thresholds as above, the figures interpolated
+
+  static DialTable from_json(const Json& json, const std::string& where, size_t routed_blocks);
+  Json to_json() const;
+};
+
+// The capacities whose expected block fraction is `dial`: the trained capacities scaled down together (below the
+// trained point) or moved together towards 1 (above it). `block_fraction(capacities)` comes from the cost model and
+// must increase with every capacity. The result is clamped to [0, 1] each.
+std::vector<double> capacities_for_dial(double dial, const std::vector<double>& trained,
+                                        const std::function<double(const std::vector<double>&)>& block_fraction);
+
+// The largest f32 threshold that lets at least share `capacity` of `scores` run (score ≥ threshold); `scores` is
+// reordered. capacity 0 gives +∞ (nobody runs), capacity 1 the lowest score.
+float threshold_for(std::vector<float>& scores, double capacity);
+
+// One dial's calibration, block by block under the causal rule itself: upstream thresholds change a later block's
+// input, so `scores(r, thresholds_before)` must return the decision scores of routed block r over the calibration
+// text after blocks 0..r−1 were decided by `thresholds_before`.
+std::vector<float> calibrate(const std::vector<double>& capacities,
+                             const std::function<std::vector<float>(size_t, const std::vector<float>&)>& scores);
+
+// The grid that training calibrates: dials between the least reachable block fraction and 1, with the default in it.
+std::vector<double> default_grid(double least, double trained);
+
+}  // namespace fathom::routing
