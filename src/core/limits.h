@@ -17,6 +17,9 @@ inline constexpr int64_t kSafetensorsHeaderBytes = 100 * 1000 * 1000;  // the fo
 inline constexpr int64_t kTensorCount = 1 << 20;
 inline constexpr int kTensorRank = 8;
 inline constexpr int64_t kTensorNameBytes = 1024;
+inline constexpr int64_t kTensorMetadataEntries = 4096;
+inline constexpr int64_t kTensorMetadataBytes = 16 * kMiB;  // all keys and values of __metadata__
+inline constexpr int64_t kTensorShards = 4096;              // files that one index names
 
 // Model shape
 inline constexpr int64_t kBlocks = 1024;            // L
@@ -37,6 +40,11 @@ inline constexpr int64_t kDocumentBytes = 1 * kGiB;  // one document of a corpus
 inline constexpr int64_t kLineBytes = 1 * kGiB;      // one line of a .jsonl
 inline constexpr int64_t kShardTokens = int64_t{1} << 36;
 inline constexpr int64_t kShards = 1 << 20;
+inline constexpr int64_t kShardDocuments = int64_t{1} << 32;
+inline constexpr int64_t kSourceFiles = 1 << 24;     // files of a corpus
+inline constexpr int64_t kManifestSources = 4096;    // listed one by one in a manifest
+inline constexpr int64_t kManifestBytes = 256 * kMiB;
+inline constexpr int kZstdWindowLog = 27;            // 128 MiB: the memory that a .zst file may ask for
 
 // Training
 inline constexpr int64_t kBatch = 1 << 20;           // sequences in a step
