@@ -1,0 +1,10 @@
+// Ctrl-C: the first one asks the running command to stop at the next good place, the second ends the process at once.
+#pragma once
+
+namespace fathom::cli {
+
+void catch_interrupts();   // from here on SIGINT and SIGTERM set the mark; commands that never ask leave it as it is
+bool interrupted();
+void stop_if_interrupted();  // throws fathom::Interrupted
+
+}  // namespace fathom::cli
