@@ -17,21 +17,22 @@ std::string line_and_column(std::string_view text, size_t byte) {
   return str("line ", line, ", column ", byte - start + 1);
 }
 
-// Counts depth, refuses duplicate keys and numbers that overflow, and builds nothing: it runs before the DOM so that a
+// Counts depth and values, refuses duplicate keys and numbers that overflow, and builds nothing: it runs before the DOM so that a
 // hostile file costs no memory.
 class Guard final : public nlohmann::json_sax<Json> {
  public:
-  Guard(std::string_view text, const std::string& where, int max_depth) : text_(text), where_(where), max_depth_(max_depth) {}
-  bool null() override { return true; }
-  bool boolean(bool) override { return true; }
-  bool number_integer(number_integer_t) override { return true; }
-  bool number_unsigned(number_unsigned_t) override { return true; }
+  Guard(std::string_view text, const std::string& where, const JsonOptions& options)
+      : text_(text), where_(where), max_depth_(options.max_depth), max_values_(options.max_values) {}
+  bool null() override { return count(); }
+  bool boolean(bool) override { return count(); }
+  bool number_integer(number_integer_t) override { return count(); }
+  bool number_unsigned(number_unsigned_t) override { return count(); }
   bool number_float(number_float_t v, const string_t& s) override {
     if (!std::isfinite(v)) fail("the number " + printable(s), "a finite number");
-    return true;
+    return count();
   }
-  bool string(string_t&) override { return true; }
-  bool binary(binary_t&) override { return true; }
+  bool string(string_t&) override { return count(); }
+  bool binary(binary_t&) override { return count(); }
   bool start_object(std::size_t) override {
     enter();
     keys_.emplace_back();
@@ -62,7 +63,12 @@ class Guard final : public nlohmann::json_sax<Json> {
   }
 
  private:
+  bool count() {
+    if (++values_ > max_values_) fail(str("more than ", max_values_, " values"), "fewer");
+    return true;
+  }
   void enter() {
+    count();
     if (++depth_ > max_depth_) fail(str("nesting deeper than ", max_depth_), str("at most ", max_depth_, " levels"));
   }
   [[noreturn]] void fail(const std::string& found, const std::string& expected) {
@@ -71,6 +77,7 @@ class Guard final : public nlohmann::json_sax<Json> {
   std::string_view text_;
   const std::string& where_;
   int max_depth_, depth_ = 0;
+  int64_t max_values_, values_ = 0;
   std::vector<std::unordered_set<std::string>> keys_;
 };
 
@@ -79,7 +86,7 @@ class Guard final : public nlohmann::json_sax<Json> {
 Json parse_json(std::string_view text, const std::string& where, const JsonOptions& options) {
   if (static_cast<int64_t>(text.size()) > options.max_bytes)
     throw UserError({where, "", str(text.size(), " bytes of JSON"), str("at most ", options.max_bytes), ""});
-  Guard guard(text, where, options.max_depth);
+  Guard guard(text, where, options);
   Json::sax_parse(text.begin(), text.end(), &guard, nlohmann::detail::input_format_t::json, true, options.comments);
   return Json::parse(text.begin(), text.end(), nullptr, true, options.comments);
 }

@@ -21,6 +21,7 @@ struct JsonOptions {
   bool comments = false;  // allow // and /* */
   int64_t max_bytes = limits::kConfigBytes;
   int max_depth = limits::kJsonDepth;
+  int64_t max_values = limits::kJsonValues;  // a tree costs up to 100 bytes of memory for 2 bytes of text
 };
 
 // `where` names the source in errors. Throws UserError with line and column.

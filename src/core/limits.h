@@ -11,6 +11,7 @@ inline constexpr int64_t kKiB = 1024, kMiB = 1024 * kKiB, kGiB = 1024 * kMiB;
 inline constexpr int64_t kJsonBytes = 512 * kMiB;
 inline constexpr int64_t kConfigBytes = 4 * kMiB;
 inline constexpr int kJsonDepth = 64;
+inline constexpr int64_t kJsonValues = 1 << 23;
 
 // safetensors
 inline constexpr int64_t kSafetensorsHeaderBytes = 100 * 1000 * 1000;  // the format's own cap

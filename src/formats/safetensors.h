@@ -74,6 +74,7 @@ class SafetensorsSet {
   void open_index(const std::string& path);
   std::string where_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::unordered_map<std::string_view, const TensorView*> by_name_;
 };
 
 struct TensorEntry {

@@ -1,0 +1,475 @@
+#include "formats/safetensors.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "core/error.h"
+#include "core/float16.h"
+#include "core/json.h"
+#include "core/limits.h"
+#include "core/utf8.h"
+
+namespace fathom::formats {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "tensors are mapped as they lie in the file");
+
+struct DtypeRow {
+  Dtype dtype;
+  const char* name;
+  int64_t bytes;
+};
+constexpr DtypeRow kDtypes[] = {
+    {Dtype::F64, "F64", 8},         {Dtype::F32, "F32", 4}, {Dtype::F16, "F16", 2}, {Dtype::BF16, "BF16", 2},
+    {Dtype::F8_E4M3, "F8_E4M3", 1}, {Dtype::F8_E5M2, "F8_E5M2", 1}, {Dtype::I64, "I64", 8}, {Dtype::I32, "I32", 4},
+    {Dtype::I16, "I16", 2},         {Dtype::I8, "I8", 1},   {Dtype::U64, "U64", 8}, {Dtype::U32, "U32", 4},
+    {Dtype::U16, "U16", 2},         {Dtype::U8, "U8", 1},   {Dtype::BOOL, "BOOL", 1},
+};
+
+const DtypeRow& row(Dtype dtype) {
+  for (const DtypeRow& r : kDtypes)
+    if (r.dtype == dtype) return r;
+  FATHOM_ASSERT(false, "dtype without a row");
+}
+
+std::string dtype_names() {
+  std::string all;
+  for (const DtypeRow& r : kDtypes) all += (all.empty() ? "" : ", ") + std::string(r.name);
+  return all;
+}
+
+bool has_control_byte(std::string_view text) {
+  return std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+}
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string out = "[";
+  for (size_t i = 0; i < shape.size(); ++i) out += (i ? ", " : "") + std::to_string(shape[i]);
+  return out + "]";
+}
+
+// Builds the tensors straight from the parser's events: a hostile header of 100 MB must not become a tree of gigabytes.
+class HeaderReader final : public nlohmann::json_sax<Json> {
+ public:
+  struct Raw {
+    TensorView view;
+    uint64_t begin = 0, end = 0;
+  };
+  std::vector<Raw> tensors;
+  std::map<std::string, std::string> metadata;
+
+  explicit HeaderReader(const std::string& where) : where_(where) {}
+
+  bool null() override { wrong_value("null"); }
+  bool boolean(bool b) override { wrong_value(b ? "true" : "false"); }
+  bool number_integer(number_integer_t n) override { wrong_value(str("the number ", n)); }
+  bool number_float(number_float_t, const string_t& s) override { wrong_value("the number " + printable(s)); }
+  bool binary(binary_t&) override { wrong_value("binary data"); }
+
+  bool number_unsigned(number_unsigned_t n) override {
+    if (state_ == State::shape) {
+      if (current().view.shape.size() == limits::kTensorRank)
+        fail("shape", str("more than ", limits::kTensorRank, " dimensions"), str("at most ", limits::kTensorRank));
+      if (n > static_cast<uint64_t>(INT64_MAX)) fail("shape", str("the dimension ", n), str("at most ", INT64_MAX));
+      current().view.shape.push_back(static_cast<int64_t>(n));
+    } else if (state_ == State::offsets) {
+      if (offsets_ == 2) fail("data_offsets", "more than two numbers", "[begin, end]");
+      (offsets_++ == 0 ? current().begin : current().end) = n;
+    } else {
+      wrong_value(str("the number ", n));
+    }
+    return true;
+  }
+
+  bool string(string_t& s) override {
+    if (state_ == State::metadata && !key_.empty()) {
+      metadata_bytes_ += s.size();
+      if (metadata_bytes_ > static_cast<size_t>(limits::kTensorMetadataBytes))
+        fail("__metadata__", "more text", str("at most ", limits::kTensorMetadataBytes, " bytes in all"));
+      metadata[std::exchange(key_, "")] = std::move(s);
+      return true;
+    }
+    if (state_ != State::tensor || key_ != "dtype") wrong_value("the string \"" + printable(s) + "\"");
+    const auto dtype = dtype_from_name(s);
+    if (!dtype) fail("dtype", "\"" + printable(s) + "\"", "one of " + dtype_names());
+    current().view.dtype = *dtype;
+    key_.clear();
+    return true;
+  }
+
+  bool start_object(std::size_t) override {
+    if (state_ == State::outside) {
+      state_ = State::top;
+    } else if (state_ == State::top && key_ == "__metadata__") {
+      state_ = State::metadata;
+      key_.clear();
+    } else if (state_ == State::top && !key_.empty()) {
+      if (static_cast<int64_t>(tensors.size()) == limits::kTensorCount)
+        throw UserError({where_, "header", str("more than ", limits::kTensorCount, " tensors"), "fewer", ""});
+      tensors.emplace_back();
+      current().view.name = std::move(key_);
+      state_ = State::tensor;
+      key_.clear();
+      seen_ = offsets_ = 0;
+    } else {
+      wrong_value("an object");
+    }
+    return true;
+  }
+
+  bool key(string_t& k) override {
+    key_ = k;
+    if (state_ == State::top) {
+      if (k == "__metadata__") {
+        if (std::exchange(metadata_seen_, true)) throw UserError({where_, "__metadata__", "the key twice", "once", ""});
+        return true;
+      }
+      if (k.empty()) throw UserError({where_, "header", "a tensor without a name", "a name", ""});
+      if (static_cast<int64_t>(k.size()) > limits::kTensorNameBytes)
+        throw UserError({where_, printable(k), str("a tensor name of ", k.size(), " bytes"),
+                         str("at most ", limits::kTensorNameBytes), ""});
+      if (has_control_byte(k)) throw UserError({where_, printable(k), "a control character in a tensor name", "none", ""});
+    } else if (state_ == State::metadata) {
+      metadata_bytes_ += k.size();
+      if (k.empty()) fail("__metadata__", "an empty key", "a name");
+      if (metadata.count(k)) fail("__metadata__." + printable(k), "the key twice", "once");
+      if (static_cast<int64_t>(metadata.size()) == limits::kTensorMetadataEntries)
+        fail("__metadata__", "more entries", str("at most ", limits::kTensorMetadataEntries));
+    } else {
+      const unsigned bit = k == "dtype" ? 1 : k == "shape" ? 2 : k == "data_offsets" ? 4 : 0;
+      if (!bit) fail(printable(k), "an unknown key", "dtype, shape and data_offsets");
+      if (seen_ & bit) fail(k, "the key twice", "once");
+      seen_ |= bit;
+    }
+    return true;
+  }
+
+  bool end_object() override {
+    if (state_ == State::tensor) {
+      for (const auto& [bit, name] : {std::pair<unsigned, const char*>{1, "dtype"}, {2, "shape"}, {4, "data_offsets"}})
+        if (!(seen_ & bit)) fail(name, "no such key", "dtype, shape and data_offsets");
+    }
+    state_ = state_ == State::top ? State::outside : State::top;
+    return true;
+  }
+
+  bool start_array(std::size_t) override {
+    if (state_ != State::tensor || key_ == "dtype" || key_.empty()) wrong_value("an array");
+    state_ = key_ == "shape" ? State::shape : State::offsets;
+    key_.clear();
+    return true;
+  }
+
+  bool end_array() override {
+    if (state_ == State::offsets && offsets_ != 2) fail("data_offsets", str(offsets_, " numbers"), "[begin, end]");
+    state_ = State::tensor;
+    return true;
+  }
+
+  bool parse_error(std::size_t byte, const std::string&, const nlohmann::detail::exception& e) override {
+    throw UserError({where_, str("header byte ", byte), printable(e.what(), 200), "valid JSON", "the file is damaged"});
+  }
+
+ private:
+  enum class State { outside, top, metadata, tensor, shape, offsets };
+
+  Raw& current() { return tensors.back(); }
+
+  [[noreturn]] void fail(const std::string& field, const std::string& found, const std::string& expected) {
+    const bool in_tensor = state_ == State::tensor || state_ == State::shape || state_ == State::offsets;
+    throw UserError({where_, in_tensor ? printable(current().view.name) + "." + field : field, found, expected, ""});
+  }
+
+  [[noreturn]] void wrong_value(const std::string& found) {
+    switch (state_) {
+      case State::outside: throw UserError({where_, "header", found, "a JSON object", ""});
+      case State::top: throw UserError({where_, printable(key_), found, "an object with dtype, shape and data_offsets", ""});
+      case State::metadata: fail("__metadata__." + printable(key_), found, "a string");
+      case State::shape: fail("shape", found, "whole numbers from 0");
+      case State::offsets: fail("data_offsets", found, "whole numbers from 0");
+      default: fail(printable(key_), found, key_ == "dtype" ? "a string" : "an array of whole numbers");
+    }
+  }
+
+  const std::string& where_;
+  State state_ = State::outside;
+  std::string key_;
+  unsigned seen_ = 0;     // keys of the tensor at hand, as bits
+  int offsets_ = 0;
+  bool metadata_seen_ = false;
+  size_t metadata_bytes_ = 0;
+};
+
+// Elements times element size, or an error that names the shape.
+uint64_t checked_bytes(const TensorView& view, const std::string& where) {
+  uint64_t n = static_cast<uint64_t>(dtype_bytes(view.dtype));
+  for (int64_t d : view.shape)
+    if (__builtin_mul_overflow(n, static_cast<uint64_t>(d), &n) || n > static_cast<uint64_t>(INT64_MAX))
+      throw UserError({where, printable(view.name) + ".shape", shape_text(view.shape) + ", whose product overflows",
+                       str("at most ", INT64_MAX, " bytes"), ""});
+  return n;
+}
+
+}  // namespace
+
+const char* dtype_name(Dtype dtype) { return row(dtype).name; }
+int64_t dtype_bytes(Dtype dtype) { return row(dtype).bytes; }
+std::optional<Dtype> dtype_from_name(std::string_view name) {
+  for (const DtypeRow& r : kDtypes)
+    if (name == r.name) return r.dtype;
+  return {};
+}
+
+int64_t TensorView::elements() const {
+  int64_t n = 1;
+  for (int64_t d : shape) n *= d;
+  return n;
+}
+
+std::span<const float> TensorView::f32_view() const {
+  if (dtype != Dtype::F32 || reinterpret_cast<uintptr_t>(bytes.data()) % alignof(float) != 0) return {};
+  return {reinterpret_cast<const float*>(bytes.data()), bytes.size() / sizeof(float)};
+}
+
+std::vector<float> TensorView::to_f32() const {
+  const size_t n = bytes.size() / static_cast<size_t>(dtype_bytes(dtype));
+  std::vector<float> out(n);
+  const auto each = [&](auto sample, auto convert) {
+    for (size_t i = 0; i < n; ++i) {
+      std::memcpy(&sample, bytes.data() + i * sizeof sample, sizeof sample);
+      out[i] = convert(sample);
+    }
+  };
+  switch (dtype) {
+    case Dtype::F32: if (n) std::memcpy(out.data(), bytes.data(), bytes.size()); break;
+    case Dtype::F64: each(double{}, [](double v) { return static_cast<float>(v); }); break;
+    case Dtype::F16: each(uint16_t{}, f16_to_f32); break;
+    case Dtype::BF16: each(uint16_t{}, bf16_to_f32); break;
+    default: FATHOM_ASSERT(false, name, " is ", dtype_name(dtype));
+  }
+  return out;
+}
+
+SafetensorsFile::SafetensorsFile(const std::string& path) : where_(path), map_(std::make_unique<MappedFile>(path)) {
+  parse(map_->bytes());
+}
+
+SafetensorsFile::SafetensorsFile(std::span<const std::byte> bytes, std::string where) : where_(std::move(where)) { parse(bytes); }
+
+void SafetensorsFile::parse(std::span<const std::byte> file) {
+  const std::string whole = "the file is cut off or not a safetensors file";
+  if (file.size() < 8) throw UserError({where_, "header length", str("a file of ", file.size(), " bytes"), "at least 8", whole});
+  uint64_t header_bytes;
+  std::memcpy(&header_bytes, file.data(), 8);
+  if (header_bytes < 2 || header_bytes > static_cast<uint64_t>(limits::kSafetensorsHeaderBytes))
+    throw UserError({where_, "header length", str(header_bytes), str("2 to ", limits::kSafetensorsHeaderBytes), whole});
+  if (header_bytes > file.size() - 8)
+    throw UserError({where_, "header length", str(header_bytes), str("at most the ", file.size() - 8, " bytes that follow it"), whole});
+  const std::string_view header(reinterpret_cast<const char*>(file.data()) + 8, header_bytes);
+  if (header[0] != '{') throw UserError({where_, "header", "\"" + printable(header, 16) + "\"", "a JSON object", whole});
+
+  HeaderReader reader(where_);
+  Json::sax_parse(header.begin(), header.end(), &reader);
+  metadata_ = std::move(reader.metadata);
+
+  std::stable_sort(reader.tensors.begin(), reader.tensors.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+  });
+  const std::span<const std::byte> data = file.subspan(8 + header_bytes);
+  uint64_t expected = 0;
+  tensors_.reserve(reader.tensors.size());
+  for (HeaderReader::Raw& raw : reader.tensors) {
+    const std::string field = printable(raw.view.name) + ".data_offsets";
+    const std::string found = str("[", raw.begin, ", ", raw.end, "]");
+    if (raw.end < raw.begin) throw UserError({where_, field, found, "an end that is not before the begin", ""});
+    if (raw.end > data.size())
+      throw UserError({where_, field, found, str("an end in the ", data.size(), " bytes of tensor data"), whole});
+    const uint64_t bytes = checked_bytes(raw.view, where_);
+    if (bytes != raw.end - raw.begin)
+      throw UserError({where_, field, str(raw.end - raw.begin, " bytes"),
+                       str(bytes, " for ", dtype_name(raw.view.dtype), " ", shape_text(raw.view.shape)), ""});
+    if (raw.begin != expected) {
+      const std::string before = tensors_.empty() ? "the first tensor" : "the tensor after " + printable(tensors_.back().name);
+      throw UserError({where_, field, found + (raw.begin < expected ? " (overlap)" : " (gap)"),
+                       str(before, " to begin at ", expected), ""});
+    }
+    raw.view.bytes = data.subspan(raw.begin, raw.end - raw.begin);
+    expected = raw.end;
+    tensors_.push_back(std::move(raw.view));
+  }
+  if (expected != data.size())
+    throw UserError({where_, "", str(data.size() - expected, " bytes after the last tensor"), "none", ""});
+  by_name_.reserve(tensors_.size());
+  for (size_t i = 0; i < tensors_.size(); ++i)
+    if (!by_name_.emplace(tensors_[i].name, i).second)
+      throw UserError({where_, printable(tensors_[i].name), "the tensor twice", "once", ""});
+}
+
+const TensorView* SafetensorsFile::find(std::string_view name) const {
+  const auto it = by_name_.find(name);
+  return it == by_name_.end() ? nullptr : &tensors_[it->second];
+}
+
+namespace {
+
+[[noreturn]] void no_such_tensor(const std::string& where, std::string_view name, const std::vector<const TensorView*>& all) {
+  std::vector<std::string> names;
+  for (const TensorView* t : all) names.push_back(t->name);
+  const std::string near = nearest(std::string(name), names);
+  throw UserError({where, printable(name), "no such tensor", "a tensor of this name",
+                   near.empty() ? "" : "the nearest is " + printable(near)});
+}
+
+}  // namespace
+
+const TensorView& SafetensorsFile::at(std::string_view name) const {
+  if (const TensorView* t = find(name)) return *t;
+  std::vector<const TensorView*> all;
+  for (const TensorView& t : tensors_) all.push_back(&t);
+  no_such_tensor(where_, name, all);
+}
+
+SafetensorsSet::SafetensorsSet(const std::string& path) : where_(path) {
+  std::string file = path;
+  if (is_folder(path)) {
+    file = join_path(path, "model.safetensors");
+    const std::string index = join_path(path, "model.safetensors.index.json");
+    if (!exists(file)) {
+      if (!exists(index))
+        throw UserError({path, "", "neither of them", "model.safetensors or model.safetensors.index.json", ""});
+      file = index;
+    }
+  }
+  if (file.ends_with(".index.json")) open_index(file);
+  else files_.push_back(std::make_unique<SafetensorsFile>(file));
+  for (const auto& f : files_)
+    for (const TensorView& t : f->tensors())
+      if (const auto [it, added] = by_name_.emplace(t.name, &t); !added)
+        throw UserError({f->where(), printable(t.name), "a tensor that an earlier file holds too", "each tensor once", ""});
+}
+
+void SafetensorsSet::open_index(const std::string& path) {
+  const JsonOptions options{.max_bytes = limits::kSafetensorsHeaderBytes, .max_values = 2 * limits::kTensorCount};
+  const Json json = read_json(path, options);
+  const Fields fields(json, path);
+  fields.ignore("metadata");
+  const Json& weights = fields.raw("weight_map");
+  fields.done();
+  if (!weights.is_object()) fields.wrong("weight_map", describe(weights), "an object of tensor: file");
+  std::map<std::string, int64_t> count;  // tensors of each file
+  const auto field = [](const std::string& tensor) { return "weight_map." + printable(tensor); };
+  for (const auto& [tensor, file] : weights.items()) {
+    if (!file.is_string()) throw UserError({path, field(tensor), describe(file), "a file name", ""});
+    const std::string& name = file.get_ref<const std::string&>();
+    if (name.empty() || name[0] == '.' || name.find('/') != std::string::npos || has_control_byte(name))
+      throw UserError({path, field(tensor), describe(file), "the name of a file beside the index", ""});
+    ++count[name];
+    if (static_cast<int64_t>(count.size()) > limits::kTensorShards)
+      throw UserError({path, "weight_map", str("more than ", limits::kTensorShards, " files"), "fewer", ""});
+  }
+  const size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash);
+  for (const auto& [name, tensors] : count) {
+    auto file = std::make_unique<SafetensorsFile>(join_path(folder, name));
+    for (const TensorView& t : file->tensors()) {
+      const auto it = weights.find(t.name);
+      if (it == weights.end() || it->get_ref<const std::string&>() != name)
+        throw UserError({path, field(t.name), it == weights.end() ? "no such key" : describe(*it),
+                         "\"" + name + "\", which holds this tensor", ""});
+    }
+    files_.push_back(std::move(file));
+  }
+  std::map<std::string, const SafetensorsFile*> by_file;
+  size_t i = 0;
+  for (const auto& [name, tensors] : count) by_file[name] = files_[i++].get();
+  for (const auto& [tensor, file] : weights.items())
+    if (!by_file[file.get_ref<const std::string&>()]->find(tensor))
+      throw UserError({path, field(tensor), describe(file) + ", which does not hold it", "the file that holds the tensor", ""});
+}
+
+std::vector<const TensorView*> SafetensorsSet::tensors() const {
+  std::vector<const TensorView*> all;
+  for (const auto& f : files_)
+    for (const TensorView& t : f->tensors()) all.push_back(&t);
+  return all;
+}
+
+const TensorView* SafetensorsSet::find(std::string_view name) const {
+  const auto it = by_name_.find(name);
+  return it == by_name_.end() ? nullptr : it->second;
+}
+
+const TensorView& SafetensorsSet::at(std::string_view name) const {
+  if (const TensorView* t = find(name)) return *t;
+  no_such_tensor(where_, name, tensors());
+}
+
+SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<TensorEntry> entries,
+                                     const std::map<std::string, std::string>& metadata)
+    : entries_(std::move(entries)), file_(path) {
+  Json header = Json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  int64_t offset = 0;
+  for (const TensorEntry& e : entries_) {
+    TensorView view{e.name, e.dtype, e.shape, {}};
+    const int64_t bytes = static_cast<int64_t>(checked_bytes(view, path));
+    FATHOM_ASSERT(!e.name.empty() && e.name != "__metadata__" && !header.contains(e.name), e.name);
+    FATHOM_ASSERT(e.shape.size() <= static_cast<size_t>(limits::kTensorRank), e.name);
+    header[e.name] = {{"dtype", dtype_name(e.dtype)}, {"shape", e.shape}, {"data_offsets", {offset, offset + bytes}}};
+    sizes_.push_back(bytes);
+    offset += bytes;
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 8 + 63) / 64 * 64 - 8, ' ');
+  const uint64_t length = text.size();
+  FATHOM_ASSERT(static_cast<int64_t>(length) <= limits::kSafetensorsHeaderBytes, length);
+  file_.write(&length, sizeof length);
+  file_.write(text);
+  skip_empty();
+}
+
+void SafetensorsWriter::skip_empty() {
+  while (index_ < entries_.size() && written_ == sizes_[index_]) ++index_, written_ = 0;
+}
+
+const TensorEntry& SafetensorsWriter::current() const {
+  FATHOM_ASSERT(!finished(), "all tensors are written");
+  return entries_[index_];
+}
+
+void SafetensorsWriter::append(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return;
+  const std::string& name = current().name;
+  FATHOM_ASSERT(static_cast<int64_t>(bytes.size()) <= sizes_[index_] - written_, name);
+  file_.write(bytes.data(), bytes.size());
+  written_ += static_cast<int64_t>(bytes.size());
+  skip_empty();
+}
+
+void SafetensorsWriter::append_f32(std::span<const float> values) {
+  if (values.empty()) return;
+  const Dtype dtype = current().dtype;
+  if (dtype == Dtype::F32) return append(std::as_bytes(values));
+  const auto convert = [&](auto sample, auto from_f32) {
+    std::vector<decltype(sample)> part;
+    for (size_t i = 0; i < values.size(); i += 4096) {
+      part.clear();
+      for (float v : values.subspan(i, std::min<size_t>(4096, values.size() - i))) part.push_back(from_f32(v));
+      append(std::as_bytes(std::span(part)));
+    }
+  };
+  switch (dtype) {
+    case Dtype::F64: return convert(double{}, [](float v) { return static_cast<double>(v); });
+    case Dtype::F16: return convert(uint16_t{}, f32_to_f16);
+    case Dtype::BF16: return convert(uint16_t{}, f32_to_bf16);
+    default: FATHOM_ASSERT(false, current().name, " is ", dtype_name(dtype));
+  }
+}
+
+void SafetensorsWriter::commit() {
+  FATHOM_ASSERT(finished(), entries_.size() - index_, " tensors are not written");
+  file_.commit();
+}
+
+}  // namespace fathom::formats
