@@ -30,6 +30,13 @@ inline constexpr int64_t kHeads = 4096;             // H
 inline constexpr int64_t kHeadWidth = 1024;         // D
 inline constexpr int64_t kVocabulary = 1 << 24;     // V
 inline constexpr int64_t kContext = 1 << 24;        // max_position_embeddings
+inline constexpr int64_t kParameters = int64_t{1} << 42;
+inline constexpr int64_t kEosTokens = 256;          // ids in eos_token_id
+inline constexpr double kRmsNormEpsLow = 1e-12, kRmsNormEpsHigh = 0.1;
+inline constexpr double kRopeTheta = 1e12;          // from 1
+inline constexpr double kGateScale = 100;           // from 0
+inline constexpr int64_t kDialPoints = 1024;        // of a fathom_dial.json
+inline constexpr double kBlockFraction = 1e6;       // routers of a tiny model may cost more than its blocks
 
 // Tokenizer
 inline constexpr int64_t kTokenBytes = 64 * kKiB;    // one vocabulary entry

@@ -7,14 +7,16 @@
 
 namespace fathom::routing {
 
-// K = ceil(capacity · tokens), safe against 0.1·30 = 3.0000000000000004; 0 only when tokens is 0.
+// K = ceil(capacity · tokens), safe against 0.1·30 = 3.0000000000000004; at least 1 unless tokens or
+// capacity is 0.
 int64_t selected_count(double capacity, int64_t tokens);
 
 // The causal rule, everywhere: a token runs a block when this holds. A NaN score never runs.
 inline bool runs(float decision_score, float threshold) { return decision_score >= threshold; }
 
 // The positions of the k highest scores, ascending; ties go to the earlier position; the first `forced` positions are
-// always in and count inside k (when forced > k, exactly the forced ones).
+// always in and count inside k (when forced > k, exactly the forced ones). A NaN score is picked only where forced, so
+// the result is shorter than k when too few numbers are left; k beyond the sequence picks all of it. O(T).
 std::vector<int64_t> top_k(std::span<const float> scores, int64_t k, int64_t forced);
 
 // Uniform in [0, 1) from (seed, block, position): the random control's score; runs when < capacity.
