@@ -21,8 +21,9 @@ struct Program {
 // --version, `help [COMMAND…] [--markdown]`, `version`, `completion bash|zsh`, and a standard output that is closed early.
 int run_program(const Program& program, int argc, char** argv);
 
-// Documentation from the table (help.cpp). `width` is where lines are broken.
-std::string program_help(const Program& program, size_t width = 100);
+// Documentation from the table (help.cpp). `width` is where lines are broken; `family` ("tokenizer") shows only the
+// commands that begin with this word.
+std::string program_help(const Program& program, size_t width = 100, const std::string& family = "");
 std::string command_help(const Program& program, const Command& command, size_t width = 100);
 std::string markdown_help(const Program& program);
 
