@@ -1,5 +1,9 @@
 // The dial: a block fraction asked for at run time → one threshold per routed block. Calibrated on held-out text for
 // a grid of dials, stored as fathom_dial.json, interpolated between grid points.
+//
+// The file: {"version": 1, "default_dial", "text", "tokens", "points": [{"dial", "block_fraction", "thresholds": [..],
+// "capacity": [..], "loss"}]}. Thresholds are the shortest decimals that read back as the same f32; JSON has no
+// infinity, so +∞ (nobody runs) is the string "inf" and −∞ "-inf". A loss that was not measured is null.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -27,10 +31,10 @@ struct DialTable {
   std::string text;                // what it was calibrated on: name, tokens, sequence length
   int64_t tokens = 0;
 
-  // Thresholds for a dial: linear between grid points, −∞ at dial ≥ 1, the lowest point's below it. Throws UserError
-  // when dial is not in (0, 1].
+  // Thresholds for a dial: linear between grid points (where an end is infinite, the lower point's), −∞ at dial ≥ 1,
+  // the lowest point's below it. Throws UserError when dial is not in (0, 1].
   std::vector<float> thresholds(double dial) const;
-  DialPoint at(double dial) const;  // thresholds as above, the figures interpolated
+  DialPoint at(double dial) const;  // thresholds as above, the figures interpolated; `dial` as asked for
 
   static DialTable from_json(const Json& json, const std::string& where, size_t routed_blocks);
   Json to_json() const;
@@ -43,7 +47,8 @@ std::vector<double> capacities_for_dial(double dial, const std::vector<double>& 
                                         const std::function<double(const std::vector<double>&)>& block_fraction);
 
 // The largest f32 threshold that lets at least share `capacity` of `scores` run (score ≥ threshold); `scores` is
-// reordered. capacity 0 gives +∞ (nobody runs), capacity 1 the lowest score.
+// reordered and must not be empty. capacity 0 gives +∞ (nobody runs), capacity 1 the lowest score. NaN scores count in
+// the share but never run; with nothing but NaN the threshold is −∞.
 float threshold_for(std::vector<float>& scores, double capacity);
 
 // One dial's calibration, block by block under the causal rule itself: upstream thresholds change a later block's
@@ -52,7 +57,8 @@ float threshold_for(std::vector<float>& scores, double capacity);
 std::vector<float> calibrate(const std::vector<double>& capacities,
                              const std::function<std::vector<float>(size_t, const std::vector<float>&)>& scores);
 
-// The grid that training calibrates: dials between the least reachable block fraction and 1, with the default in it.
+// The grid that training calibrates: dials between the least reachable block fraction (every capacity 0) and 1, with
+// the trained one in it: two points below it, tenths above, 1.
 std::vector<double> default_grid(double least, double trained);
 
 }  // namespace fathom::routing
