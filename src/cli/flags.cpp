@@ -243,7 +243,8 @@ class Parser {
       names.push_back(f.name);
       if (f.kind == Kind::boolean) names.push_back("no-" + f.name);
     }
-    const std::string near = nearest(name, names);
+    std::string near = nearest(name, names);
+    if (near.empty() && name.starts_with("no-")) near = nearest(name.substr(3), names);
     throw UsageError({args_.where_, "", "the flag --" + printable(name), "a flag of this command",
                       near.empty() ? hint() : "did you mean --" + near + "?"});
   }

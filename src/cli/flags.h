@@ -63,25 +63,23 @@ class Arguments;
 
 struct Command {
   std::string name;      // "generate", "tokenizer train"
-  std::string summary;   // one line in the list of commands
-  std::string details;   // paragraphs under the usage line; may be empty
-  std::vector<Positional> positionals;
-  std::vector<Flag> flags;
-  std::vector<std::string> examples;  // "fathom generate model --prompt 'Once'"
-  std::function<int(const Arguments&)> run;
+  std::string summary = {};   // one line in the list of commands
+  std::string details = {};   // paragraphs under the usage line; may be empty
+  std::vector<Positional> positionals = {};
+  std::vector<Flag> flags = {};
+  std::vector<std::string> examples = {};  // "fathom generate model --prompt 'Once'"
+  std::function<int(const Arguments&)> run = {};
   bool hidden = false;                // not in lists; works and has --help
   // Flags that are not in the table are collected as Arguments::overrides() in their order, instead of refused:
   // `--model.hidden_size 384` sets a field of the configuration file.
   bool overrides = false;
   bool raw = false;                   // everything after the command is handed on unread, as Arguments::raw()
+  std::string heading = {};           // of the flags that are added next
 
   Command& positional(std::string word, std::string help) { positionals.push_back({std::move(word), std::move(help)}); return *this; }
   // Adds a flag under the last heading that group() began.
-  Command& flag(Flag f) { if (f.group.empty()) f.group = group_; flags.push_back(std::move(f)); return *this; }
-  Command& group(std::string heading) { group_ = std::move(heading); return *this; }
-
- private:
-  std::string group_;
+  Command& flag(Flag f) { if (f.group.empty()) f.group = heading; flags.push_back(std::move(f)); return *this; }
+  Command& group(std::string name) { heading = std::move(name); return *this; }
 };
 
 // What one command line gave. Asking for a flag that the command's table does not have is a programmer's error.

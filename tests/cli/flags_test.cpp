@@ -156,7 +156,7 @@ TEST(Flags, OverridesAreCollectedWhenTheCommandTakesThem) {
   const Arguments a = parse({"c.json", "--optimizer.lr", "3e-3", "--steps", "10", "--model.hidden_size=64", "--x", "-1"}, c);
   EXPECT_THAT(a.overrides(), ElementsAre(Pair("optimizer.lr", "3e-3"), Pair("model.hidden_size", "64"), Pair("x", "-1")));
   EXPECT_EQ(a.integer("steps"), 10);
-  EXPECT_EQ(refusal({"c.json", "--seed"}, c), "fathom write: --seed: found no value, expected a value for this field of the configuration; did you mean --steps?");
+  EXPECT_EQ(refusal({"c.json", "--step"}, c), "fathom write: --step: found no value, expected a value for this field of the configuration; did you mean --steps?");
 }
 
 TEST(Flags, RawWordsAreHandedOn) {
