@@ -1,0 +1,75 @@
+// Keys and values in pages of 16 positions. Every sequence has its own page table and length per block, because a token
+// that skips a block takes no slot there (kv drop). Keys are stored after RoPE, so a slot needs no position.
+//
+// A page: keys [G][D][16], then values [G][16][D], f32. All pages of a pool have one size, whatever their block.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels/buffer.h"
+
+namespace fathom::infer {
+
+inline constexpr int64_t kPagePositions = 16;
+
+// Not for several threads at once: an engine's steps take and give pages one after the other.
+class PagePool {
+ public:
+  // byte_limit 0 = none. Memory is taken in slabs as it is needed and kept until the pool dies.
+  PagePool(int64_t kv_heads, int64_t head_dim, int64_t byte_limit = 0);
+
+  uint32_t take();           // UserError when the limit is reached
+  void give_back(uint32_t page);
+  float* page(uint32_t page) { return slabs_[page / kSlabPages].data() + page % kSlabPages * page_floats_; }
+
+  int64_t page_bytes() const { return page_floats_ * static_cast<int64_t>(sizeof(float)); }
+  int64_t pages_in_use() const { return in_use_; }
+  int64_t peak_pages() const { return peak_; }
+  int64_t bytes_in_use() const { return in_use_ * page_bytes(); }
+  int64_t bytes_reserved() const { return static_cast<int64_t>(slabs_.size()) * kSlabPages * page_bytes(); }
+  int64_t kv_heads() const { return kv_heads_; }
+  int64_t head_dim() const { return head_dim_; }
+
+ private:
+  static constexpr int64_t kSlabPages = 64;
+  int64_t kv_heads_, head_dim_, page_floats_, byte_limit_;
+  int64_t in_use_ = 0, peak_ = 0;
+  std::vector<kernels::Buffer> slabs_;
+  std::vector<uint32_t> free_;  // last given back is taken first: it is the one in the cache
+};
+
+// What the engine remembers of one text: how many tokens it has read, and per block the keys and values of those that
+// ran there. Gives its pages back when it dies. Engine::new_sequence makes one.
+class Sequence {
+ public:
+  Sequence(std::shared_ptr<PagePool> pool, int64_t blocks);
+  ~Sequence();
+  Sequence(Sequence&&) noexcept = default;
+  Sequence& operator=(Sequence&& other) noexcept;
+
+  int64_t position() const { return position_; }                     // tokens read; the next one's position
+  int64_t blocks() const { return static_cast<int64_t>(tables_.size()); }
+  int64_t length(int64_t block) const { return tables_[block].length; }  // slots taken in a block
+  int64_t pages() const;
+  int64_t kv_bytes() const;      // of its pages
+  int64_t slot_bytes() const;    // of its taken slots: what a perfect fit would need
+  void clear();                  // back to position 0, pages returned
+
+ private:
+  friend class Engine;
+  friend class StepGuard;
+  struct Table {
+    std::vector<uint32_t> pages;
+    int64_t length = 0;
+  };
+  // The page and slot of the next token of a block; takes a page where one begins.
+  int64_t append(int64_t block);
+  void shrink(int64_t block, int64_t length);
+
+  std::shared_ptr<PagePool> pool_;
+  std::vector<Table> tables_;  // [L]
+  int64_t position_ = 0;
+};
+
+}  // namespace fathom::infer

@@ -1,0 +1,41 @@
+// How one sequence's tokens are routed in a forward: the causal rule at some thresholds (every use that produces text or
+// a quality figure), or one of three views that tests and evaluation need.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+#include "routing/decisions.h"
+#include "routing/dial.h"
+
+namespace fathom::infer {
+
+enum class Rule {
+  causal,   // decision score ≥ threshold
+  imposed,  // given decisions
+  random,   // control: a hash of seed, block and position below the capacity
+  topk,     // the teacher's view: looks into the future, so the whole sequence is one item from position 0
+};
+extern const std::vector<std::pair<const char*, Rule>> kRuleNames;
+
+struct RoutingPolicy {
+  Rule rule = Rule::causal;
+  std::vector<float> thresholds;                      // causal: [routed blocks]
+  std::vector<double> capacity;                       // random, topk: [routed blocks]
+  uint64_t seed = 0;                                  // random
+  std::shared_ptr<const routing::Decisions> imposed;  // imposed: run[r][position of the token in its sequence]
+
+  static RoutingPolicy full(const model::ModelConfig& config);  // every token runs every block (gates still apply)
+  static RoutingPolicy causal(std::vector<float> thresholds);
+  // The thresholds of a dial, the table's default when none is asked for. A dense model needs no table, and takes no
+  // dial other than 1. UserError.
+  static RoutingPolicy at_dial(const model::ModelConfig& config, const std::optional<routing::DialTable>& table,
+                               std::optional<double> dial = {});
+  static RoutingPolicy teacher(const model::ModelConfig& config);  // topk at the configured capacities
+  static RoutingPolicy control(const model::ModelConfig& config);  // random at the configured capacities and seed
+  static RoutingPolicy given(routing::Decisions decisions);
+};
+
+}  // namespace fathom::infer

@@ -1,0 +1,62 @@
+// A model's weights as the engine wants them: matrices packed in panels, vectors plain, all f32. Immutable once made and
+// shared by every engine that runs the model.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/pack.h"
+#include "model/config.h"
+#include "model/folder.h"
+
+namespace fathom::infer {
+
+struct RouterWeights {
+  std::vector<float> weight;           // [C]
+  float bias = 0;
+  kernels::PackedMatrix predictor_fc1; // [P, C], rule predictor only
+  std::vector<float> fc1_bias;         // [P]
+  std::vector<float> fc2;              // [P]
+  float fc2_bias = 0;
+};
+
+struct BlockWeights {
+  std::vector<float> attention_norm;   // [C]
+  kernels::PackedMatrix q;             // [H·D, C]
+  kernels::PackedMatrix k, v;          // [G·D, C]
+  kernels::PackedMatrix o;             // [C, H·D]
+  std::vector<float> mlp_norm;         // [C]
+  kernels::PackedMatrix gate, up;      // [F, C]
+  kernels::PackedMatrix down;          // [C, F]
+  RouterWeights router;                // routed blocks only
+  int64_t bytes() const;               // of the packed matrices
+};
+
+class Weights {
+ public:
+  // A tensor by its name in model/schema.h, row-major.
+  using Source = std::function<std::vector<float>(const std::string&)>;
+  static std::shared_ptr<const Weights> load(const model::ModelFolder& folder);
+  static std::shared_ptr<const Weights> from(const model::ModelConfig& config, const Source& source);
+  static std::shared_ptr<const Weights> from(const model::ModelConfig& config,
+                                             const std::map<std::string, std::vector<float>>& tensors);
+
+  const model::ModelConfig& config() const { return config_; }
+  const std::vector<BlockWeights>& blocks() const { return blocks_; }  // [L]
+  const std::vector<float>& final_norm() const { return final_norm_; } // [C]
+  const kernels::PackedMatrix& head() const { return head_; }          // [V, C]; the embedding when tied
+  void embed(int32_t token, float* to) const;                          // [C]
+  int64_t bytes() const;
+
+ private:
+  model::ModelConfig config_;
+  std::vector<float> embedding_;  // [V, C], empty when tied: rows then come out of the packed head
+  std::vector<BlockWeights> blocks_;
+  std::vector<float> final_norm_;
+  kernels::PackedMatrix head_;
+};
+
+}  // namespace fathom::infer

@@ -1,0 +1,75 @@
+// The engine's loops as one table of function pointers per ISA. Every table computes the same bits: README.md defines
+// the one order of operations. Plain pointers and sizes in, nothing allocated, nothing checked: callers own the shapes.
+// `*_stride` counts floats between rows. Any size may be 0, nothing has to be aligned.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace fathom::kernels {
+
+inline constexpr int64_t kLanes = 16;           // width of a panel, positions in a page
+inline constexpr int64_t kGroup = 64;           // outputs of one packed group (pack.h)
+
+enum class Isa { reference, avx2, avx512 };
+
+struct Matmul {  // y[r][n] = Σ_k x[r][k] · w[n][k] for the outputs of groups [group_begin, group_end)
+  const float* x = nullptr;       // [rows, inner]
+  int64_t x_stride = 0;
+  int64_t rows = 0;
+  const float* packed = nullptr;  // the whole matrix, packed (pack.h)
+  int64_t outputs = 0;            // N
+  int64_t inner = 0;              // K
+  float* y = nullptr;             // [rows, outputs]
+  int64_t y_stride = 0;
+  int64_t group_begin = 0, group_end = 0;
+};
+
+struct Attend {  // some queries of one sequence over the pages of one block, for one key/value head
+  const float* const* pages = nullptr;    // page bases, slot j lies in pages[j / 16]
+  int64_t key_offset = 0;                 // of this head in a page: keys [D][16]
+  int64_t value_offset = 0;               // values [16][D]
+  int64_t head_dim = 0;                   // D
+  float scale = 1;
+  const float* const* queries = nullptr;  // [count] of [D]
+  float* const* outputs = nullptr;        // [count] of [D]; may be the queries themselves
+  const int64_t* visible = nullptr;       // [count] slots that a query sees, ≥ 1, ascending
+  int64_t count = 0;
+  float* scratch = nullptr;               // kAttendTile · (visible of the last query, rounded up to 16) floats
+};
+inline constexpr int64_t kAttendTile = 8;  // queries that a kernel takes at a time, at most
+
+struct Kernels {
+  Isa isa;
+  const char* name;
+  void (*matmul)(const Matmul&);
+  float (*dot)(const float* a, const float* b, int64_t n);
+  // weight may be null (x / rms(x)); y may be x.
+  void (*rms_norm)(const float* x, int64_t x_stride, int64_t rows, int64_t width, const float* weight, float eps, float* y,
+                   int64_t y_stride);
+  // One row of `heads` vectors of head_dim, in place; cosine and sine of its position: [head_dim / 2] each.
+  void (*rope)(float* x, int64_t heads, int64_t head_dim, const float* cosine, const float* sine);
+  void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);  // y may be gate
+  void (*silu)(const float* x, const float* bias, int64_t n, float* y);       // of x + bias; y may be x
+  void (*add)(const float* x, const float* a, int64_t n, float* y);           // y may be x or a
+  // y = (x + g·a) + g·m; y may be x
+  void (*gated_add)(const float* x, const float* a, const float* m, float g, int64_t n, float* y);
+  void (*attend)(const Attend&);
+  double (*log_sum_exp)(const float* x, int64_t n);
+  void (*exp_shifted)(const float* x, float shift, int64_t n, float* y);      // y = exp(x − shift); y may be x
+  int64_t (*argmax)(const float* x, int64_t n);
+};
+
+// The fastest table that this CPU runs, or the one that the environment variable FATHOM_ISA names; an unknown name or
+// one that this CPU lacks is a UserError.
+const Kernels& chosen();
+const Kernels& kernels_for(Isa isa);   // UserError when this machine cannot run it
+const Kernels& kernels_named(const std::string& name);
+std::vector<Isa> available();          // on this machine, reference first
+const char* isa_name(Isa isa);
+
+// Multiply–adds done so far by the reference kernels' own loops (matmul, dot, attend), in this process. Tests hold it
+// equal to model/cost. The other tables do not count.
+int64_t reference_multiply_adds();
+
+}  // namespace fathom::kernels
