@@ -42,6 +42,11 @@ inline constexpr double kBlockFraction = 1e6;       // routers of a tiny model m
 inline constexpr int64_t kTokenBytes = 64 * kKiB;    // one vocabulary entry
 inline constexpr int64_t kMerges = 1 << 24;
 inline constexpr int64_t kAddedTokens = 1 << 20;
+inline constexpr int64_t kAddedTokenBytes = 4 * kKiB;
+inline constexpr int64_t kPatternBytes = 16 * kKiB;   // one regular expression
+inline constexpr int64_t kTokenizerStages = 64;       // normalizers, pre-tokenizers, … in one Sequence
+inline constexpr int64_t kTemplateTokens = 1024;      // special tokens around a text
+inline constexpr int64_t kWordBytes = 64 * kMiB;      // between two cuts of the pre-tokenizer
 
 // Text and token shards
 inline constexpr int64_t kDocumentBytes = 1 * kGiB;  // one document of a corpus
@@ -58,6 +63,13 @@ inline constexpr int kZstdWindowLog = 27;            // 128 MiB: the memory that
 inline constexpr int64_t kBatch = 1 << 20;           // sequences in a step
 inline constexpr int64_t kSequenceLength = 1 << 20;  // T of a training row
 inline constexpr int64_t kSteps = int64_t{1} << 40;
+inline constexpr int64_t kTrainTokens = int64_t{1} << 50;
+inline constexpr double kTrainFlops = 1e30;
+inline constexpr double kLearningRate = 1e3;         // above 0
+inline constexpr double kLossWeight = 1e6;           // from 0
+inline constexpr double kRouterNoise = 1e3;          // from 0
+inline constexpr int64_t kCheckpointsKept = 1 << 20;
+inline constexpr double kIntervalSeconds = 1e9;
 
 // Generation
 inline constexpr int64_t kPromptBytes = 64 * kMiB;

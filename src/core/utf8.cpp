@@ -1,5 +1,10 @@
 #include "core/utf8.h"
 
+#include <cstdint>
+#include <cstring>
+
+#include <cstring>
+
 namespace fathom {
 namespace {
 
@@ -73,14 +78,20 @@ void utf8_append(std::string& out, char32_t c) {
   }
 }
 
-bool is_utf8(std::string_view text) {
-  while (!text.empty()) {
-    const size_t n = utf8_length(text);
-    if (n == 0) return false;
-    text.remove_prefix(n);
+size_t utf8_valid_length(std::string_view text) {
+  size_t i = 0;
+  while (i < text.size()) {
+    uint64_t word;
+    while (i + 8 <= text.size() && (std::memcpy(&word, text.data() + i, 8), (word & 0x8080808080808080ULL) == 0)) i += 8;
+    if (i == text.size()) break;
+    const Scan s = scan(text.substr(i));
+    if (!s.whole) return i;
+    i += s.length;
   }
-  return true;
+  return i;
 }
+
+bool is_utf8(std::string_view text) { return utf8_valid_length(text) == text.size(); }
 
 size_t utf8_incomplete_tail(std::string_view text) {
   for (size_t back = 1; back <= 3 && back <= text.size(); ++back) {
@@ -92,16 +103,18 @@ size_t utf8_incomplete_tail(std::string_view text) {
   return 0;
 }
 
-std::string utf8_repair(std::string_view text) {
+std::string utf8_repair(std::string_view text, int64_t* replaced) {
   std::string out;
   out.reserve(text.size());
-  while (!text.empty()) {
-    const Scan s = scan(text);
-    if (s.whole) out.append(text.substr(0, s.length));
-    else out += "\xef\xbf\xbd";
-    text.remove_prefix(s.length);
+  while (true) {
+    const size_t good = utf8_valid_length(text);
+    out.append(text.substr(0, good));
+    text.remove_prefix(good);
+    if (text.empty()) return out;
+    out += "\xef\xbf\xbd";
+    if (replaced) ++*replaced;
+    text.remove_prefix(scan(text).length);
   }
-  return out;
 }
 
 }  // namespace fathom
