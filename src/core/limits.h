@@ -53,6 +53,7 @@ inline constexpr int64_t kDocumentBytes = 1 * kGiB;  // one document of a corpus
 inline constexpr int64_t kLineBytes = 1 * kGiB;      // one line of a .jsonl
 inline constexpr int64_t kShardTokens = int64_t{1} << 36;
 inline constexpr int64_t kShards = 1 << 20;
+inline constexpr int64_t kShardOption = int64_t{1} << 30;  // tokens that prepare gathers in memory for a shard
 inline constexpr int64_t kShardDocuments = int64_t{1} << 32;
 inline constexpr int64_t kSourceFiles = 1 << 24;     // files of a corpus
 inline constexpr int64_t kManifestSources = 4096;    // listed one by one in a manifest
@@ -76,6 +77,8 @@ inline constexpr int64_t kPromptBytes = 64 * kMiB;
 inline constexpr int64_t kNewTokens = 1 << 24;
 inline constexpr int kStopStrings = 64;
 inline constexpr int64_t kStopBytes = 4096;
+inline constexpr double kTemperature = 100;
+inline constexpr double kRepetitionPenaltyLow = 0.01, kRepetitionPenaltyHigh = 100;
 inline constexpr int kThreads = 1024;
 
 }  // namespace fathom::limits

@@ -1,0 +1,323 @@
+#include "train/config.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/limits.h"
+#include "nn/transformer.h"
+#include "train/overrides.h"
+
+namespace fathom::train {
+
+const std::vector<std::pair<const char*, ScheduleKind>> kScheduleNames = {
+    {"constant", ScheduleKind::constant}, {"linear", ScheduleKind::linear}, {"cosine", ScheduleKind::cosine}, {"wsd", ScheduleKind::wsd}};
+const std::vector<std::pair<const char*, Curve>> kCurveNames = {{"linear", Curve::linear}, {"cosine", Curve::cosine}};
+const std::vector<std::pair<const char*, Precision>> kPrecisionNames = {
+    {"auto", Precision::automatic}, {"f32", Precision::f32}, {"bf16", Precision::bf16}};
+const std::vector<std::pair<const char*, Route>> kRouteNames = {{"auto", Route::automatic}, {"mkl", Route::mkl}, {"onednn", Route::onednn}};
+
+const std::vector<std::string>& loss_names() {
+  static const std::vector<std::string> names = {nn::kPredictorBce, nn::kRouterBce, nn::kRouterZ};
+  return names;
+}
+
+namespace {
+
+using namespace limits;
+
+// A rule that is learned needs its loss. The predictor is behind a stop-gradient, so that its weight matters to clipping
+// alone; router_bce pulls on the scores that the gate reads.
+constexpr double kPredictorWeight = 0.1, kRouterBceWeight = 0.01;
+
+// The object under `key`, or an empty one: every part of the file may be left out.
+class Part {
+ public:
+  Part(const Fields& parent, const std::string& key)
+      : empty_(Json::object()), fields_(parent.has(key) ? parent.object(key) : Fields(empty_, parent.where(), parent.path(key))) {}
+  const Fields* operator->() const { return &fields_; }
+  const Fields& operator*() const { return fields_; }
+
+ private:
+  Json empty_;
+  Fields fields_;
+};
+
+double above_zero(const Fields& f, const std::string& key, double high, double fallback) {
+  const double value = f.number(key, 0, high, fallback);
+  if (!(value > 0)) f.wrong(key, str(value), str("a number above 0 and at most ", high));
+  return value;
+}
+
+// "NAME_steps" or "NAME_share".
+Span read_span(const Fields& f, const std::string& name, Span fallback) {
+  const std::string steps = name + "_steps", share = name + "_share";
+  if (f.has(steps) && f.has(share))
+    f.wrong(steps, "both " + steps + " and " + share, "one of them", "remove one");
+  if (f.has(steps)) return {f.integer(steps, 0, kSteps), 0};
+  if (f.has(share)) return {{}, f.number(share, 0, 1)};
+  return fallback;
+}
+
+void write_span(Json& json, const std::string& name, const Span& span) {
+  if (span.steps) json[name + "_steps"] = *span.steps;
+  else json[name + "_share"] = span.share;
+}
+
+std::vector<std::string> read_paths(const Fields& f, const std::string& key) {
+  if (!f.has(key)) return {};
+  if (f.raw(key).is_string()) return {f.string(key)};
+  return f.strings(key);
+}
+
+DataConfig read_data(const Fields& f) {
+  const DataConfig d;
+  DataConfig c;
+  c.dataset = f.string("dataset", "");
+  c.text = read_paths(f, "text");
+  c.tokenizer = f.string("tokenizer", "");
+  c.vocab_size = f.integer("vocab_size", 257, kVocabulary, d.vocab_size);
+  c.field = f.string("field", d.field);
+  c.validation_share = f.number("validation_share", 0, 0.5, d.validation_share);
+  c.repair_utf8 = f.boolean("repair_utf8", d.repair_utf8);
+  f.done();
+  if (c.dataset.empty() == c.text.empty())
+    f.wrong("dataset", c.dataset.empty() ? "neither \"dataset\" nor \"text\"" : "both \"dataset\" and \"text\"", "one of them",
+            "\"dataset\" names a folder made by `fathom data prepare`, \"text\" files or folders to be prepared now");
+  if (!c.dataset.empty() && !c.tokenizer.empty())
+    f.wrong("tokenizer", "\"" + printable(c.tokenizer) + "\" beside \"dataset\"", "no such key",
+            "a prepared dataset carries its tokenizer");
+  if (!c.text.empty() && !(c.validation_share > 0))
+    f.wrong("validation_share", str(c.validation_share), "a number above 0", "evaluation and calibration need held-out text");
+  return c;
+}
+
+Json write_data(const DataConfig& c) {
+  Json j = {{"tokenizer", c.tokenizer}, {"vocab_size", c.vocab_size}, {"field", c.field},
+            {"validation_share", c.validation_share}, {"repair_utf8", c.repair_utf8}};
+  if (c.dataset.empty()) j["text"] = c.text;
+  else j = {{"dataset", c.dataset}};
+  return j;
+}
+
+std::pair<Budget, double> read_budget(const Fields& f) {
+  std::vector<std::string> given;
+  for (const char* key : {"steps", "tokens", "flops"})
+    if (f.has(key)) given.push_back(key);
+  f.done();
+  if (given.empty()) f.missing("steps", "one of \"steps\", \"tokens\" and \"flops\"");
+  if (given.size() > 1) f.wrong(given[1], "\"" + given[0] + "\" and \"" + given[1] + "\"", "one of \"steps\", \"tokens\" and \"flops\"");
+  if (given[0] == "steps") return {Budget::steps, static_cast<double>(f.integer("steps", 1, kSteps))};
+  if (given[0] == "tokens") return {Budget::tokens, static_cast<double>(f.integer("tokens", 1, kTrainTokens))};
+  return {Budget::flops, f.number("flops", 1, kTrainFlops)};
+}
+
+OptimizerConfig read_optimizer(const Fields& f) {
+  const OptimizerConfig d;
+  OptimizerConfig c;
+  c.lr = above_zero(f, "lr", kLearningRate, d.lr);
+  c.beta1 = f.number("beta1", 0, 0.999999, d.beta1);
+  c.beta2 = f.number("beta2", 0, 0.999999, d.beta2);
+  c.eps = above_zero(f, "eps", 1, d.eps);
+  c.weight_decay = f.number("weight_decay", 0, 10, d.weight_decay);
+  c.clip = f.number("clip", 0, 1e9, d.clip);
+  c.router_lr_scale = f.number("router_lr_scale", 0, 1e6, d.router_lr_scale);
+  f.done();
+  return c;
+}
+
+ScheduleConfig read_schedule(const Fields& f) {
+  const ScheduleConfig d;
+  ScheduleConfig c;
+  c.kind = f.choice<ScheduleKind>("kind", kScheduleNames, d.kind);
+  c.warmup = read_span(f, "warmup", d.warmup);
+  c.final_ratio = f.number("final_ratio", 0, 1, d.final_ratio);
+  c.decay = read_span(f, "decay", d.decay);
+  f.done();
+  return c;
+}
+
+RouterTraining read_router(const Fields& f) {
+  const RouterTraining d;
+  RouterTraining c;
+  c.capacity_warmup = read_span(f, "capacity_warmup", d.capacity_warmup);
+  c.capacity_start = above_zero(f, "capacity_start", 1, d.capacity_start);
+  c.capacity_curve = f.choice<Curve>("capacity_curve", kCurveNames, d.capacity_curve);
+  c.noise = f.number("noise", 0, kRouterNoise, d.noise);
+  c.quantile_decay = f.number("quantile_decay", 0, 0.999999, d.quantile_decay);
+  f.done();
+  return c;
+}
+
+IntervalConfig read_interval(const Fields& f) {
+  const IntervalConfig d;
+  IntervalConfig c;
+  c.log_steps = f.integer("log_steps", 1, kSteps, d.log_steps);
+  c.eval_steps = f.integer("eval_steps", 0, kSteps, d.eval_steps);
+  c.eval_tokens = f.integer("eval_tokens", 1, kTrainTokens, d.eval_tokens);
+  c.final_eval_tokens = f.integer("final_eval_tokens", 1, kTrainTokens, d.final_eval_tokens);
+  c.checkpoint_steps = f.integer("checkpoint_steps", 0, kSteps, d.checkpoint_steps);
+  c.checkpoint_seconds = f.number("checkpoint_seconds", 0, kIntervalSeconds, d.checkpoint_seconds);
+  c.keep_last = f.integer("keep_last", 1, kCheckpointsKept, d.keep_last);
+  f.done();
+  return c;
+}
+
+CalibrationConfig read_calibration(const Fields& f) {
+  const CalibrationConfig d;
+  CalibrationConfig c;
+  c.tokens = f.integer("tokens", 1, kTrainTokens, d.tokens);
+  if (f.has("dials")) c.dials = f.numbers("dials", 0.0, 1.0);
+  if (static_cast<int64_t>(c.dials.size()) > kDialPoints)
+    f.wrong("dials", describe(f.raw("dials")), str("at most ", kDialPoints, " dials"));
+  for (size_t i = 0; i < c.dials.size(); ++i)
+    if (!(c.dials[i] > 0)) f.wrong(str("dials[", i, "]"), str(c.dials[i]), "a number above 0 and at most 1");
+  f.done();
+  return c;
+}
+
+// config.json's reader passes over keys that it does not know, since the Hugging Face world has many; here such a key
+// is a slip of the pen.
+model::ModelConfig read_model(const Fields& f) {
+  Json json = f.raw("model");
+  if (!json.is_object()) f.wrong("model", describe(json), "an object { … } with the model's shape");
+  const std::string where = f.where() + ": model";
+  const Fields fields(json, where);
+  for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"})
+    if (fields.has(key)) fields.wrong(key, describe(fields.raw(key)), "no such key", "the tokenizer gives it");
+  for (const char* key : {"architectures", "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                          "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings",
+                          "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor",
+                          "initializer_range", "tie_word_embeddings", "attention_bias", "mlp_bias", "fathom"})
+    fields.ignore(key);
+  fields.done();
+  const bool routed = fields.has("fathom");
+  if (!routed) json.erase("fathom");
+  if (!fields.has("model_type")) json["model_type"] = routed ? "fathom" : "llama";
+  const bool own_vocabulary = fields.has("vocab_size");
+  if (!own_vocabulary) json["vocab_size"] = 1;
+  if (!fields.has("rms_norm_eps")) json["rms_norm_eps"] = model::ModelConfig().rms_norm_eps;
+  model::ModelConfig c = model::ModelConfig::from_json(json, where);
+  if (!own_vocabulary) c.vocab_size = 0;
+  // A dense model has no gate to remember: one form for equal models.
+  if (c.routing.dense()) c.routing = {};
+  return c;
+}
+
+Json write_model(const model::ModelConfig& c) {
+  Json j = c.to_json();
+  for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"}) j.erase(key);
+  if (c.vocab_size == 0) j.erase("vocab_size");
+  return j;
+}
+
+void flatten(const Json& json, const std::string& path, std::vector<std::pair<std::string, Json>>& out) {
+  if (!json.is_object()) {
+    out.emplace_back(path, json);
+    return;
+  }
+  for (const auto& [key, value] : json.items()) flatten(value, path.empty() ? key : path + "." + key, out);
+}
+
+}  // namespace
+
+int64_t Span::of(int64_t total) const {
+  const int64_t n = steps ? *steps : static_cast<int64_t>(std::llround(share * static_cast<double>(total)));
+  return std::min(n, total);
+}
+
+TrainConfig TrainConfig::from_json(const Json& json, const std::string& where) {
+  const Fields f(json, where);
+  const TrainConfig d;
+  TrainConfig c;
+  c.model = read_model(f);
+  c.data = read_data(*Part(f, "data"));
+  c.sequence_length = f.integer("sequence_length", 1, kSequenceLength, d.sequence_length);
+  c.batch_size = f.integer("batch_size", 1, kBatch, d.batch_size);
+  c.accumulation = f.integer("accumulation", 1, kBatch, d.accumulation);
+  std::tie(c.budget, c.amount) = read_budget(*Part(f, "budget"));
+  c.optimizer = read_optimizer(*Part(f, "optimizer"));
+  c.schedule = read_schedule(*Part(f, "schedule"));
+  c.router = read_router(*Part(f, "router"));
+  c.interval = read_interval(*Part(f, "interval"));
+  c.calibration = read_calibration(*Part(f, "calibration"));
+  if (f.has("losses")) {
+    const Fields losses = f.object("losses");
+    for (const std::string& name : loss_names())
+      if (losses.has(name)) c.losses[name] = losses.number(name, 0, kLossWeight);
+    losses.done();
+  }
+  const auto need = [&](routing::CausalRule rule, const char* name, double weight) {
+    if (c.model.routing.dense() || c.model.routing.rule != rule) return;
+    if (c.losses.try_emplace(name, weight).first->second == 0)
+      f.wrong(str("losses.", name), "0", "a number above 0", str("the causal rule \"", name_of(rule, routing::kCausalRuleNames), "\" learns from it"));
+  };
+  need(routing::CausalRule::predictor, nn::kPredictorBce, kPredictorWeight);
+  need(routing::CausalRule::router_bce, nn::kRouterBce, kRouterBceWeight);
+  c.precision = f.choice<Precision>("precision", kPrecisionNames, d.precision);
+  c.f32_route = f.choice<Route>("f32_route", kRouteNames, d.f32_route);
+  c.seed = static_cast<uint64_t>(f.integer("seed", 0, INT64_MAX, 0));
+  c.threads = f.integer("threads", 0, kThreads, 0);
+  f.done();
+
+  if (c.sequence_length > c.model.max_position_embeddings)
+    f.wrong("sequence_length", str(c.sequence_length), str("at most model.max_position_embeddings, ", c.model.max_position_embeddings));
+  if (c.model.routing.forced_positions > c.sequence_length)
+    f.wrong("model.fathom.forced_positions", str(c.model.routing.forced_positions), str("at most sequence_length, ", c.sequence_length));
+  return c;
+}
+
+Json TrainConfig::to_json() const {
+  Json j;
+  j["model"] = write_model(model);
+  j["data"] = write_data(data);
+  j["sequence_length"] = sequence_length;
+  j["batch_size"] = batch_size;
+  j["accumulation"] = accumulation;
+  j["budget"][budget == Budget::steps ? "steps" : budget == Budget::tokens ? "tokens" : "flops"] = amount;
+  j["optimizer"] = {{"lr", optimizer.lr}, {"beta1", optimizer.beta1}, {"beta2", optimizer.beta2}, {"eps", optimizer.eps},
+                    {"weight_decay", optimizer.weight_decay}, {"clip", optimizer.clip}, {"router_lr_scale", optimizer.router_lr_scale}};
+  j["schedule"] = {{"kind", name_of(schedule.kind, kScheduleNames)}, {"final_ratio", schedule.final_ratio}};
+  write_span(j["schedule"], "warmup", schedule.warmup);
+  write_span(j["schedule"], "decay", schedule.decay);
+  j["router"] = {{"capacity_start", router.capacity_start}, {"capacity_curve", name_of(router.capacity_curve, kCurveNames)},
+                 {"noise", router.noise}, {"quantile_decay", router.quantile_decay}};
+  write_span(j["router"], "capacity_warmup", router.capacity_warmup);
+  j["losses"] = losses.empty() ? Json::object() : Json(losses);
+  j["interval"] = {{"log_steps", interval.log_steps}, {"eval_steps", interval.eval_steps}, {"eval_tokens", interval.eval_tokens},
+                   {"final_eval_tokens", interval.final_eval_tokens}, {"checkpoint_steps", interval.checkpoint_steps}, {"checkpoint_seconds", interval.checkpoint_seconds},
+                   {"keep_last", interval.keep_last}};
+  j["calibration"] = {{"tokens", calibration.tokens}, {"dials", calibration.dials}};
+  j["precision"] = name_of(precision, kPrecisionNames);
+  j["f32_route"] = name_of(f32_route, kRouteNames);
+  j["seed"] = seed;
+  j["threads"] = threads;
+  return j;
+}
+
+TrainConfig load_config(const std::string& path, const std::vector<std::pair<std::string, std::string>>& overrides) {
+  Json json = read_json(path, {.comments = true});
+  if (!json.is_object()) throw UserError({path, "", describe(json), "an object { … }", ""});
+  for (const auto& [field, value] : overrides) apply_override(json, field, value, known_paths());
+  return TrainConfig::from_json(json, path);
+}
+
+std::vector<std::string> differences(const TrainConfig& a, const TrainConfig& b) {
+  std::vector<std::pair<std::string, Json>> left, right;
+  flatten(a.to_json(), "", left);
+  flatten(b.to_json(), "", right);
+  const std::map<std::string, Json> l(left.begin(), left.end()), r(right.begin(), right.end());
+  std::set<std::string> paths;
+  for (const auto& [path, value] : l) paths.insert(path);
+  for (const auto& [path, value] : r) paths.insert(path);
+  for (const char* free : {"interval.log_steps", "interval.checkpoint_steps", "interval.checkpoint_seconds", "interval.keep_last",
+                           "calibration.tokens", "calibration.dials"})
+    paths.erase(free);
+  std::vector<std::string> out;
+  for (const std::string& path : paths) {
+    const auto x = l.find(path), y = r.find(path);
+    if (x == l.end() || y == r.end() || x->second != y->second) out.push_back(path);
+  }
+  return out;
+}
+
+}  // namespace fathom::train

@@ -1,0 +1,48 @@
+// AdamW (Loshchilov & Hutter 2019) over the network's parameters by LibTorch's fused kernel: one pass over parameter,
+// gradient and both moments. Matrices decay, vectors do not; routers and predictors may have a learning rate of their own.
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+
+#include "nn/transformer.h"
+#include "train/config.h"
+
+namespace fathom::train {
+
+struct Group {  // parameters that share learning rate and decay
+  double lr_scale = 1, weight_decay = 0;
+  std::vector<size_t> members;  // indices into the network's parameters
+};
+std::vector<Group> make_groups(const std::vector<nn::Parameter>& parameters, const OptimizerConfig& config);
+
+class AdamW {
+ public:
+  AdamW(std::vector<nn::Parameter> parameters, OptimizerConfig config);
+
+  // The global norm of all gradients, in f64. Not finite when a gradient is not.
+  double gradient_norm() const;
+  // One step at learning rate `lr`, the gradients scaled so that their norm is at most config.clip. Parameters without a
+  // gradient stay as they are. The gradients are dropped.
+  void step(double lr, double gradient_norm);
+  void drop_gradients();
+
+  // The state of parameter i: f32 moments in the parameter's shape and the number of its steps.
+  struct Moments {
+    at::Tensor first, second;
+    at::Tensor steps;  // scalar f32
+  };
+  const std::vector<nn::Parameter>& parameters() const { return parameters_; }
+  const std::vector<Moments>& moments() const { return moments_; }
+  std::vector<Moments>& moments() { return moments_; }
+
+ private:
+  std::vector<nn::Parameter> parameters_;
+  OptimizerConfig config_;
+  std::vector<Group> groups_;
+  std::vector<Moments> moments_;
+};
+
+}  // namespace fathom::train

@@ -1,0 +1,89 @@
+#include "train/schedule.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "core/limits.h"
+#include "model/cost.h"
+
+namespace fathom::train {
+namespace {
+
+double half_cosine(double p) { return 0.5 - 0.5 * std::cos(std::numbers::pi * p); }
+
+int64_t step_rows(const TrainConfig& config) { return config.batch_size * config.accumulation; }
+
+}  // namespace
+
+double learning_rate_factor(const ScheduleConfig& schedule, int64_t step, int64_t total) {
+  FATHOM_ASSERT(step >= 0 && step < total, step, " of ", total);
+  const int64_t warmup = schedule.warmup.of(total);
+  if (step < warmup) return static_cast<double>(step + 1) / static_cast<double>(warmup);
+  const double low = schedule.final_ratio;
+  // p is 0 at the first step after the warm-up and would be 1 at step `total`: no step is spent at exactly the lowest
+  // rate, which may be 0.
+  const double p = static_cast<double>(step - warmup) / static_cast<double>(total - warmup);
+  switch (schedule.kind) {
+    case ScheduleKind::constant: return 1;
+    case ScheduleKind::linear: return 1 - (1 - low) * p;
+    case ScheduleKind::cosine: return 1 - (1 - low) * half_cosine(p);
+    case ScheduleKind::wsd: {
+      const int64_t decay = std::min(schedule.decay.of(total), total - warmup), begin = total - decay;
+      if (step < begin) return 1;
+      return 1 - (1 - low) * static_cast<double>(step - begin) / static_cast<double>(decay);
+    }
+  }
+  FATHOM_ASSERT(false, "unknown schedule");
+}
+
+double capacity_progress(const RouterTraining& router, int64_t step, int64_t total) {
+  const int64_t warmup = router.capacity_warmup.of(total);
+  if (step >= warmup) return 1;
+  const double p = static_cast<double>(step) / static_cast<double>(warmup);
+  return router.capacity_curve == Curve::linear ? p : half_cosine(p);
+}
+
+std::vector<double> capacities_at(const TrainConfig& config, int64_t step, int64_t total) {
+  const double p = capacity_progress(config.router, step, total);
+  std::vector<double> out;
+  for (const routing::RoutedBlock& block : config.model.routing.blocks)
+    out.push_back(p == 1 ? block.capacity : config.router.capacity_start + p * (block.capacity - config.router.capacity_start));
+  return out;
+}
+
+double step_flops(const TrainConfig& config, const std::vector<double>& capacity) {
+  return static_cast<double>(step_rows(config)) * model::train_flops_per_row(config.model, config.sequence_length, capacity);
+}
+
+double run_flops(const TrainConfig& config, int64_t total) {
+  const int64_t warmup = config.model.routing.dense() ? 0 : config.router.capacity_warmup.of(total);
+  double flops = 0;
+  for (int64_t step = 0; step < warmup; ++step) flops += step_flops(config, capacities_at(config, step, total));
+  if (total > warmup) flops += static_cast<double>(total - warmup) * step_flops(config, capacities_at(config, warmup, total));
+  return flops;
+}
+
+int64_t total_steps(const TrainConfig& config) {
+  if (config.budget == Budget::steps) return static_cast<int64_t>(config.amount);
+  if (config.budget == Budget::tokens) {
+    const double tokens = static_cast<double>(step_rows(config) * config.sequence_length);
+    return std::max<int64_t>(1, std::llround(config.amount / tokens));
+  }
+  // A step at full capacity is the dearest, one at the configured capacities the cheapest, so that the answer lies
+  // between; cost grows with the number of steps, also where the warm-up is a share of them.
+  const std::vector<double> full(config.model.routing.blocks.size(), 1.0);
+  const double cheapest = std::min(step_flops(config, full), step_flops(config, capacities_at(config, INT64_MAX - 1, INT64_MAX)));
+  const double most = config.amount / cheapest + 2;
+  if (!(most < static_cast<double>(limits::kSteps)))
+    throw UserError({"budget", "flops", str(config.amount), str("a budget of at most ", limits::kSteps, " steps"), ""});
+  int64_t low = 1, high = static_cast<int64_t>(most);  // the greatest number that does not cost more than the budget
+  while (low < high) {
+    const int64_t middle = low + (high - low + 1) / 2;
+    if (run_flops(config, middle) <= config.amount) low = middle;
+    else high = middle - 1;
+  }
+  return std::abs(run_flops(config, low + 1) - config.amount) < std::abs(run_flops(config, low) - config.amount) ? low + 1 : low;
+}
+
+}  // namespace fathom::train
