@@ -16,29 +16,39 @@
 
 namespace fathom::model {
 
-struct GenerationConfig {  // generation_config.json; the keys that we use, others are kept as they are
-  double temperature = 1.0;
-  int64_t top_k = 0;       // 0 = off
+// generation_config.json: the keys that we use; the others are kept as they are. An id list that the file leaves out
+// is that of config.json.
+struct GenerationConfig {
+  double temperature = 1.0;         // 0 = greedy
+  int64_t top_k = 0;                // 0 = off
   double top_p = 1.0;
   double repetition_penalty = 1.0;
   std::vector<int64_t> eos_token_ids;
+  Json other = Json::object();
+  bool operator==(const GenerationConfig&) const = default;
+
+  static GenerationConfig from_json(const Json& json, const std::string& where, const ModelConfig& config);
+  Json to_json(const ModelConfig& config) const;  // with the ids of `config`; sampling keys only where not the default
 };
 
 // An open model folder. Tensors are checked against the schema when it is opened: every one present with its shape,
-// none unknown (a missing lm_head with tied embeddings is right; an extra one equal to the embedding is ignored).
+// none unknown (a missing lm_head with tied embeddings is right; an extra one equal to the embedding is ignored, and so
+// are the rotary_emb.inv_freq buffers of old Llama files, which follow from rope_theta).
 class ModelFolder {
  public:
-  static std::shared_ptr<ModelFolder> open(const std::string& path);
+  // A folder with routed blocks must hold a fathom_dial.json, except for who is about to calibrate it (`need_dial` false).
+  static std::shared_ptr<ModelFolder> open(const std::string& path, bool need_dial = true);
   ~ModelFolder();
 
   const std::string& path() const;
   const ModelConfig& config() const;
   const GenerationConfig& generation() const;
-  const std::optional<routing::DialTable>& dial() const;  // required when a block is routed
+  const std::optional<routing::DialTable>& dial() const;  // always there when a block is routed and need_dial was true
   std::string tokenizer_path() const;                      // throws when the folder has no tokenizer.json
   bool has_tokenizer() const;
 
-  // A tensor as f32 (converted from f16 and bf16), row-major; refuses NaN and infinity by tensor name and index.
+  // A tensor of the schema as f32 (converted from f16 and bf16), row-major; both refuse NaN and infinity by tensor name
+  // and index, and may be called from several threads.
   std::vector<float> read_f32(const std::string& name) const;
   // The stored bytes without a copy when the file holds f32 and they are aligned; else empty.
   std::span<const float> view_f32(const std::string& name) const;
@@ -52,7 +62,8 @@ class ModelFolder {
 
 struct ModelToWrite {
   ModelConfig config;
-  // Returns a tensor's elements as f32; called once per tensor of the schema, in its order.
+  // Returns a tensor's elements as f32; called once per tensor of the schema, in its order. What `dtype` cannot hold as
+  // a finite number is refused, as the reader would.
   std::function<std::vector<float>(const TensorSpec&)> tensor;
   std::string tokenizer_json;                     // bytes; empty = none
   std::optional<routing::DialTable> dial;
@@ -61,7 +72,7 @@ struct ModelToWrite {
   std::string dtype = "F32";                      // or "BF16", "F16"
 };
 
-// Writes the folder atomically; `path` must not exist (see core/file.h atomic_folder).
+// Writes the folder atomically, also against a crash; `path` must not exist (see core/file.h atomic_folder).
 void write_model_folder(const std::string& path, const ModelToWrite& model);
 // The same files into a folder that exists already (a checkpoint being filled).
 void write_model_files(const std::string& folder, const ModelToWrite& model);
