@@ -61,6 +61,7 @@ class Fields {
   void done(const std::string& hint = "") const;
 
   const std::string& where() const { return where_; }
+  const Json& value() const { return object_; }
   std::string path(const std::string& key) const;
   [[noreturn]] void wrong(const std::string& key, const std::string& found, const std::string& expected, const std::string& hint = "") const;
   [[noreturn]] void missing(const std::string& key, const std::string& expected) const;

@@ -17,10 +17,14 @@ void utf8_append(std::string& out, char32_t code_point);
 
 bool is_utf8(std::string_view text);
 
+// Bytes of the longest beginning of `text` that is well-formed; text.size() when all of it is. Fast on ASCII.
+size_t utf8_valid_length(std::string_view text);
+
 // How many bytes at the end of `text` are the beginning of a character that more bytes could complete (0 to 3).
 size_t utf8_incomplete_tail(std::string_view text);
 
 // Every maximal ill-formed part becomes one U+FFFD (the standard's practice, and Python's errors="replace").
-std::string utf8_repair(std::string_view text);
+// `replaced`, when given, is increased by their number.
+std::string utf8_repair(std::string_view text, int64_t* replaced = nullptr);
 
 }  // namespace fathom

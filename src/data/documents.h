@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/limits.h"
+
 namespace fathom::data {
 
 enum class InvalidUtf8 {
@@ -21,6 +23,7 @@ struct DocumentOptions {
   std::string field = "text";                    // of a .jsonl line
   std::string separator = "<|endoftext|>";       // a line of its own between documents of a text file; "" = none
   InvalidUtf8 invalid_utf8 = InvalidUtf8::error;
+  int64_t max_document_bytes = limits::kDocumentBytes;
 };
 
 struct SourceFile {
