@@ -3,7 +3,15 @@
 //
 // Counted: every matrix product (projections, MLP, head), attention (each query with each key that it may see: D for
 // the score and D for the value, per head), routers, predictors. Not counted: norms, RoPE, softmax, activations,
-// gates, embedding lookup (all O(C) per token and far below 1 %). FLOPs = 2 · MACs. Training = 3 × forward.
+// gates, biases, embedding lookup (all O(C) per token and far below 1 %). FLOPs = 2 · MACs. Training = 3 × forward.
+//
+// In a routed block:
+//   router      C per token, and with rule "predictor" P·C + P more: paid by every token, at inference too, where only the
+//               gate of the rows that run needs r. The engine computes both for all rows, so that one count holds.
+//   kv drop     a token that runs pays q, k, v, o, MLP and sees the tokens before it that ran this block, and itself;
+//               a token that skips pays the router alone
+//   kv keep     every token pays k and v; a token that runs pays q, o, MLP and sees all tokens before it, and itself
+// Sizes whose product passes 2^63 are a UserError.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -38,26 +46,33 @@ ForwardCost forward_cost(const ModelConfig& config, int64_t tokens, const routin
 // Every token in full, routers not paid: the dense twin of the same shape.
 ForwardCost dense_cost(const ModelConfig& config, int64_t tokens, int64_t head_rows);
 // Under top-k with the config's capacities (or those given): exact counts, since K is fixed, for the linear parts;
-// attention by the expectation for kv keep (queries spread evenly), exact for kv drop.
+// attention by the expectation for kv keep (queries spread evenly, rounded down), exact for kv drop.
 ForwardCost topk_cost(const ModelConfig& config, int64_t tokens, int64_t head_rows, std::span<const double> capacity = {});
 
 // Training FLOPs of one row of T tokens (3 × 2 × MACs).
 double train_flops_per_row(const ModelConfig& config, int64_t tokens, std::span<const double> capacity = {});
 
+// Of costs summed over documents: `dense` is the sum of dense_cost over the same ones.
+double block_fraction(const ForwardCost& cost, const ForwardCost& dense);
+double total_fraction(const ForwardCost& cost, const ForwardCost& dense);
+// Of one document.
 double block_fraction(const ModelConfig& config, const ForwardCost& cost, int64_t tokens);
 double total_fraction(const ModelConfig& config, const ForwardCost& cost, int64_t tokens, int64_t head_rows);
 
-// Expected block fraction at context `tokens` for capacities per routed block (for the dial).
+// Expected block fraction at context `tokens` for capacities per routed block (for the dial), each in [0, 1]: as
+// topk_cost, but with K = capacity · T not rounded up, so that it rises with every capacity.
 double expected_block_fraction(const ModelConfig& config, int64_t tokens, std::span<const double> capacity);
 
 struct Parameters {
-  int64_t embedding = 0, blocks = 0, routers = 0, predictors = 0, norms = 0, head = 0;  // head 0 when tied
+  int64_t embedding = 0, routers = 0, predictors = 0, norms = 0, head = 0;  // head 0 when tied
+  int64_t blocks = 0;  // projections and MLPs
   int64_t total() const { return embedding + blocks + routers + predictors + norms + head; }
 };
 Parameters parameters(const ModelConfig& config);
 
 // Bytes moved to decode one token at batch 1 with `context` tokens before it, expected at the given capacities:
-// weights of blocks that run (expectation), routers always, head and final norm; KV read and written.
+// weights of blocks that run (expectation), routers always, head, final norm and one row of the embedding; KV read (by
+// a token that runs: of the tokens before it that have a slot) and written. Empty `capacity`: the config's.
 struct DecodeBytes {
   double weights = 0, kv_read = 0, kv_write = 0;
   double total() const { return weights + kv_read + kv_write; }
