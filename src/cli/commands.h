@@ -1,0 +1,20 @@
+// The commands of `fathom`, one file each. main.cpp puts them into one program.
+#pragma once
+#include <string>
+
+#include "cli/flags.h"
+
+namespace fathom::cli {
+
+Command tokenizer_train_command();
+Command tokenizer_encode_command();
+Command tokenizer_decode_command();
+Command data_prepare_command();
+Command train_command();
+Command eval_command();
+Command generate_command();
+Command depthmap_command();
+Command info_command();
+Command report_command();
+
+}  // namespace fathom::cli

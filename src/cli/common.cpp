@@ -1,0 +1,83 @@
+#include "cli/common.h"
+
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <unistd.h>
+
+#include "cli/output.h"
+#include "core/file.h"
+#include "core/limits.h"
+#include "core/log.h"
+#include "core/thread_pool.h"
+
+namespace fathom::cli {
+
+Flag json_flag() { return boolean_flag("json", "print the result as one JSON document on standard output"); }
+Flag threads_flag() { return integer_flag("threads", "N", "threads to use").range(0, limits::kThreads).otherwise("0").noted("0, all cores"); }
+Flag colour_flag() {
+  return text_flag("color", "WHEN", "colours: on a terminal unless NO_COLOR is set, always or never").one_of({"auto", "always", "never"}).otherwise("auto");
+}
+Flag quiet_flag() { return boolean_flag("quiet", "no progress and no remarks on standard error"); }
+Flag field_flag() { return text_flag("field", "NAME", "field of a .jsonl line that holds the text").otherwise("text"); }
+Flag repair_flag() { return boolean_flag("repair-utf8", "replace broken UTF-8 by U+FFFD instead of refusing the file"); }
+
+int threads_of(const Arguments& args) {
+  const int64_t n = args.integer("threads");
+  return n == 0 ? available_threads() : static_cast<int>(n);
+}
+
+void apply_colour(const Arguments& args) {
+  const std::string& when = args.text("color");
+  set_colour(when == "always" ? Colour::always : when == "never" ? Colour::never : Colour::automatic);
+}
+
+void apply_quiet(const Arguments& args) {
+  if (args.boolean("quiet")) set_log_level(LogLevel::quiet);
+}
+
+std::string program_folder() {
+  std::string path(4096, '\0');
+  const ssize_t n = ::readlink("/proc/self/exe", path.data(), path.size());
+  path.resize(n > 0 ? static_cast<size_t>(n) : 0);
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash);
+}
+
+std::string read_input(const std::string& path, int64_t max_bytes) {
+  if (path != "-") return read_file(path, max_bytes);
+  std::string text;
+  char chunk[1 << 16];
+  for (;;) {
+    const ssize_t n = ::read(STDIN_FILENO, chunk, sizeof chunk);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw UserError({"standard input", "", std::strerror(errno), "text", ""});
+    if (n == 0) return text;
+    text.append(chunk, static_cast<size_t>(n));
+    if (static_cast<int64_t>(text.size()) > max_bytes)
+      throw UserError({"standard input", "", str("more than ", max_bytes, " bytes"), str("at most ", max_bytes), ""});
+  }
+}
+
+void refuse_existing(const Arguments& args, const std::string& flag, const std::string& path) {
+  if (!args.boolean("overwrite") && exists(path))
+    args.wrong(flag, "the existing \"" + printable(path) + "\"", "a new name", "give --overwrite to replace it");
+}
+
+std::string fixed(double x, int digits) {
+  if (!std::isfinite(x)) return "–";
+  char text[64];
+  std::snprintf(text, sizeof text, "%.*f", digits, x);
+  return text;
+}
+
+std::string percent(double share, int digits) { return std::isfinite(share) ? fixed(100 * share, digits) + " %" : "–"; }
+
+std::string grouped(int64_t n) {
+  std::string text = std::to_string(n);
+  for (std::ptrdiff_t i = static_cast<std::ptrdiff_t>(text.size()) - 3; i > (n < 0 ? 1 : 0); i -= 3) text.insert(static_cast<size_t>(i), ",");
+  return text;
+}
+
+}  // namespace fathom::cli

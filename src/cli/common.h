@@ -1,0 +1,34 @@
+// Flags and small steps that several commands share, so that they are called and behave alike.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "cli/flags.h"
+
+namespace fathom::cli {
+
+Flag json_flag();      // --json
+Flag threads_flag();   // --threads N, 0 = all cores
+Flag colour_flag();    // --color auto|always|never
+Flag quiet_flag();     // --quiet
+Flag field_flag();     // --field NAME, of .jsonl
+Flag repair_flag();    // --repair-utf8
+
+int threads_of(const Arguments& args);
+void apply_colour(const Arguments& args);
+void apply_quiet(const Arguments& args);
+
+// The folder that the running program stands in.
+std::string program_folder();
+
+// A whole file, or standard input for "-", at most `max_bytes`.
+std::string read_input(const std::string& path, int64_t max_bytes);
+
+// Refuses to write over something unless the command's --overwrite was given.
+void refuse_existing(const Arguments& args, const std::string& flag, const std::string& path);
+
+std::string percent(double share, int digits = 1);          // 0.125 → "12.5 %"
+std::string fixed(double x, int digits);                    // 3.1416
+std::string grouped(int64_t n);                             // 1,234,567
+
+}  // namespace fathom::cli

@@ -1,0 +1,126 @@
+#include "cli/commands.h"
+#include "cli/common.h"
+#include "cli/output.h"
+#include "cli/program.h"
+#include "core/limits.h"
+#include "core/progress.h"
+#include "model/cost.h"
+#include "model/folder.h"
+
+namespace fathom::cli {
+namespace {
+
+using model::ModelConfig;
+
+struct Costs {
+  int64_t context;
+  double dense, expected, worst;  // forward FLOPs per token, averaged over a document of `context` tokens
+  model::DecodeBytes dense_bytes, expected_bytes;
+  std::vector<double> capacity;   // per routed block at the dial
+};
+
+Costs costs(const ModelConfig& c, const model::ModelFolder& folder, double dial, int64_t context) {
+  Costs k{.context = context, .dense = 0, .expected = 0, .worst = 0, .dense_bytes = {}, .expected_bytes = {}, .capacity = {}};
+  const double per_token = 1.0 / static_cast<double>(context);
+  if (folder.dial()) k.capacity = folder.dial()->at(dial).capacity;
+  const std::vector<double> all(c.routing.blocks.size(), 1.0);
+  k.dense = model::dense_cost(c, context, context).flops() * per_token;
+  k.expected = model::topk_cost(c, context, context, k.capacity).flops() * per_token;
+  k.worst = model::topk_cost(c, context, context, all).flops() * per_token;
+  k.dense_bytes = model::decode_bytes(c, context, all);
+  k.expected_bytes = model::decode_bytes(c, context, k.capacity);
+  return k;
+}
+
+Json to_json(const ModelConfig& c, const model::ModelFolder& folder, const Costs& k, double dial) {
+  const model::Parameters p = model::parameters(c);
+  Json j = {{"path", folder.path()}, {"config", c.to_json()}, {"context", k.context}, {"dial", dial}};
+  j["parameters"] = {{"total", p.total()}, {"embedding", p.embedding}, {"blocks", p.blocks}, {"routers", p.routers},
+                     {"predictors", p.predictors}, {"norms", p.norms}, {"head", p.head}};
+  j["flops_per_token"] = {{"dense", k.dense}, {"expected", k.expected}, {"worst", k.worst}};
+  j["decode_bytes_per_token"] = {{"dense", k.dense_bytes.total()}, {"expected", k.expected_bytes.total()},
+                                 {"weights", k.expected_bytes.weights}, {"kv_read", k.expected_bytes.kv_read}, {"kv_write", k.expected_bytes.kv_write}};
+  j["kv_bytes_per_token_and_block"] = model::kv_bytes_per_token_and_block(c);
+  j["dials"] = Json::array();
+  if (folder.dial())
+    for (const routing::DialPoint& point : folder.dial()->points)
+      j["dials"].push_back({{"dial", point.dial}, {"block_fraction", point.block_fraction}, {"capacity", point.capacity},
+                            {"loss", std::isfinite(point.loss) ? Json(point.loss) : Json()}});
+  return j;
+}
+
+std::string routing_line(const ModelConfig& c) {
+  if (c.routing.dense()) return "none: a dense model";
+  std::string blocks;
+  for (const routing::RoutedBlock& b : c.routing.blocks) blocks += (blocks.empty() ? "" : ", ") + str(b.block, " at ", percent(b.capacity));
+  return str("blocks ", blocks, "; gate ", name_of(c.routing.gate, routing::kGateNames), ", rule ", name_of(c.routing.rule, routing::kCausalRuleNames),
+             ", keys and values of skipped tokens ", c.routing.kv == routing::KvPolicy::drop ? "dropped" : "kept");
+}
+
+double kv_bytes_per_token(const ModelConfig& c, const std::vector<double>& capacity) {
+  const double one = static_cast<double>(model::kv_bytes_per_token_and_block(c));
+  double blocks = static_cast<double>(c.num_hidden_layers);
+  if (c.routing.kv == routing::KvPolicy::drop)
+    for (size_t r = 0; r < capacity.size(); ++r) blocks -= 1 - capacity[r];
+  return one * blocks;
+}
+
+int run(const Arguments& args) {
+  apply_colour(args);
+  const auto folder = model::ModelFolder::open(args.positional("MODEL"));
+  const ModelConfig& c = folder->config();
+  const double dial = args.maybe_number("dial").value_or(folder->dial() ? folder->dial()->default_dial : 1.0);
+  const int64_t context = args.maybe_integer("context").value_or(std::min<int64_t>(c.max_position_embeddings, 1024));
+  if (context > c.max_position_embeddings)
+    args.wrong("context", str(context), str("at most the model's max_position_embeddings ", c.max_position_embeddings));
+  const Costs k = costs(c, *folder, dial, context);
+  if (args.boolean("json")) return out_json(to_json(c, *folder, k, dial)), kExitDone;
+
+  const model::Parameters p = model::parameters(c);
+  const auto count = [](int64_t n) { return grouped(n); };
+  out(folder->path() + "\n\n");
+  out(text_table({{"  shape", str("C ", c.hidden_size, ", L ", c.num_hidden_layers, ", H ", c.num_attention_heads, ", G ", c.num_key_value_heads, ", D ",
+                                  c.head_dim, ", F ", c.intermediate_size, ", V ", c.vocab_size, c.tie_word_embeddings ? ", tied head" : "")},
+                  {"  stored as", folder->dtype("model.embed_tokens.weight")},
+                  {"  routing", routing_line(c)}}, 2));
+  out("\nParameters\n");
+  out(text_table({{"  total", count(p.total())}, {"  embedding", count(p.embedding)}, {"  blocks", count(p.blocks)}, {"  routers", count(p.routers)},
+                  {"  predictors", count(p.predictors)}, {"  norms", count(p.norms)}, {"  head", c.tie_word_embeddings ? "tied" : count(p.head)}}));
+  const auto ratio = [](double x, double base) { return percent(x / base); };
+  out(str("\nPer token in a context of ", context, ", dial ", fixed(dial, 3), "\n"));
+  out(text_table({{"", "dense", "expected", "share", "worst", "share"},
+                  {"  forward FLOPs", human_count(k.dense), human_count(k.expected), ratio(k.expected, k.dense), human_count(k.worst), ratio(k.worst, k.dense)},
+                  {"  bytes moved at decode (f32)", human_bytes(k.dense_bytes.total()), human_bytes(k.expected_bytes.total()),
+                   ratio(k.expected_bytes.total(), k.dense_bytes.total()), "", ""},
+                  {"  of them weights", human_bytes(k.dense_bytes.weights), human_bytes(k.expected_bytes.weights),
+                   ratio(k.expected_bytes.weights, k.dense_bytes.weights), "", ""},
+                  {"  KV cache bytes", human_bytes(kv_bytes_per_token(c, {})), human_bytes(kv_bytes_per_token(c, k.capacity)),
+                   ratio(kv_bytes_per_token(c, k.capacity), kv_bytes_per_token(c, {})), "", ""}}));
+  out(str("  one block's keys and values: ", human_bytes(static_cast<double>(model::kv_bytes_per_token_and_block(c))), " per token\n"));
+  if (folder->dial()) {
+    out(str("\nDial (calibrated on ", folder->dial()->text.empty() ? "text" : folder->dial()->text, ", ", grouped(folder->dial()->tokens), " tokens)\n"));
+    std::vector<std::vector<std::string>> rows = {{"  dial", "block fraction", "loss", "share of tokens per routed block"}};
+    for (const routing::DialPoint& point : folder->dial()->points) {
+      std::string shares;
+      for (const double share : point.capacity) shares += (shares.empty() ? "" : "  ") + percent(share);
+      rows.push_back({"  " + fixed(point.dial, 3) + (point.dial == folder->dial()->default_dial ? " *" : ""), fixed(point.block_fraction, 3), fixed(point.loss, 4), shares});
+    }
+    out(text_table(rows) + "  * the point that the model was trained for\n");
+  }
+  return kExitDone;
+}
+
+}  // namespace
+
+Command info_command() {
+  Command c{.name = "info", .summary = "Show a model's parameters, FLOPs, bytes and dial curve"};
+  c.positional("MODEL", "the model folder");
+  c.flag(integer_flag("context", "N", "tokens of context that FLOPs and bytes are counted for").range(1, static_cast<double>(limits::kContext)).noted("the model's, at most 1024"));
+  c.flag(number_flag("dial", "X", "block fraction to ask for").range(1e-6, 1).noted("the model's"));
+  c.flag(json_flag()).flag(colour_flag());
+  c.examples = {"fathom info model/", "fathom info model/ --dial 0.6 --json"};
+  c.run = run;
+  return c;
+}
+
+}  // namespace fathom::cli

@@ -1,0 +1,14 @@
+#include "cli/commands.h"
+#include "cli/program.h"
+
+int main(int argc, char** argv) {
+  using namespace fathom::cli;
+  Program program;
+  program.name = "fathom";
+  program.summary = "train, evaluate and run Mixture-of-Depths language models";
+  program.version = FATHOM_VERSION;
+  program.commands = {tokenizer_train_command(), tokenizer_encode_command(), tokenizer_decode_command(), data_prepare_command(),
+                      train_command(),           eval_command(),             generate_command(),         depthmap_command(),
+                      info_command(),            report_command()};
+  return run_program(program, argc, argv);
+}

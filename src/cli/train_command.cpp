@@ -1,0 +1,40 @@
+#include <cerrno>
+#include <cstring>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/common.h"
+#include "cli/output.h"
+#include "cli/program.h"
+#include "core/file.h"
+
+namespace fathom::cli {
+namespace {
+
+// fathom-train is a program of its own because it links LibTorch; this one only finds it and becomes it.
+int run(const Arguments& args) {
+  const std::string path = join_path(program_folder(), "fathom-train");
+  if (!exists(path))
+    throw UserError({"fathom train", "", "no fathom-train beside " + join_path(program_folder(), "fathom"), "the training program",
+                     "this is the engine alone; build with cmake -DFATHOM_TRAIN=ON (scripts/setup installs LibTorch)"});
+  std::vector<std::string> words = {path, "train"};
+  words.insert(words.end(), args.raw().begin(), args.raw().end());
+  std::vector<char*> argv;
+  for (std::string& w : words) argv.push_back(w.data());
+  argv.push_back(nullptr);
+  out_flush();
+  ::execv(path.c_str(), argv.data());
+  throw UserError({"fathom train", path, std::strerror(errno), "a program that runs", ""});
+}
+
+}  // namespace
+
+Command train_command() {
+  Command c{.name = "train", .summary = "Train a model from a configuration file (runs fathom-train)"};
+  c.raw = true;
+  c.positional("CONFIG", "a JSON configuration; see fathom train --help");
+  c.run = run;
+  return c;
+}
+
+}  // namespace fathom::cli
