@@ -71,6 +71,7 @@ inline constexpr double kLossWeight = 1e6;           // from 0
 inline constexpr double kRouterNoise = 1e3;          // from 0
 inline constexpr int64_t kCheckpointsKept = 1 << 20;
 inline constexpr double kIntervalSeconds = 1e9;
+inline constexpr int64_t kMetricsBytes = 4 * kGiB;   // of a metrics.jsonl that a resume reads
 
 // Generation
 inline constexpr int64_t kPromptBytes = 64 * kMiB;
@@ -80,5 +81,9 @@ inline constexpr int64_t kStopBytes = 4096;
 inline constexpr double kTemperature = 100;
 inline constexpr double kRepetitionPenaltyLow = 0.01, kRepetitionPenaltyHigh = 100;
 inline constexpr int kThreads = 1024;
+
+// Evaluation
+inline constexpr int64_t kEvaluationTokens = int64_t{1} << 28;  // held-out tokens kept in memory at once
+inline constexpr int64_t kRunFileBytes = 1 * kGiB;              // metrics.jsonl of a run that a report reads
 
 }  // namespace fathom::limits
