@@ -1,0 +1,167 @@
+#include "study/evaluate.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "infer/score.h"
+#include "infer/weights.h"
+#include "routing/select.h"
+#include "study/statistics.h"
+
+namespace fathom::study {
+namespace {
+
+double ratio(int64_t a, int64_t b) { return b > 0 ? static_cast<double>(a) / static_cast<double>(b) : std::nan(""); }
+
+void add_blocks(Evaluation& e, const routing::Decisions& decisions) {
+  for (size_t r = 0; r < e.blocks.size(); ++r) {
+    e.blocks[r].tokens += static_cast<int64_t>(decisions.run[r].size());
+    for (const uint8_t ran : decisions.run[r]) e.blocks[r].ran += ran;
+  }
+}
+
+// On the teacher's states: what the rule would have chosen at each token beside what top-k chose.
+void add_agreement(Evaluation& causal, const routing::Decisions& teacher, const std::vector<float>& thresholds, int64_t forced) {
+  for (size_t r = 0; r < causal.blocks.size(); ++r) {
+    BlockAgreement& b = causal.blocks[r];
+    for (size_t t = 0; t < teacher.run[r].size(); ++t) {
+      const bool rule = static_cast<int64_t>(t) < forced || routing::runs(teacher.score[r][t], thresholds[r]);
+      const bool topk = teacher.run[r][t] != 0;
+      b.compared += 1;
+      b.agreed += rule == topk;
+      b.both += rule && topk;
+      b.by_topk += topk;
+      b.by_rule += rule;
+    }
+  }
+}
+
+Json number(double x) { return std::isfinite(x) ? Json(x) : Json(); }
+
+Json interval_json(const Interval& i) { return {{"value", number(i.value)}, {"ci95", number(i.half)}, {"documents", i.documents}}; }
+
+Evaluation score(const Subject& subject, const HeldOut& text, infer::Rule rule, std::optional<double> dial, const EvaluateProgress& progress,
+                 Evaluation* causal) {
+  const model::ModelConfig& config = subject.engine->config();
+  Evaluation e;
+  e.rule = rule;
+  e.dial = dial_of(subject, dial);
+  e.windows = static_cast<int64_t>(text.windows.size());
+  e.documents.resize(text.documents.size());
+  const infer::RoutingPolicy policy = policy_of(subject, rule, dial);
+  const infer::RoutingPolicy asked = policy_of(subject, infer::Rule::topk, dial);
+  for (size_t r = 0; r < config.routing.blocks.size(); ++r)
+    e.blocks.push_back({.block = config.routing.blocks[r].block, .capacity = asked.capacity[r]});
+  const std::vector<float> thresholds = causal ? policy_of(subject, infer::Rule::causal, dial).thresholds : std::vector<float>{};
+  const std::vector<int32_t> bytes = bytes_of_tokens(*subject.tokenizer);
+
+  std::vector<std::span<const int32_t>> windows;
+  for (const Window& w : text.windows) {
+    windows.push_back(w.tokens);
+    e.context = std::max(e.context, static_cast<int64_t>(w.tokens.size()));
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  infer::score_documents(*subject.engine, windows, {.policy = policy}, [&](infer::DocumentScore&& s) {
+    const Window& w = text.windows[s.document];
+    DocumentSum& sum = e.documents[w.document];
+    for (size_t t = 0; t + 1 < w.tokens.size(); ++t) {
+      const int32_t next = w.tokens[t + 1];
+      const int64_t size = bytes[static_cast<size_t>(next)];
+      sum.nll += s.nll[t], e.nll += s.nll[t];
+      sum.bytes += size, e.bytes += size;
+      e.correct += s.best[t] == next;
+    }
+    const int64_t tokens = static_cast<int64_t>(w.tokens.size());
+    sum.tokens += tokens - 1, e.tokens += tokens - 1;
+    add_blocks(e, s.decisions);
+    if (causal) add_agreement(*causal, s.decisions, thresholds, config.routing.forced_positions);
+    e.spent += model::forward_cost(config, tokens, s.decisions, tokens);
+    e.dense += model::dense_cost(config, tokens, tokens);
+    if (progress) progress(e.tokens, text.predicted, e.loss());
+  });
+  e.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  for (BlockAgreement& b : e.blocks) b.realised = ratio(b.ran, b.tokens);
+  return e;
+}
+
+}  // namespace
+
+Subject Subject::open(const std::string& path, int threads) {
+  Subject s;
+  s.folder = model::ModelFolder::open(path);
+  s.tokenizer = std::make_shared<const text::Tokenizer>(text::Tokenizer::load(s.folder->tokenizer_path()));
+  if (s.tokenizer->vocab_size() > s.folder->config().vocab_size)
+    throw UserError({s.folder->tokenizer_path(), "", str(s.tokenizer->vocab_size(), " tokens"),
+                     str("at most the model's vocab_size ", s.folder->config().vocab_size), "the folder holds another model's tokenizer"});
+  s.engine = std::make_shared<infer::Engine>(infer::Weights::load(*s.folder), infer::EngineOptions{.threads = threads});
+  std::string trimmed = path;
+  while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
+  s.name = trimmed.substr(trimmed.rfind('/') + 1);
+  return s;
+}
+
+double BlockAgreement::agreement() const { return ratio(agreed, compared); }
+double BlockAgreement::precision() const { return ratio(both, by_rule); }
+double BlockAgreement::recall() const { return ratio(both, by_topk); }
+
+double Evaluation::perplexity() const { return std::exp(loss()); }
+double Evaluation::bits_per_byte() const { return bytes > 0 ? nll / std::log(2.0) / static_cast<double>(bytes) : std::nan(""); }
+double Evaluation::block_fraction() const { return static_cast<double>(spent.blocks_total()) / static_cast<double>(dense.blocks_total()); }
+double Evaluation::total_fraction() const { return static_cast<double>(spent.total()) / static_cast<double>(dense.total()); }
+
+Json Evaluation::to_json() const {
+  Json j = {{"rule", name_of(rule, infer::kRuleNames)}, {"dial", dial}, {"tokens", tokens}, {"bytes", bytes}, {"windows", windows}, {"context", context},
+            {"nll", nll}, {"loss", number(loss())}, {"loss_interval", interval_json(loss_interval(*this))}, {"perplexity", number(perplexity())},
+            {"bits_per_byte", number(bits_per_byte())}, {"bits_per_byte_interval", interval_json(bits_interval(*this))},
+            {"accuracy", number(ratio(correct, tokens))}, {"block_fraction", number(block_fraction())}, {"total_fraction", number(total_fraction())},
+            {"flops_per_token", number(spent.flops() / static_cast<double>(tokens + windows))}, {"seconds", seconds}};
+  j["blocks"] = Json::array();
+  for (const BlockAgreement& b : blocks)
+    j["blocks"].push_back({{"block", b.block}, {"capacity", b.capacity}, {"realised", number(b.realised)}, {"agreement", number(b.agreement())},
+                           {"precision", number(b.precision())}, {"recall", number(b.recall())}});
+  return j;
+}
+
+Interval loss_interval(const Evaluation& e) {
+  return ratio_interval(e.documents, [](const DocumentSum& d) { return d.nll; }, [](const DocumentSum& d) { return static_cast<double>(d.tokens); });
+}
+
+Interval bits_interval(const Evaluation& e) {
+  return ratio_interval(e.documents, [](const DocumentSum& d) { return d.nll / std::log(2.0); }, [](const DocumentSum& d) { return static_cast<double>(d.bytes); });
+}
+
+Interval loss_difference(const Evaluation& a, const Evaluation& b) { return paired_difference(a.documents, b.documents, false); }
+Interval bits_difference(const Evaluation& a, const Evaluation& b) { return paired_difference(a.documents, b.documents, true); }
+
+std::vector<int32_t> bytes_of_tokens(const text::Tokenizer& tokenizer) {
+  std::vector<int32_t> bytes(static_cast<size_t>(tokenizer.vocab_size()));
+  for (size_t id = 0; id < bytes.size(); ++id)
+    if (!tokenizer.is_special(static_cast<int32_t>(id))) bytes[id] = static_cast<int32_t>(tokenizer.token_bytes(static_cast<int32_t>(id)).size());
+  return bytes;
+}
+
+double dial_of(const Subject& subject, std::optional<double> dial) {
+  if (dial) return *dial;
+  return subject.folder->dial() ? subject.folder->dial()->default_dial : 1.0;
+}
+
+infer::RoutingPolicy policy_of(const Subject& subject, infer::Rule rule, std::optional<double> dial) {
+  const model::ModelConfig& config = subject.engine->config();
+  if (rule == infer::Rule::causal) return infer::RoutingPolicy::at_dial(config, subject.folder->dial(), dial);
+  FATHOM_ASSERT(rule == infer::Rule::topk || rule == infer::Rule::random, "no policy without decisions");
+  infer::RoutingPolicy policy = rule == infer::Rule::topk ? infer::RoutingPolicy::teacher(config) : infer::RoutingPolicy::control(config);
+  // The configured capacities are those of the default dial; another dial brings its own.
+  if (dial && subject.folder->dial()) policy.capacity = subject.folder->dial()->at(*dial).capacity;
+  return policy;
+}
+
+Evaluation evaluate(const Subject& subject, const HeldOut& text, infer::Rule rule, std::optional<double> dial, const EvaluateProgress& progress) {
+  return score(subject, text, rule, dial, progress, nullptr);
+}
+
+Evaluation compare_with_teacher(const Subject& subject, const HeldOut& text, Evaluation& causal, std::optional<double> dial, const EvaluateProgress& progress) {
+  FATHOM_ASSERT(causal.rule == infer::Rule::causal, "agreement is that of the causal rule");
+  return score(subject, text, infer::Rule::topk, dial, progress, &causal);
+}
+
+}  // namespace fathom::study

@@ -1,0 +1,95 @@
+// Quality of a model on held-out text, by the engine: nats per token and bits per byte of text under one rule, with a 95 %
+// interval over documents; how the causal rule agrees with top-k, block by block; and the FLOPs that were spent, exactly,
+// from the decisions that were taken.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "infer/forward.h"
+#include "infer/policy.h"
+#include "model/cost.h"
+#include "model/folder.h"
+#include "study/held_out.h"
+#include "text/tokenizer.h"
+
+namespace fathom::study {
+
+// A model ready to be scored: its folder, tokenizer and engine.
+struct Subject {
+  std::string name;                          // for tables: the folder's last part
+  std::shared_ptr<model::ModelFolder> folder;
+  std::shared_ptr<const text::Tokenizer> tokenizer;
+  std::shared_ptr<infer::Engine> engine;
+  static Subject open(const std::string& path, int threads);
+};
+
+struct DocumentSum {         // of one document's windows
+  double nll = 0;            // nats
+  int64_t tokens = 0;        // predicted
+  int64_t bytes = 0;         // of text that they stand for
+};
+
+// The causal rule beside top-k on the states of the teacher's view: of every token, did the rule choose as top-k did?
+struct BlockAgreement {
+  int block = 0;             // index into the model's blocks
+  double capacity = 1;       // asked for: what top-k selects
+  double realised = 1;       // share of tokens that ran under the rule that was evaluated
+  int64_t tokens = 0, ran = 0;
+  int64_t compared = 0, agreed = 0, both = 0, by_topk = 0, by_rule = 0;  // counts; 0 when not compared
+  double agreement() const, precision() const, recall() const;           // NaN when not compared or undefined
+};
+
+struct Evaluation {
+  infer::Rule rule = infer::Rule::causal;
+  double dial = 1;                     // block fraction asked for
+  int64_t windows = 0, context = 0;
+  std::vector<DocumentSum> documents;  // by HeldOut::documents; tokens 0 where no window was scored
+  double nll = 0;                      // sums
+  int64_t tokens = 0, bytes = 0;
+  int64_t correct = 0;                 // tokens that were the most likely
+  std::vector<BlockAgreement> blocks;  // routed ones
+  model::ForwardCost spent, dense;     // of all windows
+  double seconds = 0;
+
+  double loss() const { return nll / static_cast<double>(tokens); }  // nats per token
+  double perplexity() const;
+  double bits_per_byte() const;        // NaN without bytes
+  double block_fraction() const, total_fraction() const;
+  Json to_json() const;
+};
+
+// value ± half: Student's t at 95 % on the ratio of sums over documents (linearised); NaN half with fewer than 2.
+struct Interval {
+  double value = 0, half = 0;
+  int64_t documents = 0;
+};
+Interval loss_interval(const Evaluation& e);
+Interval bits_interval(const Evaluation& e);
+// a − b on the same documents, in bits per byte (and nats per token when both cut the text into the same tokens).
+Interval bits_difference(const Evaluation& a, const Evaluation& b);
+Interval loss_difference(const Evaluation& a, const Evaluation& b);
+
+using EvaluateProgress = std::function<void(int64_t done, int64_t total, double loss)>;  // tokens; may throw to interrupt
+
+// Scores all windows under `rule`. causal: at `dial`, the model's default when empty. topk and random: at the capacities of
+// that dial.
+Evaluation evaluate(const Subject& subject, const HeldOut& text, infer::Rule rule, std::optional<double> dial = {},
+                    const EvaluateProgress& progress = {});
+
+// Fills the agreement of `causal` from the decision scores of a teacher's pass, which is scored here and returned.
+Evaluation compare_with_teacher(const Subject& subject, const HeldOut& text, Evaluation& causal, std::optional<double> dial = {},
+                                const EvaluateProgress& progress = {});
+
+// Bytes of text that a token stands for; 0 for special tokens.
+std::vector<int32_t> bytes_of_tokens(const text::Tokenizer& tokenizer);
+
+// The policy that `rule` means for this model at this dial.
+infer::RoutingPolicy policy_of(const Subject& subject, infer::Rule rule, std::optional<double> dial);
+double dial_of(const Subject& subject, std::optional<double> dial);
+
+}  // namespace fathom::study

@@ -1,0 +1,86 @@
+#include "study/held_out.h"
+
+#include <algorithm>
+
+#include "core/limits.h"
+#include "data/shards.h"
+
+namespace fathom::study {
+namespace {
+
+void check_size(int64_t tokens, const std::string& where) {
+  if (tokens > limits::kEvaluationTokens)
+    throw UserError({where, "", str("more than ", limits::kEvaluationTokens, " tokens"), "fewer", "give a part of the text"});
+}
+
+void read_dataset(const std::string& folder, const text::Tokenizer& tokenizer, std::vector<std::vector<int32_t>>& documents, int64_t& tokens) {
+  const auto dataset = data::Dataset::open(folder, "validation");
+  dataset->require_tokenizer(tokenizer.identity(), "the model");
+  check_size(tokens += dataset->tokens(), folder);
+  for (int64_t d = 0; d < dataset->documents(); ++d) {
+    const int64_t begin = dataset->document_begin(d);
+    documents.emplace_back(static_cast<size_t>(dataset->document_begin(d + 1) - begin));
+    dataset->read(begin, documents.back());
+  }
+}
+
+void read_text(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const HeldOutOptions& options,
+               std::vector<std::vector<int32_t>>& documents, int64_t& tokens) {
+  data::DocumentStream stream(inputs, options.documents);
+  for (std::string text; stream.next(text);) {
+    std::vector<int32_t> ids;
+    if (const auto bos = tokenizer.bos_id()) ids.push_back(*bos);
+    tokenizer.encode_append(text, {}, ids);
+    if (const auto eos = tokenizer.eos_id()) ids.push_back(*eos);
+    check_size(tokens += static_cast<int64_t>(ids.size()), inputs.front());
+    documents.push_back(std::move(ids));
+    if (options.progress) options.progress(stream.bytes_read(), stream.total_bytes());
+  }
+}
+
+}  // namespace
+
+HeldOut cut_windows(std::vector<std::vector<int32_t>> documents, int64_t context, int64_t limit) {
+  FATHOM_ASSERT(context >= 2, "a window of ", context, " tokens predicts nothing");
+  HeldOut text;
+  text.documents = std::move(documents);
+  std::vector<Window> all;
+  for (size_t d = 0; d < text.documents.size(); ++d) {
+    const std::span<const int32_t> ids = text.documents[d];
+    const int64_t size = static_cast<int64_t>(ids.size());
+    for (int64_t begin = 0; begin + 1 < size; begin += context - 1)
+      all.push_back({d, begin, ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(std::min(context, size - begin)))});
+  }
+  text.all_windows = static_cast<int64_t>(all.size());
+  int64_t predicted = 0;
+  for (const Window& w : all) predicted += static_cast<int64_t>(w.tokens.size()) - 1;
+  size_t take = all.size();
+  if (limit > 0 && predicted > limit)
+    take = std::max<size_t>(1, static_cast<size_t>(static_cast<double>(all.size()) * static_cast<double>(limit) / static_cast<double>(predicted)));
+  for (size_t i = 0; i < take; ++i) {  // evenly spread: window i of `take` stands at the middle of its share
+    const Window& w = all[(2 * i + 1) * all.size() / (2 * take)];
+    text.windows.push_back(w);
+    text.predicted += static_cast<int64_t>(w.tokens.size()) - 1;
+  }
+  return text;
+}
+
+HeldOut load_held_out(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const HeldOutOptions& options) {
+  FATHOM_ASSERT(!inputs.empty(), "no text");
+  std::vector<std::vector<int32_t>> documents;
+  std::vector<std::string> plain;
+  int64_t tokens = 0;
+  std::string name;
+  for (const std::string& input : inputs) {
+    name += (name.empty() ? "" : ", ") + input;
+    if (data::is_dataset(input)) read_dataset(input, tokenizer, documents, tokens);
+    else plain.push_back(input);
+  }
+  if (!plain.empty()) read_text(plain, tokenizer, options, documents, tokens);
+  HeldOut text = cut_windows(std::move(documents), options.context, options.limit);
+  if (text.windows.empty()) throw UserError({name, "", "no document of two tokens", "text to evaluate on", ""});
+  text.name = name;
+  return text;
+}
+
+}  // namespace fathom::study

@@ -1,0 +1,43 @@
+// Held-out text as the windows that are scored. A window holds at most `context` tokens of one document and begins from
+// an empty cache; neighbours share one token, so that every token of a document but its first is predicted exactly once.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/documents.h"
+#include "text/tokenizer.h"
+
+namespace fathom::study {
+
+struct Window {
+  size_t document = 0;              // into HeldOut::documents
+  int64_t begin = 0;                // its first token in the document
+  std::span<const int32_t> tokens;  // at least 2
+};
+
+struct HeldOut {
+  std::vector<std::vector<int32_t>> documents;  // with the tokenizer's begin and end tokens, where it has them
+  std::vector<Window> windows;                  // those to score, in order
+  int64_t all_windows = 0;                      // how many the text has
+  int64_t predicted = 0;                        // tokens that `windows` predict
+  std::string name;                             // the inputs, for people
+};
+
+struct HeldOutOptions {
+  data::DocumentOptions documents;
+  int64_t context = 256;   // tokens in a window, at least 2
+  int64_t limit = 0;       // predicted tokens to stop at, windows spread evenly over all of the text; 0 = everything
+  std::function<void(int64_t bytes, int64_t total)> progress;  // may throw to interrupt
+};
+
+// `inputs`: dataset folders (their validation split; `tokenizer` must be the one that made them) or files and folders of
+// text. UserError when no document has two tokens, or when there are more than limits::kEvaluationTokens.
+HeldOut load_held_out(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const HeldOutOptions& options);
+
+// The windows of given documents (for tests, and for text that a command holds already).
+HeldOut cut_windows(std::vector<std::vector<int32_t>> documents, int64_t context, int64_t limit = 0);
+
+}  // namespace fathom::study

@@ -1,0 +1,22 @@
+// Intervals over documents. A document is the unit that is drawn: tokens of one text are far from independent.
+#pragma once
+#include <cmath>
+#include <functional>
+#include <vector>
+
+#include "study/evaluate.h"
+
+namespace fathom::study {
+
+// Two-sided 95 % quantile of Student's t; 1.96 for many degrees of freedom.
+double t_quantile(int64_t degrees);
+
+// Σ value / Σ weight over documents with weight > 0, and the half width of its interval: the linearised variance of a
+// ratio of sums (Cochran 1977, section 6.4).
+Interval ratio_interval(const std::vector<DocumentSum>& documents, const std::function<double(const DocumentSum&)>& value,
+                        const std::function<double(const DocumentSum&)>& weight);
+
+// a − b on documents that both scored: nats per token, or bits per byte when `per_byte`.
+Interval paired_difference(const std::vector<DocumentSum>& a, const std::vector<DocumentSum>& b, bool per_byte);
+
+}  // namespace fathom::study
