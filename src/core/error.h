@@ -16,7 +16,7 @@ template <class... Args>
 std::string str(const Args&... args) {
   std::ostringstream out;
   out.precision(9);
-  (out << ... << args);
+  (static_cast<void>(out << args), ...);
   return out.str();
 }
 

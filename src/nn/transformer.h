@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "model/config.h"
 #include "model/folder.h"
@@ -88,6 +89,8 @@ struct Parameter {
   bool router = false;  // of a router or predictor
 };
 
+struct TransformerState;
+
 class Transformer {
  public:
   // Parameters are zero until init() or load(). dtype: at::kFloat, or at::kDouble for tests.
@@ -113,8 +116,7 @@ class Transformer {
 
  private:
   friend class CalibrationWalk;
-  struct State;
-  std::unique_ptr<State> state_;
+  std::unique_ptr<TransformerState> state_;
 };
 
 }  // namespace fathom::nn

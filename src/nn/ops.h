@@ -1,0 +1,73 @@
+// The differentiable operators of the network, all over flat rows: N rows (tokens that run, of all sequences), C width,
+// H heads, G key/value heads, D head width, F feed-forward width, V vocabulary. x, h: the residual stream in the
+// parameters' type (f32; f64 in tests). y, qkv, a, m: activations in the compute type (the same, or bf16).
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include <ATen/ATen.h>
+
+namespace fathom::nn {
+
+// One to three parameters [Oi, I] that are multiplied with as one matrix [O, I]: neighbours in one storage.
+struct Weight {
+  std::vector<at::Tensor> parts;  // leaves
+  at::Tensor joined;              // [O, I] the same memory, outside the graph
+  at::Tensor low;                 // [O, I] bf16 copy, refreshed when a parameter has changed; else undefined
+  const at::Tensor& as(at::ScalarType type) const { return type == at::kBFloat16 ? low : joined; }
+  Weight rows(size_t first_part, size_t count) const;  // a part of it as a Weight
+};
+
+// Which keys each query sees: the range [lo, hi) of rows of the key tensor. Causal, packed documents, padding, gathered
+// (drop) and keep are all such ranges. Within a sequence both ends never fall.
+struct Attention {
+  int64_t heads = 0, groups = 0, width = 0;       // H, G, D
+  std::vector<int32_t> lo, hi;                    // [Nq]
+  std::vector<int64_t> q_begin, k_begin;          // [S + 1] rows of each sequence: no range leaves its sequence
+  std::vector<int32_t> q_position, k_position;    // [Nq], [Nk] for RoPE
+  at::Tensor cosine, sine;                        // [positions, D / 2] in the parameters' type
+};
+
+// cos and sin of position · theta^(−2i/D), computed in f64.
+std::pair<at::Tensor, at::Tensor> rope_table(int64_t positions, int64_t width, double theta, at::ScalarType type);
+
+// [N, C] rows of `weight` [V, C] for tokens [N] int64.
+at::Tensor embed(const at::Tensor& weight, const at::Tensor& tokens);
+
+// h = x + delta (delta undefined: x), y = rms_norm(h) · norm · Wᵀ in `compute`.
+struct NormLinear {
+  at::Tensor h;  // [N, C]
+  at::Tensor y;  // [N, O]
+};
+NormLinear add_norm_linear(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& norm, double eps, const Weight& w,
+                           at::ScalarType compute);
+
+// Rotates queries and keys by their positions and attends. q_rows [Nq, ≥H·D] holds queries first; kv_rows [Nk, 2·G·D] keys then
+// values. For q_rows [N, (H + 2G)·D] with kv_rows undefined, keys and values follow the queries. Returns [Nq, H·D].
+at::Tensor rope_attention(const at::Tensor& q_rows, const at::Tensor& kv_rows, const std::shared_ptr<const Attention>& attention);
+
+at::Tensor linear(const at::Tensor& x, const Weight& w);                     // [N, I] → [N, O]
+at::Tensor swiglu_linear(const at::Tensor& gate_up, const Weight& w);        // [N, 2F] → [N, O]: (silu(gate) · up) · Wᵀ
+
+// Mean over the targets that count of −log softmax(rms_norm(x + delta) · norm · Wᵀ)[target]; logits exist in chunks only, and
+// their gradient is formed in the forward, where the softmax is at hand.
+struct HeadLoss {
+  at::Tensor loss;      // scalar f32 (f64)
+  at::Tensor nll;       // [N], outside the graph; 0 where ignored
+  int64_t targets = 0;
+};
+HeadLoss head_loss(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& norm, double eps, const Weight& w,
+                   const at::Tensor& targets, at::ScalarType compute);
+
+// x + delta.
+at::Tensor add_delta(const at::Tensor& x, const at::Tensor& delta);
+
+// r [N] = x · w (+ b), or of x / rms(x) when `normed`; in the parameters' type always.
+at::Tensor router_score(const at::Tensor& x, const at::Tensor& w, const at::Tensor& b, bool normed, double eps);
+
+at::Tensor gather_rows(const at::Tensor& x, const at::Tensor& rows);         // [N, C] → [K, C], rows unique
+// x with rows replaced by (x + g·a) + g·m; a, m [K, C], g [K] (undefined: 1 and outside the graph).
+at::Tensor scatter_delta(const at::Tensor& x, const at::Tensor& rows, const at::Tensor& a, const at::Tensor& m, const at::Tensor& g);
+
+}  // namespace fathom::nn

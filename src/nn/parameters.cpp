@@ -1,0 +1,160 @@
+// Parameters: their memory, names, initial values, and the way from and to a model folder.
+#include <cmath>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "model/schema.h"
+#include "nn/pass.h"
+
+namespace fathom::nn {
+
+using at::Tensor;
+
+namespace {
+
+bool ends_with(const std::string& name, std::string_view end) {
+  return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
+}
+
+void copy_into(const Tensor& to, const std::vector<float>& values) {
+  at::NoGradGuard no_grad;
+  to.copy_(at::from_blob(const_cast<float*>(values.data()), to.sizes(), at::kFloat));
+}
+
+}  // namespace
+
+Tensor TransformerState::at(const std::string& name) const {
+  const auto it = index.find(name);
+  return it == index.end() ? Tensor() : parameters[it->second].tensor;
+}
+
+void TransformerState::ensure_positions(int64_t positions) {
+  if (cosine.defined() && cosine.size(0) >= positions) return;
+  std::tie(cosine, sine) = rope_table(positions, config.head_dim, config.rope_theta, type);
+}
+
+void TransformerState::refresh_low() {
+  std::vector<uint64_t> versions;
+  for (const Parameter& p : parameters) versions.push_back(p.tensor._version());
+  if (versions == low_version_) return;
+  at::NoGradGuard no_grad;
+  const auto refresh = [](Weight& w) {
+    if (!w.low.defined()) w.low = at::empty_like(w.joined, at::kBFloat16);
+    w.low.copy_(w.joined);
+  };
+  for (BlockWeights& b : blocks) {
+    for (Weight* w : {&b.qkv, &b.o, &b.gate_up, &b.down}) refresh(*w);
+    b.q = b.qkv.rows(0, 1);
+    b.kv = b.qkv.rows(1, 2);
+  }
+  refresh(head);
+  low_version_ = versions;
+}
+
+Transformer::Transformer(model::ModelConfig config, at::ScalarType dtype) : state_(std::make_unique<TransformerState>()) {
+  FATHOM_ASSERT(dtype == at::kFloat || dtype == at::kDouble);
+  TransformerState& s = *state_;
+  s.config = std::move(config);
+  s.type = dtype;
+  const auto specs = model::schema(s.config);
+  const auto new_parameter = [&](const model::TensorSpec& spec, const Tensor& memory) {
+    Parameter p;
+    p.name = spec.name;
+    p.tensor = memory.view(spec.shape).detach().requires_grad_(true);
+    p.matrix = spec.shape.size() == 2;
+    p.router = spec.name.find(".router.") != std::string::npos || spec.name.find(".predictor.") != std::string::npos;
+    s.index[p.name] = s.parameters.size();
+    s.parameters.push_back(std::move(p));
+  };
+  const std::vector<std::vector<const char*>> joined = {{"q_proj.weight", "k_proj.weight", "v_proj.weight"}, {"gate_proj.weight", "up_proj.weight"}};
+  for (size_t i = 0; i < specs.size();) {
+    size_t count = 1;
+    for (const auto& group : joined)
+      if (ends_with(specs[i].name, group[0])) count = group.size();
+    int64_t elements = 0, offset = 0;
+    for (size_t j = i; j < i + count; ++j) elements += specs[j].elements();
+    const Tensor memory = at::zeros({elements}, dtype);
+    for (size_t j = i; j < i + count; ++j) {
+      new_parameter(specs[j], memory.narrow(0, offset, specs[j].elements()));
+      offset += specs[j].elements();
+    }
+    i += count;
+  }
+
+  const auto weight = [&](const std::vector<std::string>& names) {
+    Weight w;
+    int64_t rows = 0;
+    for (const auto& name : names) {
+      w.parts.push_back(s.at(name));
+      FATHOM_ASSERT(w.parts.back().defined(), name);
+      rows += w.parts.back().size(0);
+    }
+    const int64_t columns = w.parts[0].size(1);
+    w.joined = w.parts[0].detach().as_strided({rows, columns}, {columns, 1});
+    return w;
+  };
+  s.embedding = s.at("model.embed_tokens.weight");
+  s.final_norm = s.at("model.norm.weight");
+  s.head = weight({s.config.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight"});
+  for (int64_t block = 0; block < s.config.num_hidden_layers; ++block) {
+    const std::string p = model::layer_prefix(block);
+    BlockWeights b;
+    b.input_norm = s.at(p + "input_layernorm.weight");
+    b.post_norm = s.at(p + "post_attention_layernorm.weight");
+    b.qkv = weight({p + "self_attn.q_proj.weight", p + "self_attn.k_proj.weight", p + "self_attn.v_proj.weight"});
+    b.q = b.qkv.rows(0, 1);
+    b.kv = b.qkv.rows(1, 2);
+    b.o = weight({p + "self_attn.o_proj.weight"});
+    b.gate_up = weight({p + "mlp.gate_proj.weight", p + "mlp.up_proj.weight"});
+    b.down = weight({p + "mlp.down_proj.weight"});
+    b.router = s.at(p + "router.weight");
+    b.router_bias = s.at(p + "router.bias");
+    b.fc1 = s.at(p + "predictor.fc1.weight");
+    b.fc1_bias = s.at(p + "predictor.fc1.bias");
+    b.fc2 = s.at(p + "predictor.fc2.weight");
+    b.fc2_bias = s.at(p + "predictor.fc2.bias");
+    s.blocks.push_back(std::move(b));
+  }
+}
+
+Transformer::~Transformer() = default;
+const model::ModelConfig& Transformer::config() const { return state_->config; }
+const std::vector<Parameter>& Transformer::parameters() const { return state_->parameters; }
+
+Tensor Transformer::parameter(const std::string& name) const {
+  const Tensor t = state_->at(name);
+  FATHOM_ASSERT(t.defined(), name);
+  return t;
+}
+
+void Transformer::init(uint64_t seed) {
+  const double deviation = state_->config.initializer_range;
+  const double residual = deviation / std::sqrt(2.0 * static_cast<double>(state_->config.num_hidden_layers));
+  for (const Parameter& p : state_->parameters) {
+    const bool norm = ends_with(p.name, "norm.weight");
+    std::vector<float> values(static_cast<size_t>(p.tensor.numel()), norm ? 1.0f : 0.0f);
+    if (p.matrix) {
+      const bool to_residual = ends_with(p.name, "o_proj.weight") || ends_with(p.name, "down_proj.weight");
+      Random random = Random(seed).fork(p.name);
+      for (float& v : values) v = static_cast<float>((to_residual ? residual : deviation) * random.normal());
+    }
+    copy_into(p.tensor, values);
+  }
+}
+
+void Transformer::load(const model::ModelFolder& folder) {
+  for (const Parameter& p : state_->parameters) copy_into(p.tensor, folder.read_f32(p.name));
+}
+
+void Transformer::load(const std::string& name, const std::vector<float>& values) {
+  const Tensor to = parameter(name);
+  FATHOM_ASSERT(static_cast<int64_t>(values.size()) == to.numel(), name, ": ", values.size(), " values for ", to.numel());
+  copy_into(to, values);
+}
+
+std::vector<float> Transformer::read(const std::string& name) const {
+  const Tensor t = parameter(name).detach().to(at::kFloat).contiguous();
+  return {t.const_data_ptr<float>(), t.const_data_ptr<float>() + t.numel()};
+}
+
+}  // namespace fathom::nn

@@ -1,0 +1,237 @@
+#include "nn/pass.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "core/random.h"
+
+namespace fathom::nn {
+
+using at::Tensor;
+
+namespace {
+
+Rows rows_of(const Batch& batch) {
+  Rows rows;
+  FATHOM_ASSERT(batch.tokens.dim() == 2 && batch.tokens.scalar_type() == at::kLong, "tokens must be [B, T] int64");
+  rows.batch = batch.tokens.size(0);
+  rows.tokens = batch.tokens.size(1);
+  const size_t n = static_cast<size_t>(rows.batch * rows.tokens);
+  rows.length.assign(static_cast<size_t>(rows.batch), rows.tokens);
+  if (batch.lengths.defined()) {
+    const Tensor lengths = batch.lengths.to(at::kLong).contiguous();
+    FATHOM_ASSERT(lengths.numel() == rows.batch);
+    std::copy_n(lengths.const_data_ptr<int64_t>(), rows.batch, rows.length.begin());
+    for (int64_t length : rows.length) FATHOM_ASSERT(length >= 0 && length <= rows.tokens);
+  }
+  rows.document_start.assign(n, 0);
+  if (batch.document_start.defined()) {
+    const Tensor starts = batch.document_start.to(at::kInt).contiguous();
+    FATHOM_ASSERT(starts.numel() == static_cast<int64_t>(n));
+    std::copy_n(starts.const_data_ptr<int32_t>(), n, rows.document_start.begin());
+  }
+  rows.position.resize(n);
+  for (int64_t b = 0; b < rows.batch; ++b)
+    for (int64_t t = 0; t < rows.tokens; ++t) {
+      const size_t i = static_cast<size_t>(b * rows.tokens + t);
+      const int32_t start = rows.document_start[i];
+      FATHOM_ASSERT(start >= 0 && start <= t && (t == 0 || start >= rows.document_start[i - 1]));
+      rows.position[i] = static_cast<int32_t>(t) - start;
+      rows.one_document = rows.one_document && start == 0;
+    }
+  return rows;
+}
+
+Tensor index_tensor(const std::vector<int64_t>& values) { return at::tensor(at::ArrayRef<int64_t>(values), at::kLong); }
+
+}  // namespace
+
+Pass::Pass(TransformerState& state, const Batch& batch, Compute compute)
+    : state_(state),
+      compute_(compute == Compute::bf16 && state.type == at::kFloat ? at::kBFloat16 : state.type),
+      tokens_(batch.tokens.reshape({-1})),
+      rows_(rows_of(batch)) {
+  state_.ensure_positions(rows_.tokens);
+  if (compute_ == at::kBFloat16) state_.refresh_low();
+  auto a = attention();
+  const size_t n = rows_.position.size();
+  a->q_position = a->k_position = rows_.position;
+  a->lo.resize(n);
+  a->hi.resize(n);
+  for (int64_t b = 0; b <= rows_.batch; ++b) a->q_begin.push_back(b * rows_.tokens);
+  a->k_begin = a->q_begin;
+  for (size_t i = 0; i < n; ++i) {
+    a->lo[i] = static_cast<int32_t>(i) - rows_.position[i];
+    a->hi[i] = static_cast<int32_t>(i) + 1;
+  }
+  whole_ = a;
+}
+
+std::shared_ptr<Attention> Pass::attention() const {
+  auto a = std::make_shared<Attention>();
+  a->heads = state_.config.num_attention_heads;
+  a->groups = state_.config.num_key_value_heads;
+  a->width = state_.config.head_dim;
+  a->cosine = state_.cosine;
+  a->sine = state_.sine;
+  return a;
+}
+
+Stream Pass::embedded() const { return {embed(state_.embedding, tokens_), {}}; }
+
+void Pass::dense_block(size_t block, Stream& stream) const {
+  const BlockWeights& w = state_.blocks[block];
+  const double eps = state_.config.rms_norm_eps;
+  const NormLinear qkv = add_norm_linear(stream.x, stream.delta, w.input_norm, eps, w.qkv, compute_);
+  const Tensor a = linear(rope_attention(qkv.y, {}, whole_), w.o);
+  const NormLinear gate_up = add_norm_linear(qkv.h, a, w.post_norm, eps, w.gate_up, compute_);
+  stream = {gate_up.h, swiglu_linear(gate_up.y, w.down)};
+}
+
+Pass::Scores Pass::scores(size_t block, Stream& stream) const {
+  const BlockWeights& w = state_.blocks[block];
+  const auto& routing = state_.config.routing;
+  const double eps = state_.config.rms_norm_eps;
+  stream = {add_delta(stream.x, stream.delta), {}};
+  const bool normed = routing.router_input == routing::RouterInput::normed;
+  Scores s;
+  s.raw = s.decision = router_score(stream.x, w.router, w.router_bias, normed, eps);
+  if (routing.rule == routing::CausalRule::predictor) {
+    Tensor u = stream.x.detach();
+    if (normed) u = u * at::rsqrt(u.square().mean(-1, true) + eps);
+    s.decision = at::linear(at::silu(at::linear(u, w.fc1, w.fc1_bias)), w.fc2, w.fc2_bias).squeeze(-1);
+  }
+  return s;
+}
+
+Tensor Pass::gate(const Tensor& raw, const Selected& selected, const Tensor& rows, double tau) const {
+  const auto& routing = state_.config.routing;
+  const Tensor r = selected.all ? raw : raw.index_select(0, rows);
+  Tensor g;
+  switch (routing.gate) {
+    case routing::Gate::one_plus_tanh: g = 1 + routing.gate_scale * at::tanh(r); break;
+    case routing::Gate::sigmoid: g = at::sigmoid(r); break;
+    case routing::Gate::raw: g = r; break;
+    case routing::Gate::hard: {
+      if (!at::GradMode::is_enabled()) return {};
+      const Tensor s = at::sigmoid(r / tau);
+      g = 1 + (s - s.detach());  // exactly 1; the gradient is the sigmoid's
+    } break;
+  }
+  if (routing.forced_positions > 0) {
+    std::vector<int64_t> forced;
+    for (size_t i = 0; i < selected.rows.size(); ++i)
+      if (rows_.position[static_cast<size_t>(selected.rows[i])] < routing.forced_positions) forced.push_back(static_cast<int64_t>(i));
+    if (!forced.empty()) g = g.index_fill(0, index_tensor(forced), 1.0);
+  }
+  return g;
+}
+
+void Pass::routed_block(size_t block, Stream& stream, const Scores& scores, const Selected& selected, double tau) const {
+  FATHOM_ASSERT(!stream.delta.defined(), "scores() comes first");
+  if (selected.rows.empty()) return;
+  const BlockWeights& w = state_.blocks[block];
+  const double eps = state_.config.rms_norm_eps;
+  const Tensor rows = index_tensor(selected.rows);
+  const Tensor g = gate(scores.raw, selected, rows, tau);
+  if (selected.all && !g.defined()) return dense_block(block, stream);
+
+  const Tensor x = selected.all ? stream.x : gather_rows(stream.x, rows);
+  Tensor attended;
+  if (selected.all) {
+    attended = rope_attention(add_norm_linear(x, {}, w.input_norm, eps, w.qkv, compute_).y, {}, whole_);
+  } else {
+    auto a = attention();
+    const size_t n = selected.rows.size();
+    a->lo.resize(n);
+    a->hi.resize(n);
+    a->q_position.resize(n);
+    a->q_begin = selected.begin;
+    for (size_t i = 0; i < n; ++i) a->q_position[i] = rows_.position[static_cast<size_t>(selected.rows[i])];
+    if (state_.config.routing.kv == routing::KvPolicy::drop) {
+      a->k_begin = a->q_begin;
+      a->k_position = a->q_position;
+      // Sorted rows make "earlier, same document" a range that starts at the document's first selected row.
+      for (size_t s = 0; s + 1 < a->q_begin.size(); ++s)
+        for (int64_t i = a->q_begin[s], lo = i; i < a->q_begin[s + 1]; ++i) {
+          const int64_t row = selected.rows[static_cast<size_t>(i)], start = row - rows_.position[static_cast<size_t>(row)];
+          while (selected.rows[static_cast<size_t>(lo)] < start) ++lo;
+          a->lo[static_cast<size_t>(i)] = static_cast<int32_t>(lo);
+          a->hi[static_cast<size_t>(i)] = static_cast<int32_t>(i) + 1;
+        }
+      attended = rope_attention(add_norm_linear(x, {}, w.input_norm, eps, w.qkv, compute_).y, {}, a);
+    } else {
+      a->k_begin = whole_->k_begin;
+      a->k_position = rows_.position;
+      for (size_t i = 0; i < n; ++i) {
+        a->lo[i] = whole_->lo[static_cast<size_t>(selected.rows[i])];
+        a->hi[i] = whole_->hi[static_cast<size_t>(selected.rows[i])];
+      }
+      const Tensor kv = add_norm_linear(stream.x, {}, w.input_norm, eps, w.kv, compute_).y;
+      attended = rope_attention(add_norm_linear(x, {}, w.input_norm, eps, w.q, compute_).y, kv, a);
+    }
+  }
+  const Tensor attn = linear(attended, w.o);
+  const Tensor m = swiglu_linear(add_norm_linear(x, attn, w.post_norm, eps, w.gate_up, compute_).y, w.down);
+  stream.x = scatter_delta(stream.x, rows, attn, m, g);
+}
+
+HeadLoss Pass::loss(const Stream& stream, const Tensor& targets) const {
+  return head_loss(stream.x, stream.delta, state_.final_norm, state_.config.rms_norm_eps, state_.head, targets.reshape({-1}), compute_);
+}
+
+Tensor Pass::logits(const Stream& stream) const {
+  return add_norm_linear(stream.x, stream.delta, state_.final_norm, state_.config.rms_norm_eps, state_.head, compute_).y;
+}
+
+namespace {
+
+template <class Real>
+Selected select_as(Pick pick, const Pass& pass, const model::ModelConfig& config, size_t routed, const Pass::Scores& scores,
+                   const ForwardOptions& options) {
+  const auto& routing = config.routing;
+  const auto& block = routing.blocks[routed];
+  const double capacity = options.capacity.empty() ? block.capacity : options.capacity[routed];
+  const auto span = [](const Tensor& t) { return std::span<const Real>(t.const_data_ptr<Real>(), static_cast<size_t>(t.numel())); };
+  const auto noisy = [&] {
+    Tensor r = scores.raw.detach().clone();
+    if (options.score_noise == 0) return r;
+    Random random = Random(options.noise_seed).fork("router " + std::to_string(block.block));
+    Real* p = r.mutable_data_ptr<Real>();
+    for (int64_t i = 0; i < r.numel(); ++i) p[i] += static_cast<Real>(options.score_noise * random.normal());
+    return r;
+  };
+  switch (pick) {
+    case Pick::topk: {
+      const Tensor r = noisy();
+      return select_top_k<Real>(span(r), pass.rows(), capacity, routing.forced_positions);
+    }
+    case Pick::threshold: {
+      const Tensor r = noisy();
+      return select_threshold<Real>(span(r), pass.rows(), options.thresholds[routed], routing.forced_positions);
+    }
+    case Pick::causal:
+      if (routing.selection != routing::Selection::random)
+        return select_threshold<Real>(span(scores.decision.detach().contiguous()), pass.rows(), options.thresholds[routed],
+                                      routing.forced_positions);
+      [[fallthrough]];
+    case Pick::random:
+      return select_random(pass.rows(), routing.random_seed, block.block, capacity, routing.forced_positions);
+    case Pick::imposed: {
+      const Tensor run = options.imposed[routed].to(at::kBool).contiguous();
+      return select_imposed({run.const_data_ptr<bool>(), static_cast<size_t>(run.numel())}, pass.rows());
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Selected select(Pick pick, const Pass& pass, const model::ModelConfig& config, size_t routed, const Pass::Scores& scores,
+                const ForwardOptions& options) {
+  return scores.raw.scalar_type() == at::kDouble ? select_as<double>(pick, pass, config, routed, scores, options)
+                                                 : select_as<float>(pick, pass, config, routed, scores, options);
+}
+
+}  // namespace fathom::nn
