@@ -36,6 +36,7 @@ inline constexpr double kRmsNormEpsLow = 1e-12, kRmsNormEpsHigh = 0.1;
 inline constexpr double kRopeTheta = 1e12;          // from 1
 inline constexpr double kGateScale = 100;           // from 0
 inline constexpr int64_t kDialPoints = 1024;        // of a fathom_dial.json
+inline constexpr double kLoss = 1e9;               // nats per token
 inline constexpr double kBlockFraction = 1e6;       // routers of a tiny model may cost more than its blocks
 
 // Tokenizer

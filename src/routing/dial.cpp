@@ -12,7 +12,8 @@ namespace fathom::routing {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr float kLargest = std::numeric_limits<float>::max();
+// Half a step above the largest f32: what lies below rounds to a finite one (its own shortest decimal lies above it).
+constexpr double kAboveLargest = 0x1.ffffffp127;
 
 float between(float low, float high, double t) {
   if (low == high || t <= 0) return low;
@@ -51,7 +52,7 @@ Json threshold_json(float value) {
 float read_threshold(const Fields& fields, const std::string& key, const Json& value) {
   if (value == "inf") return kInfinity;
   if (value == "-inf") return -kInfinity;
-  if (!value.is_number() || !(std::abs(value.get<double>()) <= kLargest))
+  if (!value.is_number() || !(std::abs(value.get<double>()) < kAboveLargest))
     fields.wrong(key, describe(value), "a number within the range of f32, \"inf\" or \"-inf\"");
   return static_cast<float>(value.get<double>());
 }
@@ -67,7 +68,7 @@ DialPoint read_point(const Fields& f, size_t routed_blocks) {
   for (size_t r = 0; r < routed_blocks; ++r) p.thresholds.push_back(read_threshold(f, str("thresholds[", r, "]"), thresholds[r]));
   p.capacity = f.numbers("capacity", 0, 1);
   if (p.capacity.size() != routed_blocks) f.wrong("capacity", describe(f.raw("capacity")), count);
-  p.loss = f.number("loss", 0, kLargest, std::numeric_limits<double>::quiet_NaN());
+  p.loss = f.number("loss", 0, limits::kLoss, std::numeric_limits<double>::quiet_NaN());
   f.done();
   return p;
 }

@@ -12,7 +12,7 @@ namespace fathom::routing {
 int64_t selected_count(double capacity, int64_t tokens) {
   FATHOM_ASSERT(capacity >= 0 && capacity <= 1 && tokens >= 0, "capacity ", capacity, ", tokens ", tokens);
   if (tokens == 0 || capacity == 0) return 0;
-  // A product such as 0.1·30 exceeds the whole number meant by a few units in the last place; a share that truly
+  // A product such as 0.07·100 exceeds the whole number meant by a few units in the last place; a share that truly
   // lies above it by less than 1e-12 of itself does not occur below 10^12 tokens.
   const double exact = capacity * static_cast<double>(tokens);
   const int64_t k = static_cast<int64_t>(std::ceil(exact * (1 - 1e-12)));

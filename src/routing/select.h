@@ -7,7 +7,7 @@
 
 namespace fathom::routing {
 
-// K = ceil(capacity · tokens), safe against 0.1·30 = 3.0000000000000004; at least 1 unless tokens or
+// K = ceil(capacity · tokens), safe against 0.07·100 = 7.000000000000001; at least 1 unless tokens or
 // capacity is 0.
 int64_t selected_count(double capacity, int64_t tokens);
 
