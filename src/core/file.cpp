@@ -23,10 +23,10 @@ namespace fathom {
 namespace {
 
 [[noreturn]] void fail(const std::string& path, const std::string& what, int error) {
-  const char* hint = error == ENOSPC ? "free some space and try again"
+  const char* hint = error == ENOSPC || error == EDQUOT ? "free some space and try again"
                      : error == EACCES ? "check the permissions"
                      : error == ENOENT ? "check the path" : "";
-  throw UserError({path, "", str(what, ": ", std::strerror(error)), "", hint});
+  throw UserError({path, str(what, ": ", std::strerror(error)), "", "", hint});
 }
 
 class Fd {

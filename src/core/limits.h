@@ -85,6 +85,5 @@ inline constexpr int kThreads = 1024;
 
 // Evaluation
 inline constexpr int64_t kEvaluationTokens = int64_t{1} << 28;  // held-out tokens kept in memory at once
-inline constexpr int64_t kRunFileBytes = 1 * kGiB;              // metrics.jsonl of a run that a report reads
 
 }  // namespace fathom::limits

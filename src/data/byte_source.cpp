@@ -33,7 +33,7 @@ struct ByteSource::State {
     while (true) {
       const ssize_t n = ::read(fd, out, capacity);
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0) throw UserError({path, "", str("cannot read: ", std::strerror(errno)), "", ""});
+      if (n < 0) throw UserError({path, str("cannot read: ", std::strerror(errno)), "", "", ""});
       on_disk += n;
       return static_cast<size_t>(n);
     }
@@ -65,7 +65,7 @@ struct ByteSource::State {
 ByteSource::ByteSource(const std::string& path) : state_(std::make_unique<State>()) {
   state_->path = path;
   state_->fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (state_->fd < 0) throw UserError({path, "", str("cannot open: ", std::strerror(errno)), "", errno == ENOENT ? "check the path" : ""});
+  if (state_->fd < 0) throw UserError({path, str("cannot open: ", std::strerror(errno)), "", "", errno == ENOENT ? "check the path" : ""});
   if (!path.ends_with(".zst")) return;
   state_->stream = ZSTD_createDStream();
   FATHOM_ASSERT(state_->stream, "out of memory");

@@ -42,7 +42,7 @@ class Lock {
  public:
   Lock(const std::string& work, const std::string& folder) : path_(join_path(work, kLock)) {
     fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (fd_ < 0) throw UserError({path_, "", str("cannot create: ", std::strerror(errno)), "", ""});
+    if (fd_ < 0) throw UserError({path_, str("cannot create: ", std::strerror(errno)), "", "", ""});
     if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
       ::close(fd_);
       throw UserError({folder, "", "another run that prepares it now", "none", "wait for it or end it"});
@@ -228,7 +228,7 @@ class Preparation {
     atomic_write(join_path(work_, "manifest.json"), manifest_.to_json().dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
     std::error_code error;
     fs::rename(work_, folder_, error);
-    if (error) throw UserError({folder_, "", "cannot finish the folder: " + error.message(), "", ""});
+    if (error) throw UserError({folder_, "cannot finish the folder: " + error.message(), "", "", ""});
     remove_all(join_path(folder_, kProgress));
     remove_all(join_path(folder_, kLock));
     result_.manifest = manifest_;

@@ -11,7 +11,7 @@ namespace fathom::formats {
 
 class EventWriter {
  public:
-  // Creates `folder` when needed and in it events.out.tfevents.TIME.HOST.PID.N. `start_step` > 0: a resumed run.
+  // Creates `folder` when needed and in it events.out.tfevents.TIME.HOST.PID.N. `start_step` is the first step to come.
   explicit EventWriter(const std::string& folder, int64_t start_step = 0);
   ~EventWriter();  // flushes; an error there is lost, so call flush() where it matters
   EventWriter(const EventWriter&) = delete;
