@@ -1,0 +1,112 @@
+#include <cmath>
+
+#include "cli/commands.h"
+#include "cli/common.h"
+#include "cli/evaluation_text.h"
+#include "cli/interrupt.h"
+#include "cli/output.h"
+#include "cli/program.h"
+#include "core/progress.h"
+#include "study/evaluate.h"
+
+namespace fathom::cli {
+namespace {
+
+using study::Evaluation;
+using study::Subject;
+
+infer::Rule rule_of(const std::string& name) {
+  return name == "topk" ? infer::Rule::topk : name == "random" ? infer::Rule::random : infer::Rule::causal;
+}
+
+study::EvaluateProgress progress_of(const Arguments& args, const std::string& label, int64_t total, std::unique_ptr<Progress>& bar) {
+  if (bar) bar->finish();
+  bar.reset();
+  if (!args.boolean("quiet")) bar = std::make_unique<Progress>(label, "tokens", total);
+  return [&bar](int64_t done, int64_t, double loss) {
+    stop_if_interrupted();
+    if (bar) bar->update(done, "loss " + fixed(loss, 3));
+  };
+}
+
+std::vector<Subject> open_subjects(const Arguments& args, int threads) {
+  std::vector<Subject> subjects = {Subject::open(args.positional("MODEL"), threads)};
+  for (const std::string& path : args.texts("twin")) {
+    subjects.push_back(Subject::open(path, threads));
+    if (subjects.back().tokenizer->identity() != subjects.front().tokenizer->identity())
+      throw UserError({path, "tokenizer.json", "another tokenizer than that of " + args.positional("MODEL"), "the same one",
+                       "losses per token of different tokenizers do not compare; evaluate it on its own and compare bits per byte"});
+    if (!subjects.back().engine->config().routing.dense() && args.given("dial"))
+      throw UserError({path, "fathom.routed_blocks", "a twin with routed blocks", "a dense twin when --dial is given", ""});
+  }
+  return subjects;
+}
+
+int64_t context_of(const Arguments& args, const std::vector<Subject>& subjects) {
+  int64_t most = subjects.front().engine->config().max_position_embeddings;
+  for (const Subject& s : subjects) most = std::min(most, s.engine->config().max_position_embeddings);
+  const int64_t context = args.maybe_integer("context").value_or(std::min<int64_t>(most, 1024));
+  if (context > most) args.wrong("context", str(context), str("at most ", most, ", the models' max_position_embeddings"));
+  return context;
+}
+
+int run(const Arguments& args) {
+  apply_quiet(args);
+  apply_colour(args);
+  catch_interrupts();
+  const std::vector<Subject> subjects = open_subjects(args, threads_of(args));
+  const infer::Rule rule = rule_of(args.text("rule"));
+  const std::optional<double> dial = args.maybe_number("dial");
+  study::policy_of(subjects[0], infer::Rule::causal, dial);  // refuses a wrong dial before the text is read
+
+  study::HeldOutOptions options;
+  options.documents.field = args.text("field");
+  if (args.boolean("repair-utf8")) options.documents.invalid_utf8 = data::InvalidUtf8::repair;
+  options.context = context_of(args, subjects);
+  options.limit = args.integer("limit");
+  options.progress = [](int64_t, int64_t) { stop_if_interrupted(); };
+  const study::HeldOut text = study::load_held_out(args.texts("data"), *subjects[0].tokenizer, options);
+
+  EvaluationReport report{.text = text, .names = {}, .results = {}, .teacher = {}, .routing = subjects[0].engine->config().routing};
+  std::unique_ptr<Progress> bar;
+  for (size_t i = 0; i < subjects.size(); ++i) {
+    report.names.push_back(subjects[i].name);
+    const auto progress = progress_of(args, "evaluating " + subjects[i].name, text.predicted, bar);
+    report.results.push_back(study::evaluate(subjects[i], text, i == 0 ? rule : infer::Rule::causal, i == 0 ? dial : std::nullopt, progress));
+  }
+  const bool routed = !report.routing.dense();
+  if (rule == infer::Rule::causal && routed && args.boolean("teacher")) {
+    const auto progress = progress_of(args, "teacher's view", text.predicted, bar);
+    report.teacher = study::compare_with_teacher(subjects[0], text, report.results[0], dial, progress);
+  }
+  if (bar) bar->finish();
+  if (args.boolean("json")) out_json(evaluation_json(report));
+  else out(evaluation_text(report));
+  return kExitDone;
+}
+
+}  // namespace
+
+Command eval_command() {
+  Command c{.name = "eval", .summary = "Measure a model's quality on text, under the causal rule, beside its dense twins"};
+  c.details = "Loss, perplexity and bits per byte with 95 % intervals over documents; per routed block the share of tokens that ran and how the causal "
+              "rule agrees with top-k. Text is cut into windows of --context tokens. Top-k looks into the future: its loss is the teacher's view, "
+              "no measure of quality.";
+  c.positional("MODEL", "the model folder");
+  c.flag(path_flag("data", "PATH", "held-out text: a file, a folder, or a dataset folder (its validation split)").many().needed());
+  c.flag(path_flag("twin", "MODEL", "a dense model to set beside it").many());
+  c.flag(text_flag("rule", "RULE", "who runs a routed block: the causal rule, the teacher's top-k, or a random control").one_of({"causal", "topk", "random"}).otherwise("causal"));
+  c.flag(number_flag("dial", "X", "block fraction to ask for").range(1e-6, 1).noted("the model's"));
+  c.flag(boolean_flag("teacher", "also run the teacher's view, for agreement and its loss").otherwise("true"));
+  c.group("Text");
+  c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).noted("the model's, at most 1024"));
+  c.flag(count_flag("limit", "N", "tokens to score, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("0"));
+  c.flag(field_flag()).flag(repair_flag());
+  c.group("Output");
+  c.flag(json_flag()).flag(threads_flag()).flag(quiet_flag()).flag(colour_flag());
+  c.examples = {"fathom eval runs/mod/model --data data/books --twin runs/dense/model", "fathom eval model --data book.txt --dial 0.6 --json"};
+  c.run = run;
+  return c;
+}
+
+}  // namespace fathom::cli

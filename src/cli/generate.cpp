@@ -1,0 +1,134 @@
+#include "cli/commands.h"
+#include "cli/common.h"
+#include "cli/depth_colours.h"
+#include "cli/generation_text.h"
+#include "cli/interrupt.h"
+#include "cli/output.h"
+#include "cli/program.h"
+#include "core/limits.h"
+#include "core/log.h"
+#include "infer/generate.h"
+#include "infer/weights.h"
+#include "model/folder.h"
+
+namespace fathom::cli {
+namespace {
+
+std::string prompt_of(const Arguments& args) {
+  if (args.given("prompt") && args.given("prompt-file")) args.wrong("prompt-file", "--prompt as well", "one of the two");
+  std::string prompt = args.text("prompt");
+  if (args.given("prompt-file")) prompt = read_input(args.text("prompt-file"), limits::kPromptBytes);
+  else if (prompt == "-") prompt = read_input("-", limits::kPromptBytes);
+  return prompt;
+}
+
+std::vector<int32_t> prompt_ids(const Arguments& args, const text::Tokenizer& tokenizer, const std::string& prompt) {
+  std::vector<int32_t> ids;
+  if (args.boolean("bos") && tokenizer.bos_id()) ids.push_back(*tokenizer.bos_id());
+  tokenizer.encode_append(prompt, {.add_special_tokens = false, .allow_special = args.boolean("parse-special")}, ids);
+  // What stands between two documents also begins one.
+  if (ids.empty() && tokenizer.eos_id()) ids.push_back(*tokenizer.eos_id());
+  if (ids.empty()) args.wrong("prompt", "no token", "a text of at least one token", "this tokenizer has no token that begins a text");
+  return ids;
+}
+
+infer::GenerateOptions options_of(const Arguments& args, const model::ModelFolder& folder, const text::Tokenizer& tokenizer) {
+  const model::GenerationConfig& own = folder.generation();
+  infer::GenerateOptions o;
+  o.sampling.temperature = args.maybe_number("temperature").value_or(own.temperature);
+  o.sampling.top_k = args.maybe_integer("top-k").value_or(own.top_k);
+  o.sampling.top_p = args.maybe_number("top-p").value_or(own.top_p);
+  o.sampling.min_p = args.number("min-p");
+  o.sampling.repetition_penalty = args.maybe_number("repetition-penalty").value_or(own.repetition_penalty);
+  o.sampling.seed = static_cast<uint64_t>(args.integer("seed"));
+  o.policy = infer::RoutingPolicy::at_dial(folder.config(), folder.dial(), args.maybe_number("dial"));
+  o.max_new_tokens = args.integer("max-tokens");
+  o.stop = args.texts("stop");
+  if (args.boolean("eos")) {
+    for (const int64_t id : own.eos_token_ids) o.stop_ids.push_back(static_cast<int32_t>(id));
+    for (const int64_t id : folder.config().eos_token_ids) o.stop_ids.push_back(static_cast<int32_t>(id));
+    if (tokenizer.eos_id()) o.stop_ids.push_back(*tokenizer.eos_id());
+  }
+  return o;
+}
+
+int run(const Arguments& args) {
+  apply_colour(args);
+  catch_interrupts();
+  const bool json = args.boolean("json"), coloured = args.boolean("show-depth") && use_colour() && !json;
+  const std::string prompt = prompt_of(args);
+  const auto folder = model::ModelFolder::open(args.positional("MODEL"));
+  const text::Tokenizer tokenizer = text::Tokenizer::load(folder->tokenizer_path());
+  const infer::GenerateOptions options = options_of(args, *folder, tokenizer);
+  std::vector<std::vector<int32_t>> prompts = {prompt_ids(args, tokenizer, prompt)};
+  const int64_t room = folder->config().max_position_embeddings;
+  if (static_cast<int64_t>(prompts[0].size()) >= room)
+    throw UserError({args.positional("MODEL"), "", str("a prompt of ", prompts[0].size(), " tokens"),
+                     str("fewer than the model's max_position_embeddings ", room), ""});
+  infer::Engine engine(infer::Weights::load(*folder), {.threads = threads_of(args)});
+
+  const int64_t blocks = folder->config().num_hidden_layers, routed = static_cast<int64_t>(folder->config().routing.blocks.size());
+  const DepthRange range{blocks - routed, blocks};
+  const bool safe = stdout_is_terminal();
+  if (coloured) out(depth_legend(range) + "\n\n");
+  if (args.boolean("echo") && !json) out(safe ? terminal_safe(prompt) : prompt);
+  if (!json) out_flush();
+
+  GenerationRecord record;
+  const infer::GenerateResult result = infer::generate(engine, &tokenizer, prompts, options, [&](const infer::TokenEvent& e) {
+    record.add(e);
+    if (!json && !e.text.empty()) {
+      out(coloured ? in_depth_colour(e.text, e.depth, range) : safe ? terminal_safe(e.text) : e.text);
+      out_flush();
+    }
+    return !interrupted();
+  });
+  if (json) {
+    out_json(generation_json(prompt, result, record, tokenizer, range));
+  } else {
+    out("\n");
+    out_flush();
+    if (args.boolean("show-depth")) out("\n" + depth_histogram(record, range, coloured));
+    if (args.boolean("stats")) log_info(generation_stats(result, record));
+  }
+  out_flush();
+  if (interrupted()) throw Interrupted(str("interrupted after ", record.tokens.size(), record.tokens.size() == 1 ? " token" : " tokens"));
+  if (result.texts[0].finish == infer::Finish::context_full)
+    log_warning("the text ended because the model's context of ", room, " tokens is full");
+  return kExitDone;
+}
+
+}  // namespace
+
+Command generate_command() {
+  Command c{.name = "generate", .summary = "Write text from a prompt, with a cache that skips what the tokens skip"};
+  c.details = "Text is written to standard output as it comes. The same command gives the same text on any machine and number of threads.";
+  c.positional("MODEL", "the model folder");
+  c.flag(text_flag("prompt", "TEXT", "how the text begins; - reads standard input").noted("nothing"));
+  c.flag(path_flag("prompt-file", "FILE", "read the prompt from a file, - for standard input"));
+  c.flag(boolean_flag("echo", "print the prompt too"));
+  c.flag(boolean_flag("parse-special", "read special tokens in the prompt as such, not as plain text"));
+  c.flag(boolean_flag("bos", "begin with the tokenizer's begin token, where it has one").otherwise("true"));
+  c.group("Length");
+  c.flag(count_flag("max-tokens", "N", "new tokens at most").range(1, static_cast<double>(limits::kNewTokens)).otherwise("128"));
+  c.flag(text_flag("stop", "TEXT", "end before this text").many());
+  c.flag(boolean_flag("eos", "end at the model's end token").otherwise("true"));
+  c.group("Sampling");
+  c.flag(number_flag("temperature", "X", "0 takes the most likely token").range(0, limits::kTemperature).noted("the model's"));
+  c.flag(integer_flag("top-k", "N", "keep the N most likely tokens; 0 is off").range(0, static_cast<double>(limits::kVocabulary)).noted("the model's"));
+  c.flag(number_flag("top-p", "X", "keep the most likely tokens that make up this probability").range(1e-9, 1).noted("the model's"));
+  c.flag(number_flag("min-p", "X", "keep tokens of at least X times the greatest probability").range(0, 1).otherwise("0"));
+  c.flag(number_flag("repetition-penalty", "X", "weaken tokens seen before; 1 is off").range(limits::kRepetitionPenaltyLow, limits::kRepetitionPenaltyHigh).noted("the model's"));
+  c.flag(integer_flag("seed", "N", "another seed, another text").range(0, 9e18).otherwise("0"));
+  c.group("Depth");
+  c.flag(number_flag("dial", "X", "block fraction to ask for; 1 runs every token in full").range(1e-6, 1).noted("the model's"));
+  c.flag(boolean_flag("show-depth", "colour every token by the number of blocks that it ran in full"));
+  c.flag(boolean_flag("stats", "print speed, fractions and cache size to standard error"));
+  c.group("Output");
+  c.flag(json_flag()).flag(threads_flag()).flag(colour_flag());
+  c.examples = {"fathom generate model/ --prompt 'Once upon a time' --show-depth", "fathom generate model/ --prompt-file chapter.txt --temperature 0.8 --top-p 0.95 --dial 0.6"};
+  c.run = run;
+  return c;
+}
+
+}  // namespace fathom::cli
