@@ -54,6 +54,9 @@ class Sequence {
   int64_t pages() const;
   int64_t kv_bytes() const;      // of its pages
   int64_t slot_bytes() const;    // of its taken slots: what a perfect fit would need
+  const std::vector<uint32_t>& page_table(int64_t block) const { return tables_[block].pages; }
+  // The slot of the next token that writes into a block; takes a page where one begins. For the engine's steps.
+  int64_t append(int64_t block);
   void clear();                  // back to position 0, pages returned
 
  private:
@@ -63,8 +66,6 @@ class Sequence {
     std::vector<uint32_t> pages;
     int64_t length = 0;
   };
-  // The page and slot of the next token of a block; takes a page where one begins.
-  int64_t append(int64_t block);
   void shrink(int64_t block, int64_t length);
 
   std::shared_ptr<PagePool> pool_;

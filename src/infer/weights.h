@@ -57,6 +57,7 @@ class Weights {
   std::vector<BlockWeights> blocks_;
   std::vector<float> final_norm_;
   kernels::PackedMatrix head_;
+  kernels::Buffer storage_;       // of every packed matrix, in the order in which a forward reads them
 };
 
 }  // namespace fathom::infer

@@ -20,18 +20,20 @@ constexpr int64_t packed_size(int64_t outputs, int64_t inner) { return (outputs 
 class PackedMatrix {
  public:
   PackedMatrix() = default;
-  // `rows` is [outputs, inner], row-major.
-  PackedMatrix(std::span<const float> rows, int64_t outputs, int64_t inner);
+  // `rows` is [outputs, inner], row-major. `storage` holds packed_size floats and outlives the matrix: a model's matrices
+  // lie in one buffer in the order of their use. Without storage the matrix owns its own.
+  PackedMatrix(std::span<const float> rows, int64_t outputs, int64_t inner, float* storage = nullptr);
   int64_t outputs() const { return outputs_; }
   int64_t inner() const { return inner_; }
   int64_t groups() const { return group_count(outputs_); }
-  const float* data() const { return buffer_.data(); }
+  const float* data() const { return data_; }
   int64_t bytes() const { return packed_size(outputs_, inner_) * static_cast<int64_t>(sizeof(float)); }
   void copy_row(int64_t output, float* to) const;  // [inner]: the embedding of a tied model
 
  private:
   int64_t outputs_ = 0, inner_ = 0;
-  Buffer buffer_;
+  Buffer own_;
+  const float* data_ = nullptr;
 };
 
 }  // namespace fathom::kernels

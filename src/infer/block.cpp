@@ -1,0 +1,221 @@
+// One block over the rows that run it: compacted, computed against that block's pages, written back.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "infer/step.h"
+#include "kernels/pack.h"
+
+namespace fathom::infer {
+namespace {
+
+using kernels::Matmul;
+using kernels::PackedMatrix;
+
+Matmul product(const float* x, int64_t rows, const PackedMatrix& w, float* y) {  // y [rows, N] = x [rows, K] · wᵀ
+  return {.x = x, .x_stride = w.inner(), .rows = rows, .packed = w.data(), .outputs = w.outputs(), .inner = w.inner(),
+          .y = y, .y_stride = w.outputs()};
+}
+
+void norm_rows(Step& step, const float* x, int64_t rows, const std::vector<float>& weight, float* y) {
+  const int64_t C = step.config.hidden_size;
+  over_rows(step, rows, C, [&](int64_t first, int64_t last) {
+    step.kernels.rms_norm(x + first * C, C, last - first, C, weight.data(), static_cast<float>(step.config.rms_norm_eps),
+                          y + first * C, C);
+  });
+}
+
+void gather(Step& step, const float* from, std::span<const int64_t> rows, int64_t width, float* to) {
+  over_rows(step, static_cast<int64_t>(rows.size()), width, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) std::copy_n(from + rows[i] * width, width, to + i * width);
+  });
+}
+
+// Keys and values into their pages: key [G·D] after RoPE is spread over [G][D][16], value [G·D] goes to [G][16][D].
+void write_slot(float* page, int64_t slot, int64_t kv_heads, int64_t head_dim, const float* key, const float* value) {
+  const int64_t at = slot % kPagePositions;
+  float* const keys = page + at;
+  for (int64_t i = 0; i < kv_heads * head_dim; ++i) keys[i * kPagePositions] = key[i];
+  float* const values = page + kv_heads * head_dim * kPagePositions;
+  for (int64_t g = 0; g < kv_heads; ++g)
+    std::copy_n(value + g * head_dim, head_dim, values + (g * kPagePositions + at) * head_dim);
+}
+
+// Some running rows of one item, for one key/value head: the unit of work that threads take.
+struct AttentionTask {
+  int64_t kv_head, first, last;  // running rows [first, last)
+  const float* const* pages;
+};
+
+float* attention_scratch(int64_t floats) {
+  thread_local kernels::Buffer scratch;
+  scratch.grow(floats);
+  return scratch.data();
+}
+
+}  // namespace
+
+// The slots of step.slots belong to `writers` rows; a running row's own slot is its last visible one.
+static void attend(Step& step, std::span<const int64_t> visible, int64_t block) {
+  const int64_t H = step.config.num_attention_heads, G = step.config.num_key_value_heads, D = step.config.head_dim;
+  const int64_t share = H / G, M = static_cast<int64_t>(step.running.size());
+  constexpr int64_t kQueries = 32;  // of one task: enough to reuse a page, few enough to share out
+  const int64_t rows_per_task = std::max<int64_t>(1, kQueries / share);
+
+  // Runs of rows of one item, then the bases of its pages (pointers into `pages` are taken when it has its full size).
+  struct Segment {
+    int64_t first, last;
+    size_t pages;
+  };
+  std::vector<Segment> segments;
+  step.pages.clear();
+  for (int64_t i = 0; i < M; ++i) {
+    const Row& row = step.rows[step.running[i]];
+    if (i == 0 || row.item != step.rows[step.running[i - 1]].item) {
+      segments.push_back({i, i + 1, step.pages.size()});
+      for (uint32_t page : row.sequence->page_table(block)) step.pages.push_back(step.pool.page(page));
+    } else {
+      segments.back().last = i + 1;
+    }
+  }
+  std::vector<AttentionTask> tasks;
+  int64_t work = 0;
+  for (const Segment& s : segments)
+    for (int64_t g = 0; g < G; ++g)
+      for (int64_t first = s.first; first < s.last; first += rows_per_task) {
+        tasks.push_back({g, first, std::min(s.last, first + rows_per_task), step.pages.data() + s.pages});
+        work += visible[tasks.back().last - 1] * D * share * (tasks.back().last - first);
+      }
+
+  float* const q = step.q.data();
+  const auto run = [&](int64_t t) {
+    const AttentionTask& task = tasks[t];
+    const int64_t count = (task.last - task.first) * share;
+    std::array<float*, kQueries> small;
+    std::array<int64_t, kQueries> small_visible;
+    std::vector<float*> large;  // more heads per key/value head than a task holds queries
+    std::vector<int64_t> large_visible;
+    float** queries = small.data();
+    int64_t* seen = small_visible.data();
+    if (count > kQueries) {
+      large.resize(count), large_visible.resize(count);
+      queries = large.data(), seen = large_visible.data();
+    }
+    int64_t at = 0;
+    for (int64_t i = task.first; i < task.last; ++i)
+      for (int64_t h = 0; h < share; ++h, ++at) {
+        queries[at] = q + (i * H + task.kv_head * share + h) * D;
+        seen[at] = visible[i];
+      }
+    const int64_t slots = (seen[count - 1] + kPagePositions - 1) / kPagePositions * kPagePositions;
+    step.kernels.attend({.pages = task.pages, .key_offset = task.kv_head * D * kPagePositions,
+                         .value_offset = (G + task.kv_head) * D * kPagePositions, .head_dim = D,
+                         .scale = 1.0f / std::sqrt(static_cast<float>(D)), .queries = queries, .outputs = queries,
+                         .visible = seen, .count = count, .scratch = attention_scratch(kernels::kAttendTile * slots)});
+  };
+  if (work < (1 << 16)) {
+    for (size_t t = 0; t < tasks.size(); ++t) run(static_cast<int64_t>(t));
+  } else {
+    step.threads.parallel_for(static_cast<int64_t>(tasks.size()), std::ref(run));
+  }
+}
+
+int64_t run_block(Step& step, int64_t block, bool routed) {
+  const model::ModelConfig& config = step.config;
+  const BlockWeights& w = step.weights.blocks()[block];
+  const int64_t N = step.row_count(), M = static_cast<int64_t>(step.running.size());
+  const int64_t C = config.hidden_size, F = config.intermediate_size;
+  const int64_t H = config.num_attention_heads, G = config.num_key_value_heads, D = config.head_dim;
+  const bool all_run = M == N;
+  const bool all_write = all_run || config.routing.kv == routing::KvPolicy::keep;  // keys and values
+  const int64_t writers = all_write ? N : M;
+  if (writers == 0) return 0;
+
+  // Rows that run, side by side: x_r [M, C].
+  float* x_r = step.x.data();
+  if (!all_run) {
+    step.compact.grow(M * C);
+    x_r = step.compact.data();
+    gather(step, step.x.data(), step.running, C, x_r);
+  }
+
+  // u = norm(x) of the rows that write keys and values, and of those that run among them.
+  step.normed.grow(writers * C);
+  norm_rows(step, all_write ? step.x.data() : x_r, writers, w.attention_norm, step.normed.data());
+  const float* u = step.normed.data();
+  if (writers != M) {
+    step.normed_running.grow(M * C);
+    gather(step, step.normed.data(), step.running, C, step.normed_running.data());
+    u = step.normed_running.data();
+  }
+  step.q.grow(M * H * D);
+  step.k.grow(writers * G * D);
+  step.v.grow(writers * G * D);
+  const std::array qkv{product(u, M, w.q, step.q.data()), product(step.normed.data(), writers, w.k, step.k.data()),
+                       product(step.normed.data(), writers, w.v, step.v.data())};
+  products(step, qkv);
+
+  // Slots are taken in row order, then written.
+  step.slots.resize(writers);
+  for (int64_t i = 0; i < writers; ++i) step.slots[i] = step.rows[all_write ? i : step.running[i]].sequence->append(block);
+  over_rows(step, writers, 2 * G * D, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const Row& row = step.rows[all_write ? i : step.running[i]];
+      float* const key = step.k.data() + i * G * D;
+      step.kernels.rope(key, G, D, step.rope.cosine(row.position), step.rope.sine(row.position));
+      float* const page = step.pool.page(row.sequence->page_table(block)[step.slots[i] / kPagePositions]);
+      write_slot(page, step.slots[i], G, D, key, step.v.data() + i * G * D);
+    }
+  });
+  if (M == 0) return writers;
+  over_rows(step, M, H * D, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t position = step.rows[step.running[i]].position;
+      step.kernels.rope(step.q.data() + i * H * D, H, D, step.rope.cosine(position), step.rope.sine(position));
+    }
+  });
+
+  step.visible.resize(M);
+  for (int64_t i = 0; i < M; ++i) step.visible[i] = step.slots[writers == M ? i : step.running[i]] + 1;
+  attend(step, step.visible, block);
+
+  // h = x + a
+  step.attention.grow(M * C);
+  step.hidden.grow(M * C);
+  float* const a = step.attention.data();
+  float* const h = step.hidden.data();
+  const Matmul output = product(step.q.data(), M, w.o, a);
+  products(step, {&output, 1});
+  step.normed.grow(M * C);
+  float* const u2 = step.normed.data();
+  over_rows(step, M, C, [&](int64_t first, int64_t last) {
+    step.kernels.add(x_r + first * C, a + first * C, (last - first) * C, h + first * C);
+    step.kernels.rms_norm(h + first * C, C, last - first, C, w.mlp_norm.data(), static_cast<float>(config.rms_norm_eps),
+                          u2 + first * C, C);
+  });
+
+  // m = down(silu(gate u2) · up u2)
+  step.gate_up.grow(2 * M * F);
+  step.mlp.grow(M * C);
+  float* const gate = step.gate_up.data();
+  float* const up = gate + M * F;
+  float* const m = step.mlp.data();
+  const std::array gate_up{product(u2, M, w.gate, gate), product(u2, M, w.up, up)};
+  products(step, gate_up);
+  over_rows(step, M, F, [&](int64_t first, int64_t last) {
+    step.kernels.silu_mul(gate + first * F, up + first * F, (last - first) * F, gate + first * F);
+  });
+  const Matmul down = product(gate, M, w.down, m);
+  products(step, {&down, 1});
+
+  // x' = (x + g·a) + g·m; in a block that is not routed h + m, the same for g = 1.
+  over_rows(step, M, C, [&](int64_t first, int64_t last) {
+    if (!routed) return step.kernels.add(h + first * C, m + first * C, (last - first) * C, step.x.data() + first * C);
+    for (int64_t i = first; i < last; ++i)
+      step.kernels.gated_add(x_r + i * C, a + i * C, m + i * C, step.gate[i], C, step.x.data() + step.running[i] * C);
+  });
+  return writers;
+}
+
+}  // namespace fathom::infer

@@ -1,0 +1,176 @@
+#include "infer/forward.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/error.h"
+#include "core/limits.h"
+#include "infer/step.h"
+
+namespace fathom::infer {
+
+// Puts every sequence of a step back as it was unless the step succeeds.
+class StepGuard final {
+ public:
+  explicit StepGuard(std::span<const WorkItem> items) : items_(items) {
+    for (const WorkItem& item : items)
+      for (int64_t block = 0; block < item.sequence->blocks(); ++block) lengths_.push_back(item.sequence->length(block));
+  }
+  ~StepGuard() {
+    if (done_) return;
+    auto length = lengths_.begin();
+    for (const WorkItem& item : items_)
+      for (int64_t block = 0; block < item.sequence->blocks(); ++block) item.sequence->shrink(block, *length++);
+  }
+  void commit() {
+    for (const WorkItem& item : items_) item.sequence->position_ += static_cast<int64_t>(item.tokens.size());
+    done_ = true;
+  }
+
+ private:
+  std::span<const WorkItem> items_;
+  std::vector<int64_t> lengths_;
+  bool done_ = false;
+};
+
+struct Engine::State {
+  std::shared_ptr<const Weights> weights;
+  ThreadPool threads;
+  std::shared_ptr<PagePool> pool;
+  EngineCounters counters;
+  Step step;
+
+  State(std::shared_ptr<const Weights> w, const EngineOptions& options)
+      : weights(std::move(w)),
+        threads(options.threads > 0 ? options.threads : available_threads()),
+        pool(std::make_shared<PagePool>(weights->config().num_key_value_heads, weights->config().head_dim, options.kv_bytes)),
+        step(*weights, options.kernels ? *options.kernels : kernels::chosen(), threads, *pool) {
+    counters.block_rows.resize(weights->config().num_hidden_layers);
+    counters.kv_slots.resize(weights->config().num_hidden_layers);
+  }
+
+  void check(std::span<const WorkItem> items) const;
+  void lay_out(std::span<const WorkItem> items, StepResult& result);
+};
+
+void Engine::State::check(std::span<const WorkItem> items) const {
+  const model::ModelConfig& config = weights->config();
+  const size_t routed = config.routing.blocks.size();
+  std::vector<const Sequence*> sequences;
+  for (const WorkItem& item : items) {
+    FATHOM_ASSERT(item.sequence && item.policy && !item.tokens.empty(), "an item without sequence, policy or tokens");
+    FATHOM_ASSERT(item.sequence->pool_ == pool, "a sequence of another engine");
+    FATHOM_ASSERT(item.targets.empty() || item.targets.size() == item.tokens.size(), "targets for other tokens");
+    const RoutingPolicy& policy = *item.policy;
+    const int64_t end = item.sequence->position() + static_cast<int64_t>(item.tokens.size());
+    switch (policy.rule) {
+      case Rule::causal: FATHOM_ASSERT(policy.thresholds.size() == routed, policy.thresholds.size()); break;
+      case Rule::topk: FATHOM_ASSERT(item.sequence->position() == 0, "topk needs the whole sequence in one step"); [[fallthrough]];
+      case Rule::random: FATHOM_ASSERT(policy.capacity.size() == routed, policy.capacity.size()); break;
+      case Rule::imposed:
+        FATHOM_ASSERT(policy.imposed && policy.imposed->run.size() == routed, "decisions of another model");
+        for (const auto& run : policy.imposed->run) FATHOM_ASSERT(static_cast<int64_t>(run.size()) >= end, run.size());
+        break;
+    }
+    if (end > config.max_position_embeddings)
+      throw UserError({"context", "", str(end, " tokens"), str("at most ", config.max_position_embeddings, " (max_position_embeddings)"), "shorten the text"});
+    for (std::span<const int32_t> ids : {item.tokens, item.targets})
+      for (int32_t id : ids)
+        if (id >= config.vocab_size || (id < 0 && (id != -1 || ids.data() != item.targets.data())))
+          throw UserError({"tokens", "", str("id ", id), str("0 to ", config.vocab_size - 1), "does the tokenizer belong to this model?"});
+    sequences.push_back(item.sequence);
+  }
+  std::sort(sequences.begin(), sequences.end());
+  FATHOM_ASSERT(std::adjacent_find(sequences.begin(), sequences.end()) == sequences.end(), "a sequence twice in one step");
+}
+
+void Engine::State::lay_out(std::span<const WorkItem> items, StepResult& result) {
+  const int64_t C = weights->config().hidden_size;
+  step.items = items;
+  step.rows.clear();
+  result.items.assign(items.size(), {});
+  int64_t positions = 0;
+  for (size_t i = 0; i < items.size(); ++i) {
+    result.items[i].first_row = step.row_count();
+    result.items[i].rows = static_cast<int64_t>(items[i].tokens.size());
+    for (int64_t t = 0; t < result.items[i].rows; ++t)
+      step.rows.push_back({static_cast<uint32_t>(i), items[i].sequence, items[i].sequence->position() + t});
+    positions = std::max(positions, items[i].sequence->position() + result.items[i].rows);
+  }
+  step.rope.reach(positions);
+  step.x.grow(step.row_count() * C);
+  for (size_t i = 0; i < items.size(); ++i)
+    for (int64_t t = 0; t < result.items[i].rows; ++t)
+      weights->embed(items[i].tokens[t], step.x.data() + (result.items[i].first_row + t) * C);
+}
+
+Engine::Engine(std::shared_ptr<const Weights> weights, const EngineOptions& options) {
+  if (options.threads < 0 || options.threads > limits::kThreads)
+    throw UserError({"threads", "", str(options.threads), str("1 to ", limits::kThreads), ""});
+  state_ = std::make_unique<State>(std::move(weights), options);
+}
+
+Engine::~Engine() = default;
+
+Sequence Engine::new_sequence() { return Sequence(state_->pool, state_->weights->config().num_hidden_layers); }
+
+void Engine::forward(std::span<const WorkItem> items, StepResult& result) {
+  State& s = *state_;
+  Step& step = s.step;
+  const model::ModelConfig& config = s.weights->config();
+  s.check(items);
+  StepGuard guard(items);
+  s.lay_out(items, result);
+  const int64_t N = step.row_count();
+  result.decisions.run.resize(config.routing.blocks.size());
+  result.decisions.score.resize(config.routing.blocks.size());
+
+  for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
+    const int r = config.routing.routed_index(static_cast<int>(block));
+    if (r >= 0) {
+      decide(step, r, block, result.decisions.run[r]);
+      result.decisions.score[r] = step.score;
+    } else {
+      step.running.resize(N);
+      std::iota(step.running.begin(), step.running.end(), 0);
+    }
+    s.counters.kv_slots[block] += run_block(step, block, r >= 0);
+    s.counters.block_rows[block] += static_cast<int64_t>(step.running.size());
+  }
+  const int64_t head_rows = run_head(step, result);
+
+  guard.commit();
+  s.counters.steps += 1;
+  s.counters.rows += N;
+  s.counters.head_rows += head_rows;
+}
+
+StepResult Engine::forward(std::span<const WorkItem> items) {
+  StepResult result;
+  forward(items, result);
+  return result;
+}
+
+const model::ModelConfig& Engine::config() const { return state_->weights->config(); }
+const Weights& Engine::weights() const { return *state_->weights; }
+const PagePool& Engine::pool() const { return *state_->pool; }
+const EngineCounters& Engine::counters() const { return state_->counters; }
+const kernels::Kernels& Engine::kernels() const { return state_->step.kernels; }
+int Engine::threads() const { return state_->threads.size(); }
+
+std::span<const float> StepResult::logits_of(size_t item, int64_t row) const {
+  const Item& i = items[item];
+  const int64_t at = row < 0 ? i.logits_rows - 1 : row;
+  FATHOM_ASSERT(at >= 0 && at < i.logits_rows, "row ", row, " of ", i.logits_rows);
+  return std::span(logits).subspan((i.first_logits + at) * vocab, vocab);
+}
+
+routing::Decisions StepResult::decisions_of(size_t item) const {
+  const Item& i = items[item];
+  routing::Decisions out;
+  for (const auto& run : decisions.run) out.run.emplace_back(run.begin() + i.first_row, run.begin() + i.first_row + i.rows);
+  for (const auto& score : decisions.score) out.score.emplace_back(score.begin() + i.first_row, score.begin() + i.first_row + i.rows);
+  return out;
+}
+
+}  // namespace fathom::infer

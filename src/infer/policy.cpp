@@ -1,0 +1,55 @@
+#include "infer/policy.h"
+
+#include <limits>
+#include <utility>
+
+#include "core/error.h"
+
+namespace fathom::infer {
+
+const std::vector<std::pair<const char*, Rule>> kRuleNames = {
+    {"causal", Rule::causal}, {"imposed", Rule::imposed}, {"random", Rule::random}, {"topk", Rule::topk}};
+
+RoutingPolicy RoutingPolicy::full(const model::ModelConfig& config) {
+  return causal(std::vector<float>(config.routing.blocks.size(), -std::numeric_limits<float>::infinity()));
+}
+
+RoutingPolicy RoutingPolicy::causal(std::vector<float> thresholds) {
+  RoutingPolicy policy;
+  policy.thresholds = std::move(thresholds);
+  return policy;
+}
+
+RoutingPolicy RoutingPolicy::at_dial(const model::ModelConfig& config, const std::optional<routing::DialTable>& table,
+                                     std::optional<double> dial) {
+  if (config.routing.dense() || !table) {
+    if (dial && !(*dial == 1.0))
+      throw UserError({"dial", "", str(*dial), "1", config.routing.dense() ? "this model has no routed block" : "this model has no fathom_dial.json"});
+    if (config.routing.dense() || dial) return full(config);
+    throw UserError({"fathom_dial.json", "", "nothing", "the thresholds of the routed blocks", "calibrate the model, or run it at dial 1"});
+  }
+  return causal(table->thresholds(dial.value_or(table->default_dial)));
+}
+
+RoutingPolicy RoutingPolicy::teacher(const model::ModelConfig& config) {
+  RoutingPolicy policy;
+  policy.rule = Rule::topk;
+  for (const auto& block : config.routing.blocks) policy.capacity.push_back(block.capacity);
+  return policy;
+}
+
+RoutingPolicy RoutingPolicy::control(const model::ModelConfig& config) {
+  RoutingPolicy policy = teacher(config);
+  policy.rule = Rule::random;
+  policy.seed = config.routing.random_seed;
+  return policy;
+}
+
+RoutingPolicy RoutingPolicy::given(routing::Decisions decisions) {
+  RoutingPolicy policy;
+  policy.rule = Rule::imposed;
+  policy.imposed = std::make_shared<const routing::Decisions>(std::move(decisions));
+  return policy;
+}
+
+}  // namespace fathom::infer

@@ -1,0 +1,22 @@
+// Cosines and sines of rotary position embedding (Su et al. 2021), in the order of rounding of the Hugging Face Llama:
+// frequencies and angles in f32.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+namespace fathom::infer {
+
+class RopeTable {
+ public:
+  RopeTable(int64_t head_dim, double theta);
+  void reach(int64_t positions);  // makes sure of positions [0, positions)
+  const float* cosine(int64_t position) const { return table_.data() + position * 2 * half_; }       // [D/2]
+  const float* sine(int64_t position) const { return table_.data() + position * 2 * half_ + half_; }  // [D/2]
+
+ private:
+  int64_t half_, positions_ = 0;
+  std::vector<float> frequency_;  // [D/2]
+  std::vector<float> table_;      // [positions][2][D/2]
+};
+
+}  // namespace fathom::infer

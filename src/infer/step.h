@@ -1,0 +1,79 @@
+// What one step works on: its rows and the scratch memory that steps share. Internal to the engine.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "core/thread_pool.h"
+#include "infer/forward.h"
+#include "infer/rope.h"
+#include "kernels/buffer.h"
+#include "kernels/kernels.h"
+
+namespace fathom::infer {
+
+struct Row {
+  uint32_t item = 0;
+  Sequence* sequence = nullptr;
+  int64_t position = 0;
+};
+
+struct Step {
+  Step(const Weights& weights, const kernels::Kernels& kernels, ThreadPool& threads, PagePool& pool)
+      : weights(weights), config(weights.config()), kernels(kernels), threads(threads), pool(pool),
+        rope(config.head_dim, config.rope_theta) {}
+
+  const Weights& weights;
+  const model::ModelConfig& config;
+  const kernels::Kernels& kernels;
+  ThreadPool& threads;
+  PagePool& pool;
+  RopeTable rope;
+
+  std::span<const WorkItem> items;
+  std::vector<Row> rows;               // [N], item after item, positions ascending in each
+  kernels::Buffer x;                   // [N, C] the residual stream
+
+  // Of the block at hand
+  std::vector<int64_t> running;        // [M] rows that run it, ascending
+  std::vector<float> gate;             // [M]; 1 everywhere in a block that is not routed
+  std::vector<float> router_score;     // [N] r
+  std::vector<float> score;            // [N] decision scores
+
+  // Scratch, each as large as the largest step so far needed
+  kernels::Buffer compact;             // [M, C] rows that run, when not all do
+  kernels::Buffer normed;              // [N, C]
+  kernels::Buffer normed_running;      // [M, C]
+  kernels::Buffer q;                   // [M, H·D], then attention's output
+  kernels::Buffer k, v;                // [M or N, G·D]
+  kernels::Buffer attention;           // [M, C]
+  kernels::Buffer hidden;              // [M, C] x + attention
+  kernels::Buffer gate_up;             // [2, M, F]
+  kernels::Buffer mlp;                 // [M, C]
+  kernels::Buffer router;              // [N, C + P] inputs and predictor's hidden layer
+  kernels::Buffer head;                // [rows of the head, C]
+  kernels::Buffer logits;              // [tile of rows, V] that only a loss needs
+  std::vector<int64_t> slots;          // of the rows that write keys and values
+  std::vector<int64_t> visible;        // [M] slots that a running row sees
+  std::vector<const float*> pages;     // bases of the pages of the sequences at hand
+
+  int64_t row_count() const { return static_cast<int64_t>(rows.size()); }
+};
+
+// Every product of `jobs` (all groups of each; group_begin and group_end are set here), split over outputs and rows.
+void products(Step& step, std::span<const kernels::Matmul> jobs);
+
+// body(first, last) over ranges of [0, rows), on several threads when there is enough to do. `width`: floats per row.
+void over_rows(Step& step, int64_t rows, int64_t width, const std::function<void(int64_t, int64_t)>& body);
+
+// Routed block r (which is model block `block`): fills step.running, step.gate and step.score, and `run` [N].
+void decide(Step& step, size_t r, int64_t block, std::vector<uint8_t>& run);
+
+// The rows in step.running through `block`, written back into step.x. Returns the slots of keys and values written.
+int64_t run_block(Step& step, int64_t block, bool routed);
+
+// The head: logits, losses and best ids of the rows that the items ask for. Returns how many rows it computed.
+int64_t run_head(Step& step, StepResult& result);
+
+}  // namespace fathom::infer

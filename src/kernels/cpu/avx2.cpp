@@ -1,0 +1,167 @@
+// Kernels for AVX2 with FMA: a V16 is two registers.
+#include "kernels/tables.h"
+
+#if defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+
+namespace fathom::kernels {
+namespace {
+
+struct V16 {
+  __m256 lo, hi;
+};
+constexpr int kAttendSums = 4;     // independent sums in attention: 8 of 16 registers
+constexpr int kAttendQueries = 4;  // of one tile
+
+// Lane i of the mask at offset 16 − n is set when i < n.
+alignas(64) constexpr int kMasks[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+inline __m256i mask_lo(int64_t n) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMasks + 16 - n)); }
+inline __m256i mask_hi(int64_t n) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMasks + 24 - n)); }
+
+inline V16 zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+inline V16 set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+inline V16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline V16 load_first(const float* p, int64_t n) {
+  return {_mm256_maskload_ps(p, mask_lo(n)), _mm256_maskload_ps(p + 8, mask_hi(n))};
+}
+inline void store(float* p, V16 v) {
+  _mm256_storeu_ps(p, v.lo);
+  _mm256_storeu_ps(p + 8, v.hi);
+}
+inline void store_first(float* p, int64_t n, V16 v) {
+  _mm256_maskstore_ps(p, mask_lo(n), v.lo);
+  _mm256_maskstore_ps(p + 8, mask_hi(n), v.hi);
+}
+inline V16 add(V16 a, V16 b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+inline V16 sub(V16 a, V16 b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
+inline V16 mul(V16 a, V16 b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+inline V16 div(V16 a, V16 b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+inline V16 negate(V16 a) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  return {_mm256_xor_ps(a.lo, sign), _mm256_xor_ps(a.hi, sign)};
+}
+inline V16 fma(V16 a, V16 b, V16 c) { return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)}; }
+inline V16 greater_of(V16 a, V16 b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }  // as a > b ? a : b
+inline V16 tail_select(int64_t n, V16 a, V16 b) {
+  return {_mm256_blendv_ps(b.lo, a.lo, _mm256_castsi256_ps(mask_lo(n))),
+          _mm256_blendv_ps(b.hi, a.hi, _mm256_castsi256_ps(mask_hi(n)))};
+}
+
+inline float sum(V16 v) {
+  const __m256 eight = _mm256_add_ps(v.lo, v.hi);
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+inline __m256 exp8(__m256 x) {
+  const auto c = [](float f) { return _mm256_set1_ps(f); };
+  const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, c(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  __m256 r = _mm256_fmadd_ps(n, c(-0.693359375f), x);
+  r = _mm256_fmadd_ps(n, c(2.12194440e-4f), r);
+  __m256 p = c(1.9875691500e-4f);
+  p = _mm256_fmadd_ps(p, r, c(1.3981999507e-3f));
+  p = _mm256_fmadd_ps(p, r, c(8.3334519073e-3f));
+  p = _mm256_fmadd_ps(p, r, c(4.1665795894e-2f));
+  p = _mm256_fmadd_ps(p, r, c(1.6666665459e-1f));
+  p = _mm256_fmadd_ps(p, r, c(5.0000001201e-1f));
+  const __m256 y = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r), c(1.0f));
+  const __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1), bias = _mm256_set1_epi32(127);
+  const __m256 low = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+  const __m256 high = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(whole, half), bias), 23));
+  __m256 e = _mm256_mul_ps(_mm256_mul_ps(y, low), high);
+  e = _mm256_blendv_ps(e, _mm256_setzero_ps(), _mm256_cmp_ps(x, c(-87.33654f), _CMP_LT_OQ));
+  e = _mm256_blendv_ps(e, c(__builtin_inff()), _mm256_cmp_ps(x, c(88.72283f), _CMP_GT_OQ));
+  return _mm256_blendv_ps(e, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+}
+inline V16 exp(V16 x) { return {exp8(x.lo), exp8(x.hi)}; }
+
+struct MaxTracker {
+  V16 best = set1(-__builtin_inff());
+  __m256i lo = _mm256_setzero_si256(), hi = _mm256_setzero_si256();
+  void see(V16 x, int at) {
+    const __m256 more_lo = _mm256_cmp_ps(x.lo, best.lo, _CMP_GT_OQ), more_hi = _mm256_cmp_ps(x.hi, best.hi, _CMP_GT_OQ);
+    const __m256i block = _mm256_set1_epi32(at);
+    best = {_mm256_blendv_ps(best.lo, x.lo, more_lo), _mm256_blendv_ps(best.hi, x.hi, more_hi)};
+    lo = _mm256_blendv_epi8(lo, block, _mm256_castps_si256(more_lo));
+    hi = _mm256_blendv_epi8(hi, block, _mm256_castps_si256(more_hi));
+  }
+  void write(float* value, int* at) const {
+    store(value, best);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), lo);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(at + 8), hi);
+  }
+};
+
+#include "kernels/cpu/loops.inl"
+
+// R rows of x with N half-panels (8 outputs each) of a group of `width` outputs: R·N sums in registers.
+template <int R, int N>
+void product_tile(const float* x, int64_t x_stride, const float* w, int64_t width, int64_t inner, float* y, int64_t y_stride,
+                  int64_t outputs) {
+  __m256 acc[R][N];
+  for (int r = 0; r < R; ++r)
+    for (int n = 0; n < N; ++n) acc[r][n] = _mm256_setzero_ps();
+  const float* row[R];
+  for (int r = 0; r < R; ++r) row[r] = x + r * x_stride;
+  for (int64_t k = 0; k < inner; ++k, w += width) {
+    __m256 weight[N];
+    for (int n = 0; n < N; ++n) weight[n] = _mm256_loadu_ps(w + n * 8);
+    for (int r = 0; r < R; ++r) {
+      const __m256 value = _mm256_broadcast_ss(row[r] + k);
+      for (int n = 0; n < N; ++n) acc[r][n] = _mm256_fmadd_ps(value, weight[n], acc[r][n]);
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int n = 0; n < N; ++n) {
+      const int64_t left = outputs - n * 8;
+      float* const to = y + r * y_stride + n * 8;
+      if (left >= 8) _mm256_storeu_ps(to, acc[r][n]);
+      else if (left > 0) _mm256_maskstore_ps(to, mask_lo(left), acc[r][n]);
+    }
+}
+
+// All outputs of a group for R rows, N half-panels at a time.
+template <int R, int N>
+void product_rows(const Matmul& a, int64_t r, const float* w, int64_t first, int64_t width) {
+  const float* const x = a.x + r * a.x_stride;
+  float* const y = a.y + r * a.y_stride + first;
+  const int64_t outputs = min64(kGroup, a.outputs - first);
+  int64_t n = 0;
+  for (; n + N * 8 <= width; n += N * 8)
+    product_tile<R, N>(x, a.x_stride, w + n, width, a.inner, y + n, a.y_stride, outputs - n);
+  for (; n < width; n += kLanes)
+    product_tile<R, 2>(x, a.x_stride, w + n, width, a.inner, y + n, a.y_stride, outputs - n);
+}
+
+constexpr int kRows = 6;  // 6 × 2 sums, 2 weights, 1 broadcast: 15 of 16 registers
+
+void matmul(const Matmul& a) {
+  for (int64_t group = a.group_begin; group < a.group_end; ++group) {
+    const int64_t first = group * kGroup, outputs = min64(kGroup, a.outputs - first);
+    const int64_t width = (outputs + kLanes - 1) / kLanes * kLanes;
+    const float* const w = a.packed + first * a.inner;
+    int64_t r = 0;
+    for (; r + kRows <= a.rows; r += kRows) product_rows<kRows, 2>(a, r, w, first, width);
+    switch (a.rows - r) {
+      case 5: product_rows<5, 2>(a, r, w, first, width); break;
+      case 4: product_rows<4, 2>(a, r, w, first, width); break;
+      case 3: product_rows<3, 4>(a, r, w, first, width); break;
+      case 2: product_rows<2, 4>(a, r, w, first, width); break;
+      case 1: product_rows<1, 8>(a, r, w, first, width); break;
+    }
+  }
+}
+
+constexpr Kernels kTable{Isa::avx2, "avx2", matmul, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
+                         attend, log_sum_exp, exp_shifted, argmax};
+
+}  // namespace
+const Kernels* const kAvx2 = &kTable;
+}  // namespace fathom::kernels
+
+#else
+namespace fathom::kernels {
+const Kernels* const kAvx2 = nullptr;
+}
+#endif

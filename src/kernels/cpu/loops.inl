@@ -1,0 +1,244 @@
+// All kernels but the product, written once over V16, sixteen f32 lanes that each ISA's file defines before it includes
+// this one (one zmm, two ymm). The arithmetic is that of README.md, operation by operation.
+//
+// V16 operations: zero, set1, load, load_first(n), store, store_first(n), add, sub, mul, div, negate, fma, greater_of
+// (a > b ? a : b), tail_select(n, a, b) (a in lanes < n), exp, sum (the tree); MaxTracker for argmax.
+
+constexpr int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+float dot(const float* a, const float* b, int64_t n) {
+  V16 acc = zero();
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) acc = fma(load(a + i), load(b + i), acc);
+  if (i < n) acc = tail_select(n - i, fma(load_first(a + i, n - i), load_first(b + i, n - i), acc), acc);
+  return sum(acc);
+}
+
+void rms_norm(const float* x, int64_t x_stride, int64_t rows, int64_t width, const float* weight, float eps, float* y,
+              int64_t y_stride) {
+  for (int64_t r = 0; r < rows; ++r, x += x_stride, y += y_stride) {
+    const float inv = 1.0f / __builtin_sqrtf(dot(x, x, width) / static_cast<float>(width) + eps);
+    const V16 scale = set1(inv);
+    int64_t i = 0;
+    for (; i + kLanes <= width; i += kLanes) {
+      const V16 u = mul(load(x + i), scale);
+      store(y + i, weight ? mul(u, load(weight + i)) : u);
+    }
+    if (const int64_t left = width - i; left > 0) {
+      const V16 u = mul(load_first(x + i, left), scale);
+      store_first(y + i, left, weight ? mul(u, load_first(weight + i, left)) : u);
+    }
+  }
+}
+
+void rope(float* x, int64_t heads, int64_t head_dim, const float* cosine, const float* sine) {
+  const int64_t half = head_dim / 2;
+  for (int64_t h = 0; h < heads; ++h, x += head_dim) {
+    float* const y = x + half;
+    int64_t i = 0;
+    for (; i + kLanes <= half; i += kLanes) {
+      const V16 a = load(x + i), b = load(y + i), c = load(cosine + i), s = load(sine + i);
+      store(x + i, fma(a, c, negate(mul(b, s))));
+      store(y + i, fma(b, c, mul(a, s)));
+    }
+    if (const int64_t left = half - i; left > 0) {
+      const V16 a = load_first(x + i, left), b = load_first(y + i, left);
+      const V16 c = load_first(cosine + i, left), s = load_first(sine + i, left);
+      store_first(x + i, left, fma(a, c, negate(mul(b, s))));
+      store_first(y + i, left, fma(b, c, mul(a, s)));
+    }
+  }
+}
+
+V16 silu_lanes(V16 x) { return div(x, add(set1(1.0f), exp(negate(x)))); }
+
+void silu_mul(const float* gate, const float* up, int64_t n, float* y) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, mul(silu_lanes(load(gate + i)), load(up + i)));
+  if (const int64_t left = n - i; left > 0)
+    store_first(y + i, left, mul(silu_lanes(load_first(gate + i, left)), load_first(up + i, left)));
+}
+
+void silu(const float* x, const float* bias, int64_t n, float* y) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, silu_lanes(add(load(x + i), load(bias + i))));
+  if (const int64_t left = n - i; left > 0)
+    store_first(y + i, left, silu_lanes(add(load_first(x + i, left), load_first(bias + i, left))));
+}
+
+void add(const float* x, const float* a, int64_t n, float* y) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, add(load(x + i), load(a + i)));
+  if (const int64_t left = n - i; left > 0) store_first(y + i, left, add(load_first(x + i, left), load_first(a + i, left)));
+}
+
+void gated_add(const float* x, const float* a, const float* m, float g, int64_t n, float* y) {
+  const V16 gate = set1(g);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, fma(gate, load(m + i), fma(gate, load(a + i), load(x + i))));
+  if (const int64_t left = n - i; left > 0)
+    store_first(y + i, left, fma(gate, load_first(m + i, left), fma(gate, load_first(a + i, left), load_first(x + i, left))));
+}
+
+float greatest(const float* x, int64_t n) {
+  const float lowest = -__builtin_inff();
+  V16 most = set1(lowest);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) most = greater_of(load(x + i), most);
+  if (i < n) most = tail_select(n - i, greater_of(load_first(x + i, n - i), most), most);
+  float lane[kLanes], best = lowest;
+  store(lane, most);
+  for (int64_t j = 0; j < kLanes; ++j) best = lane[j] > best ? lane[j] : best;
+  return best;
+}
+
+double log_sum_exp(const float* x, int64_t n) {
+  const float most = greatest(x, n);
+  const V16 shift = set1(most);
+  double total = 0;
+  for (int64_t tile = 0; tile < n; tile += kSumTile) {
+    const int64_t end = min64(tile + kSumTile, n);
+    V16 acc = zero();
+    int64_t i = tile;
+    for (; i + kLanes <= end; i += kLanes) acc = add(acc, exp(sub(load(x + i), shift)));
+    if (i < end) acc = tail_select(end - i, add(acc, exp(sub(load_first(x + i, end - i), shift))), acc);
+    total += sum(acc);
+  }
+  return most + __builtin_log(total);
+}
+
+void exp_shifted(const float* x, float shift, int64_t n, float* y) {
+  const V16 by = set1(shift);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, exp(sub(load(x + i), by)));
+  if (const int64_t left = n - i; left > 0) store_first(y + i, left, exp(sub(load_first(x + i, left), by)));
+}
+
+int64_t argmax(const float* x, int64_t n) {
+  MaxTracker track;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) track.see(load(x + i), static_cast<int>(i));
+  float value[kLanes], best = -__builtin_inff();
+  int block[kLanes];
+  track.write(value, block);
+  int64_t at = 0;
+  for (int64_t j = 0; j < kLanes; ++j)
+    if (value[j] > best || (value[j] == best && value[j] > -__builtin_inff() && block[j] + j < at))
+      best = value[j], at = block[j] + j;
+  for (; i < n; ++i)
+    if (x[i] > best) best = x[i], at = i;
+  return at;
+}
+
+// --- attention -----------------------------------------------------------------------------------------------------
+
+// Scores of Q queries with the keys of P pages: Q·P independent sums hide the latency of each.
+template <int Q, int P>
+void page_scores(const Attend& a, const float* const* queries, int64_t page, int64_t slots, float* scores) {
+  V16 acc[Q][P];
+  const float* key[P];
+  for (int p = 0; p < P; ++p) {
+    key[p] = a.pages[page + p] + a.key_offset;
+    for (int q = 0; q < Q; ++q) acc[q][p] = zero();
+  }
+  for (int64_t d = 0; d < a.head_dim; ++d)
+    for (int p = 0; p < P; ++p) {
+      const V16 keys = load(key[p] + d * kLanes);
+      for (int q = 0; q < Q; ++q) acc[q][p] = fma(set1(queries[q][d]), keys, acc[q][p]);
+    }
+  const V16 scale = set1(a.scale);
+  for (int q = 0; q < Q; ++q)
+    for (int p = 0; p < P; ++p) store(scores + q * slots + (page + p) * kLanes, mul(acc[q][p], scale));
+}
+
+// Scores to exp(score − greatest) in place; returns 1 / sum. Lanes past `visible` hold keys that were never written or
+// lie in the future: they count as −∞ and get probability 0.
+float softmax(float* p, int64_t visible) {
+  const int64_t whole = visible / kLanes * kLanes, left = visible - whole;
+  const V16 lowest = set1(-__builtin_inff());
+  if (left > 0) store(p + whole, tail_select(left, load(p + whole), lowest));
+  const V16 shift = set1(greatest(p, visible));
+  V16 acc = zero();
+  for (int64_t j = 0; j < whole; j += kLanes) {
+    const V16 e = exp(sub(load(p + j), shift));
+    store(p + j, e);
+    acc = add(acc, e);
+  }
+  if (left > 0) {
+    const V16 e = exp(sub(load(p + whole), shift));
+    store(p + whole, e);
+    acc = tail_select(left, add(acc, e), acc);
+  }
+  return 1.0f / sum(acc);
+}
+
+// out[q][first .. first + 16·N) continues over slots [from, to). `left` lanes of the last vector are in use.
+template <int Q, int N>
+void weigh_values(const Attend& a, const float* scores, int64_t slots, int64_t from, int64_t to, int64_t first, int64_t left,
+                  float* const* outputs) {
+  V16 acc[Q][N];
+  const bool whole = left == kLanes;
+  for (int q = 0; q < Q; ++q)
+    for (int n = 0; n < N; ++n) {
+      const float* const at = outputs[q] + first + n * kLanes;
+      acc[q][n] = from == 0 ? zero() : n + 1 < N || whole ? load(at) : load_first(at, left);
+    }
+  for (int64_t j = from; j < to; ++j) {
+    const float* const value = a.pages[j / kLanes] + a.value_offset + j % kLanes * a.head_dim + first;
+    for (int n = 0; n < N; ++n) {
+      const V16 v = n + 1 < N || whole ? load(value + n * kLanes) : load_first(value + n * kLanes, left);
+      for (int q = 0; q < Q; ++q) acc[q][n] = fma(set1(scores[q * slots + j]), v, acc[q][n]);
+    }
+  }
+  for (int q = 0; q < Q; ++q)
+    for (int n = 0; n < N; ++n) {
+      float* const at = outputs[q] + first + n * kLanes;
+      if (n + 1 < N || whole) store(at, acc[q][n]);
+      else store_first(at, left, acc[q][n]);
+    }
+}
+
+template <int Q, int N>
+void weigh_all(const Attend& a, const float* scores, int64_t slots, int64_t from, int64_t to, float* const* outputs) {
+  int64_t first = 0;
+  for (; first + N * kLanes <= a.head_dim; first += N * kLanes)
+    weigh_values<Q, N>(a, scores, slots, from, to, first, kLanes, outputs);
+  for (; first < a.head_dim; first += kLanes)
+    weigh_values<Q, 1>(a, scores, slots, from, to, first, min64(kLanes, a.head_dim - first), outputs);
+}
+
+template <int Q>
+void attend_tile(const Attend& a, int64_t begin) {
+  const float* const* const queries = a.queries + begin;
+  float* const* const outputs = a.outputs + begin;
+  const int64_t* const visible = a.visible + begin;
+  const int64_t pages = (visible[Q - 1] + kLanes - 1) / kLanes, slots = pages * kLanes;
+  constexpr int kPages = kAttendSums / Q > 0 ? kAttendSums / Q : 1;
+  int64_t page = 0;
+  for (; page + kPages <= pages; page += kPages) page_scores<Q, kPages>(a, queries, page, slots, a.scratch);
+  for (; page < pages; ++page) page_scores<Q, 1>(a, queries, page, slots, a.scratch);
+
+  float inv[Q];
+  for (int q = 0; q < Q; ++q) inv[q] = softmax(a.scratch + q * slots, visible[q]);
+  // Slots that all see together, then what each sees beyond: a value that a query must not see is never touched, even
+  // with probability 0, since 0 · ∞ would reach it.
+  constexpr int kVectors = kAttendSums / Q >= 4 ? 4 : kAttendSums / Q >= 2 ? 2 : 1;
+  weigh_all<Q, kVectors>(a, a.scratch, slots, 0, visible[0], outputs);
+  for (int q = 1; q < Q; ++q)
+    if (visible[q] > visible[0])
+      weigh_all<1, kAttendSums >= 4 ? 4 : 2>(a, a.scratch + q * slots, slots, visible[0], visible[q], outputs + q);
+  for (int q = 0; q < Q; ++q) {
+    float* const out = outputs[q];
+    const V16 scale = set1(inv[q]);
+    int64_t d = 0;
+    for (; d + kLanes <= a.head_dim; d += kLanes) store(out + d, mul(load(out + d), scale));
+    if (const int64_t left = a.head_dim - d; left > 0) store_first(out + d, left, mul(load_first(out + d, left), scale));
+  }
+}
+
+void attend(const Attend& a) {
+  int64_t q = 0;
+  for (; q + kAttendQueries <= a.count; q += kAttendQueries) attend_tile<kAttendQueries>(a, q);
+  for (; q + 2 <= a.count; q += 2) attend_tile<2>(a, q);
+  for (; q < a.count; ++q) attend_tile<1>(a, q);
+}

@@ -1,0 +1,16 @@
+// The tables that chosen() picks from, and what their files share. Not for other rooms.
+#pragma once
+#include "kernels/kernels.h"
+
+namespace fathom::kernels {
+
+inline constexpr int64_t kSumTile = 4096;  // log_sum_exp adds up this many in f32
+
+extern const Kernels* const kReferencePlain;
+extern const Kernels* const kReferenceFma;  // null where the build has no such file, as are the next two
+extern const Kernels* const kAvx2;
+extern const Kernels* const kAvx512;
+
+extern int64_t reference_count;  // multiply–adds, changed atomically
+
+}  // namespace fathom::kernels
