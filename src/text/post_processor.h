@@ -1,0 +1,18 @@
+// The post-processor of a tokenizer.json: the special tokens around a text.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+
+namespace fathom::text {
+
+struct PostProcessor {
+  std::vector<int32_t> before, after;
+};
+
+// `json` may be null. `known_ids[id]`: the tokenizer has a token of that id. Throws UserError.
+PostProcessor read_post_processor(const Json& json, const std::string& where, const std::string& path, const std::vector<bool>& known_ids);
+
+}  // namespace fathom::text
