@@ -1,0 +1,153 @@
+#include "study/depthmap.h"
+
+#include <cmath>
+#include <cstdio>
+
+#include "core/progress.h"
+#include "formats/html.h"
+#include "formats/svg.h"
+#include "study/page.h"
+
+namespace fathom::study {
+namespace {
+
+using namespace formats;
+
+std::string fixed(double x, int digits) {
+  if (!std::isfinite(x)) return "–";
+  char text[64];
+  std::snprintf(text, sizeof text, "%.*f", digits, x);
+  return text;
+}
+
+std::string percent(double x) { return std::isfinite(x) ? fixed(100 * x, 1) + " %" : "–"; }
+
+std::string block_name(int block) { return str("block ", block); }
+
+std::string share_chart(const DepthStudy& s) {
+  BarChart c;
+  c.title = "Share of tokens that ran each routed block";
+  Series share;
+  for (size_t r = 0; r < s.routed.size(); ++r) {
+    c.categories.push_back(block_name(s.routed[r]));
+    share.y.push_back(s.all.share(r));
+  }
+  c.series = {share};
+  c.y = {.label = "share of tokens", .format = TickFormat::percent, .low = 0.0, .zero = true};
+  c.values = true;
+  c.height = 300;
+  return bar_chart(c);
+}
+
+std::string histogram_chart(const DepthStudy& s) {
+  BarChart c;
+  c.title = "Tokens by depth";
+  Series share;
+  for (size_t i = 0; i < s.histogram.size(); ++i) {
+    c.categories.push_back(std::to_string(s.least + static_cast<int64_t>(i)));
+    share.y.push_back(static_cast<double>(s.histogram[i]) / static_cast<double>(s.tokens));
+  }
+  c.series = {share};
+  c.y = {.label = "share of tokens", .format = TickFormat::percent, .low = 0.0, .zero = true};
+  c.values = true;
+  c.height = 300;
+  return bar_chart(c);
+}
+
+// Routed blocks run on average: a length that starts at nothing, unlike depth itself, which starts at `least`.
+std::string group_chart(const DepthStudy& s, const std::string& title, const std::vector<DepthGroup>& groups) {
+  BarChart c;
+  c.title = title;
+  c.horizontal = true;
+  Series mean;
+  for (const DepthGroup& g : groups) {
+    c.categories.push_back(g.name);
+    mean.y.push_back(g.mean_depth(0));
+  }
+  c.series = {mean};
+  c.y = {.label = str("routed blocks run, of ", s.routed.size()), .low = 0.0, .zero = true};
+  c.values = true;
+  return bar_chart(c);
+}
+
+std::string group_table(const DepthStudy& s, const std::string& what, const std::vector<DepthGroup>& groups) {
+  std::vector<std::string> head = {what, "tokens", "mean depth"};
+  for (const int b : s.routed) head.push_back(block_name(b));
+  std::vector<std::vector<std::string>> rows;
+  for (const DepthGroup& g : groups) {
+    rows.push_back({g.name, human_count(static_cast<double>(g.tokens)), fixed(g.mean_depth(s.least), 2)});
+    for (size_t r = 0; r < g.ran.size(); ++r) rows.back().push_back(percent(g.share(r)));
+  }
+  return html_table(head, rows);
+}
+
+std::string position_map(const DepthStudy& s) {
+  HeatMap m;
+  m.title = "Share of tokens that ran a routed block, by position in the window";
+  for (size_t r = 0; r < s.routed.size(); ++r) {
+    m.rows.push_back(block_name(s.routed[r]));
+    m.cells.emplace_back();
+    for (const DepthGroup& g : s.by_position) m.cells.back().push_back(g.share(r));
+  }
+  for (const DepthGroup& g : s.by_position) m.columns.push_back(g.name);
+  m.column_label = "position in the window";
+  m.format = TickFormat::percent;
+  m.low = 0.0;
+  return heat_map(m);
+}
+
+std::string examples(const DepthStudy& s, const std::vector<TokenExample>& list) {
+  std::string out = "<ul class=\"examples\">";
+  for (const TokenExample& e : list)
+    out += str("<li><span class=\"depth\">depth ", e.depth, "</span><span class=\"near\">…", html_escape(e.before), "</span>",
+               token_chip(e.token, static_cast<double>(e.depth), s.least, s.most, str("depth ", e.depth)), "<span class=\"near\">", html_escape(e.after), "…</span></li>");
+  return out + "</ul>";
+}
+
+std::string chips(const DepthStudy& s, const std::vector<TokenType>& types) {
+  std::string out = "<p>";
+  for (const TokenType& t : types)
+    out += token_chip(t.token, t.mean_depth, s.least, s.most, str("mean depth ", fixed(t.mean_depth, 2), " over ", t.count, " times")) + " ";
+  return out + "</p>";
+}
+
+}  // namespace
+
+std::string depth_sections(const DepthStudy& s) {
+  std::string body = html_section("passage", "A passage, token by token",
+                                  "<p>Every column is a token; the cells under it are the blocks, the first on top. The deeper a token goes, the more cells are filled.</p>" +
+                                      token_map(s.passage, s.routed, s.most));
+  if (s.routed.empty()) return body + "<p>No block of this model is routed: every token runs all of them.</p>";
+  body += html_section("blocks", "Blocks and depth",
+                       "<div class=\"pair\">" + html_figure(share_chart(s), "How many tokens run each routed block.") +
+                           html_figure(histogram_chart(s), str("How many blocks a token runs in full: ", s.least, " to ", s.most, ".")) + "</div>");
+  body += html_section("position", "By position", html_figure(position_map(s), "Each row is a routed block, each column a stretch of the window. A router that looks at position alone would show vertical stripes."));
+  body += html_section("kinds", "By kind of token",
+                       html_figure(group_chart(s, "Routed blocks run, by class of token", s.by_class), "By class of token.") + group_table(s, "class", s.by_class) +
+                           html_figure(group_chart(s, "Routed blocks run, by frequency", s.by_frequency), "By how frequent the token is in this text.") +
+                           html_figure(group_chart(s, "Routed blocks run, by difficulty of the next token", s.by_difficulty),
+                                       "By how hard the next token was to predict (its loss): does the model spend more where it is unsure?"));
+  body += html_section("extremes", "The deepest and the shallowest",
+                       "<div class=\"pair\"><div><h3>Deepest in context</h3>" + examples(s, s.deepest) + "</div><div><h3>Shallowest in context</h3>" + examples(s, s.shallowest) +
+                           "</div></div><h3>Tokens that go deep on average</h3>" + chips(s, s.deep_types) + "<h3>Tokens that stay shallow</h3>" + chips(s, s.shallow_types));
+  return body;
+}
+
+std::string depthmap_page(const DepthStudy& s) {
+  HtmlPage page;
+  page.title = "Depth map of " + s.model;
+  page.lead = str("<p>Which token ran which block, under the causal rule, on ", html_escape(s.text), ".</p>");
+  page.body = html_tiles({{percent(s.block_fraction), "block fraction", "FLOPs in the blocks, of every token in full"},
+                          {percent(s.total_fraction), "total fraction", "the same with embedding and head"},
+                          {fixed(s.all.mean_depth(s.least), 2), str("mean depth of ", s.most), "blocks run in full"},
+                          {fixed(s.loss, 3), "loss", "nats per token"},
+                          {fixed(s.bits_per_byte, 3), "bits per byte", ""},
+                          {human_count(static_cast<double>(s.tokens)), "tokens", str("in windows of ", s.context)}}) +
+              depth_sections(s);
+  page.style = depth_style();
+  page.script = depth_script();
+  page.footer = str("<p>Dial ", fixed(s.dial, 3), ". Made by fathom depthmap.</p>");
+  return html_page(page);
+}
+
+}  // namespace fathom::study
