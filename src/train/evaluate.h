@@ -2,20 +2,25 @@
 // view. Thresholds come from other windows of the same split than the losses.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "data/shards.h"
 #include "nn/transformer.h"
 #include "routing/dial.h"
 #include "text/tokenizer.h"
-#include "train/health.h"
 #include "train/config.h"
+#include "train/health.h"
+#include "train/loader.h"
 
 namespace fathom::train {
 
 // Bytes of text that every token id stands for [V]: what turns nats per token into bits per byte.
 std::vector<int32_t> bytes_of_tokens(const text::Tokenizer& tokenizer);
+
+nn::Batch to_tensors(const Batch& batch);
 
 // Rows of T tokens at the given places of a split, as one batch.
 nn::Batch read_rows(const data::Dataset& dataset, const std::vector<int64_t>& begins, int64_t row_tokens);
@@ -37,8 +42,11 @@ class Evaluator {
   Evaluator(nn::Transformer& network, std::shared_ptr<const data::Dataset> validation, const text::Tokenizer& tokenizer,
             const TrainConfig& config, nn::Compute compute);
 
-  // Thresholds for the trained capacities on `tokens` of held-out text, losses on as many others.
-  Evaluation evaluate(int64_t tokens);
+  // Thresholds for the trained capacities on `tokens` of held-out text (or those of `dial` at its default), losses on as
+  // many others.
+  Evaluation evaluate(int64_t tokens, const std::optional<routing::DialTable>& dial = {});
+  // Thresholds [R] that meet the trained capacities on `tokens` of held-out text, block by block.
+  std::vector<float> thresholds(int64_t tokens);
   // The dial: thresholds and losses for a grid of block fractions.
   routing::DialTable calibrate(const std::function<void(size_t done, size_t of)>& progress = {});
 
@@ -48,7 +56,6 @@ class Evaluator {
   std::vector<int32_t> bytes_;
   const TrainConfig& config_;
   nn::Compute compute_;
-  std::string name_;
 };
 
 }  // namespace fathom::train

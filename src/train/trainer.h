@@ -29,7 +29,10 @@ struct RunOptions {
 Json train(const TrainConfig& config, const RunOptions& options);
 
 // The configuration that RUN was started with.
-TrainConfig config_of_run(const std::string& run);
+TrainConfig config_of_run(const std::string& run, const std::vector<std::pair<std::string, std::string>>& overrides = {});
+
+// A summary as lines for a person.
+std::string describe_summary(const Json& summary);
 
 // Calibrates a checkpoint's weights and writes them as a model folder (RUN is the folder above its "checkpoints").
 Json export_checkpoint(const std::string& checkpoint, const std::string& model_folder);

@@ -1,0 +1,23 @@
+// The dataset of a run: a prepared folder, or text that is prepared into RUN/data, with a tokenizer that is given or
+// trained on that text.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "data/shards.h"
+#include "text/tokenizer.h"
+#include "train/config.h"
+
+namespace fathom::train {
+
+struct Corpus {
+  std::shared_ptr<const data::Dataset> train, validation;
+  text::Tokenizer tokenizer;
+  std::string fingerprint;  // of the manifest: which tokens in which order
+};
+
+// `stop` is asked now and then while text is prepared; true throws Interrupted, and the next call goes on.
+Corpus open_corpus(const TrainConfig& config, const std::string& run, const std::function<bool()>& stop = {});
+
+}  // namespace fathom::train

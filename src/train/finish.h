@@ -1,0 +1,19 @@
+// From trained weights to a model folder: calibration of the dial, final figures, files.
+#pragma once
+#include <string>
+
+#include "core/json.h"
+#include "nn/transformer.h"
+#include "train/config.h"
+#include "train/corpus.h"
+
+namespace fathom::train {
+
+// The model that a configuration means once the tokenizer is known: vocabulary and the ids that begin and end documents.
+model::ModelConfig effective_model(const TrainConfig& config, const text::Tokenizer& tokenizer, const std::string& where);
+
+// Calibrates (routed models), evaluates on config.interval.final_eval_tokens, replaces `path` by the model folder and
+// returns the figures: {"parameters", "loss", "loss_topk", "bits_per_byte", "dial", …}. `config.model` is the effective one.
+Json finish_model(nn::Transformer& network, const Corpus& corpus, const TrainConfig& config, nn::Compute compute, const std::string& path);
+
+}  // namespace fathom::train
