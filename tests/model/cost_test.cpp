@@ -1,0 +1,348 @@
+#include "model/cost.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "model/random_model.h"
+#include "routing/select.h"
+
+namespace fathom::model {
+namespace {
+
+using routing::CausalRule;
+using routing::Decisions;
+using routing::KvPolicy;
+
+// Counts one by one what a forward pass would multiply, with nothing but the shapes of the matrices and the rules of
+// attention: no formula of the cost model is used.
+struct Counter {
+  const ModelConfig& c;
+
+  int64_t matrix(int64_t rows, int64_t columns) const {
+    int64_t n = 0;
+    for (int64_t i = 0; i < rows; ++i) n += columns;
+    return n;
+  }
+
+  BlockCost block(int64_t index, int64_t tokens, const Decisions& decisions) const {
+    const int64_t C = c.hidden_size, H = c.num_attention_heads, G = c.num_key_value_heads, D = c.head_dim;
+    const int r = c.routing.routed_index(static_cast<int>(index));
+    const auto runs = [&](int64_t t) { return r < 0 || decisions.run[static_cast<size_t>(r)][static_cast<size_t>(t)] != 0; };
+    const auto has_key = [&](int64_t t) { return c.routing.kv == KvPolicy::keep || runs(t); };
+    BlockCost out;
+    for (int64_t t = 0; t < tokens; ++t) {
+      if (r >= 0) {
+        out.router += matrix(1, C);
+        if (c.routing.rule == CausalRule::predictor) out.router += matrix(c.predictor_width(), C) + matrix(1, c.predictor_width());
+      }
+      if (has_key(t)) out.attention_linear += matrix(G * D, C) + matrix(G * D, C);  // k, v
+      if (!runs(t)) continue;
+      out.attention_linear += matrix(H * D, C) + matrix(C, H * D);  // q, o
+      out.mlp += matrix(c.intermediate_size, C) + matrix(c.intermediate_size, C) + matrix(C, c.intermediate_size);
+      for (int64_t key = 0; key <= t; ++key)
+        if (has_key(key))
+          for (int64_t h = 0; h < H; ++h) out.attention_scores += D + D;
+    }
+    return out;
+  }
+};
+
+std::vector<double> capacities(const ModelConfig& c) {
+  std::vector<double> out;
+  for (const auto& b : c.routing.blocks) out.push_back(b.capacity);
+  return out;
+}
+
+TEST(ForwardCost, EqualsACountTokenByTokenAndKeyByKey) {
+  Random random(21);
+  for (int trial = 0; trial < 200; ++trial) {
+    const ModelConfig c = random_config(random);
+    const int64_t T = static_cast<int64_t>(random.below(30));
+    const Decisions d = random_decisions(c, T, random);
+    const ForwardCost cost = forward_cost(c, T, d, T);
+    ASSERT_EQ(static_cast<int64_t>(cost.blocks.size()), c.num_hidden_layers);
+    int64_t total = 0;
+    for (int64_t b = 0; b < c.num_hidden_layers; ++b) {
+      const BlockCost counted = Counter{c}.block(b, T, d);
+      ASSERT_EQ(cost.blocks[static_cast<size_t>(b)], counted) << "block " << b << " of " << c.to_json().dump(2);
+      total += counted.total();
+    }
+    EXPECT_EQ(cost.blocks_total(), total);
+    EXPECT_EQ(cost.head, T * c.vocab_size * c.hidden_size);
+    EXPECT_EQ(cost.total(), total + cost.head);
+    EXPECT_EQ(cost.flops(), 2.0 * static_cast<double>(cost.total()));
+  }
+}
+
+TEST(ForwardCost, TheHeadIsPaidByTheRowsThatNeedIt) {
+  Random random(1);
+  const ModelConfig c = random_config(random);
+  const Decisions d = random_decisions(c, 8, random);
+  EXPECT_EQ(forward_cost(c, 8, d, 1).head, c.vocab_size * c.hidden_size);
+  EXPECT_EQ(forward_cost(c, 8, d, 0).head, 0);
+}
+
+TEST(ForwardCost, UnderKvDropASkippingTokenPaysTheRouterAlone) {
+  Random random(2);
+  ModelConfig c = random_config(random);
+  c.routing.kv = KvPolicy::drop;
+  c.routing.rule = CausalRule::score;
+  Decisions none;
+  none.run.assign(c.routing.blocks.size(), std::vector<uint8_t>(10, 0));
+  const ForwardCost cost = forward_cost(c, 10, none, 0);
+  for (const auto& routed : c.routing.blocks)
+    EXPECT_EQ(cost.blocks[static_cast<size_t>(routed.block)], (BlockCost{0, 0, 0, 10 * c.hidden_size}));
+}
+
+TEST(ForwardCost, DecisionsOfAnotherModelAreAProgrammersFault) {
+  Random random(3);
+  const ModelConfig c = random_config(random);
+  Decisions d = random_decisions(c, 8, random);
+  EXPECT_THROW(forward_cost(c, 9, d, 0), std::logic_error);
+  d.run.emplace_back();
+  EXPECT_THROW(forward_cost(c, 8, d, 0), std::logic_error);
+  EXPECT_THROW(topk_cost(c, 8, 0, std::vector<double>(c.routing.blocks.size() + 1, 0.5)), std::logic_error);
+}
+
+TEST(DenseCost, IsTheTwinWithoutRouters) {
+  Random random(4);
+  for (int trial = 0; trial < 50; ++trial) {
+    const ModelConfig c = random_config(random);
+    ModelConfig twin = c;
+    twin.routing = {};
+    EXPECT_EQ(dense_cost(c, 17, 17).blocks, forward_cost(twin, 17, {}, 17).blocks);
+    EXPECT_EQ(dense_cost(c, 17, 3).head, 3 * c.vocab_size * c.hidden_size);
+  }
+}
+
+// K tokens of each row run; which ones matters for attention under kv keep alone.
+Decisions first_k(const ModelConfig& c, int64_t T, const std::vector<double>& capacity) {
+  Decisions d;
+  for (double share : capacity) {
+    std::vector<uint8_t> run(static_cast<size_t>(T), 0);
+    for (int64_t t = 0; t < routing::selected_count(share, T); ++t) run[static_cast<size_t>(T - 1 - t)] = 1;
+    d.run.push_back(run);
+  }
+  return d;
+}
+
+TEST(TopkCost, IsExactUnderKvDropAndForTheLinearPartsUnderKvKeep) {
+  Random random(5);
+  for (int trial = 0; trial < 100; ++trial) {
+    const ModelConfig c = random_config(random);
+    const int64_t T = 1 + static_cast<int64_t>(random.below(60));
+    const ForwardCost expected = forward_cost(c, T, first_k(c, T, capacities(c)), T), cost = topk_cost(c, T, T);
+    EXPECT_EQ(cost.head, expected.head);
+    for (size_t b = 0; b < cost.blocks.size(); ++b) {
+      EXPECT_EQ(cost.blocks[b].attention_linear, expected.blocks[b].attention_linear);
+      EXPECT_EQ(cost.blocks[b].mlp, expected.blocks[b].mlp);
+      EXPECT_EQ(cost.blocks[b].router, expected.blocks[b].router);
+      if (c.routing.kv == KvPolicy::drop) {
+        EXPECT_EQ(cost.blocks[b].attention_scores, expected.blocks[b].attention_scores);
+      }
+    }
+  }
+}
+
+TEST(TopkCost, UnderKvKeepAttentionIsTheMeanOverAllPlaces) {
+  Random random(6);
+  ModelConfig c = random_config(random);
+  c.routing.kv = KvPolicy::keep;
+  c.routing.blocks = {{0, 0.25}};
+  const int64_t T = 7, K = routing::selected_count(0.25, T);
+  double sum = 0;
+  int64_t sets = 0;
+  for (int mask = 0; mask < (1 << T); ++mask) {
+    if (__builtin_popcount(static_cast<unsigned>(mask)) != K) continue;
+    Decisions d;
+    d.run.emplace_back();
+    for (int64_t t = 0; t < T; ++t) d.run[0].push_back((mask >> t) & 1);
+    sum += static_cast<double>(forward_cost(c, T, d, 0).blocks[0].attention_scores);
+    ++sets;
+  }
+  EXPECT_EQ(static_cast<double>(topk_cost(c, T, 0).blocks[0].attention_scores), sum / static_cast<double>(sets));
+}
+
+TEST(TopkCost, TakesOtherCapacities) {
+  Random random(7);
+  ModelConfig c = random_config(random);
+  const std::vector<double> all(c.routing.blocks.size(), 1.0);
+  const ForwardCost full = topk_cost(c, 20, 20, all), dense = dense_cost(c, 20, 20);
+  for (size_t b = 0; b < full.blocks.size(); ++b) {
+    BlockCost without = full.blocks[b];
+    without.router = 0;
+    EXPECT_EQ(without, dense.blocks[b]);
+  }
+}
+
+TEST(TrainFlops, AreThreeForwardPasses) {
+  Random random(8);
+  const ModelConfig c = random_config(random);
+  EXPECT_EQ(train_flops_per_row(c, 33), 6.0 * static_cast<double>(topk_cost(c, 33, 33).total()));
+}
+
+ModelConfig llama_like(int64_t width, int64_t blocks) {
+  ModelConfig c;
+  c.vocab_size = 32000;
+  c.hidden_size = width;
+  c.intermediate_size = width * 8 / 3;
+  c.num_hidden_layers = blocks;
+  c.head_dim = 64;
+  c.num_attention_heads = c.num_key_value_heads = width / 64;
+  for (int b = 1; b < blocks; b += 2) c.routing.blocks.push_back({b, 0.125});
+  return c;
+}
+
+TEST(BlockFraction, EveryOtherBlockAtAnEighthCostsWhatIsPublished) {
+  // Block FLOPs over dense for (width, context): 0.546, 0.549, 0.555, 0.549.
+  const struct {
+    int64_t width, context;
+    double published;
+  } rows[] = {{768, 2048, 0.546}, {1024, 2048, 0.549}, {2048, 2048, 0.555}, {4096, 8192, 0.549}};
+  for (const auto& row : rows) {
+    const ModelConfig c = llama_like(row.width, 12);
+    // The published count takes the whole square of scores, masked half included.
+    const double square = [&] {
+      ForwardCost mod = topk_cost(c, row.context, 0), dense = dense_cost(c, row.context, 0);
+      double a = 0, b = 0;
+      for (size_t i = 0; i < mod.blocks.size(); ++i) {
+        a += static_cast<double>(mod.blocks[i].total() + mod.blocks[i].attention_scores - mod.blocks[i].router);
+        b += static_cast<double>(dense.blocks[i].total() + dense.blocks[i].attention_scores);
+      }
+      return a / b;
+    }();
+    EXPECT_NEAR(square, row.published, 0.0015) << row.width;
+    const double causal = block_fraction(c, topk_cost(c, row.context, 0), row.context);
+    EXPECT_GT(causal, 0.546) << row.width;
+    EXPECT_LT(causal, 0.5625) << row.width;  // half and half an eighth, reached without any attention
+  }
+}
+
+TEST(BlockFraction, CountsRoutersAndNotTheHeadAndTotalFractionBoth) {
+  Random random(9);
+  for (int trial = 0; trial < 50; ++trial) {
+    const ModelConfig c = random_config(random);
+    const Decisions d = random_decisions(c, 25, random);
+    const ForwardCost cost = forward_cost(c, 25, d, 25), dense = dense_cost(c, 25, 25);
+    EXPECT_EQ(block_fraction(c, cost, 25), static_cast<double>(cost.blocks_total()) / static_cast<double>(dense.blocks_total()));
+    EXPECT_EQ(total_fraction(c, cost, 25, 25), static_cast<double>(cost.total()) / static_cast<double>(dense.total()));
+    ForwardCost sum, dense_sum;
+    for (int64_t T : {3, 9, 25}) {
+      sum += forward_cost(c, T, random_decisions(c, T, random), T);
+      dense_sum += dense_cost(c, T, T);
+    }
+    EXPECT_EQ(block_fraction(sum, dense_sum), static_cast<double>(sum.blocks_total()) / static_cast<double>(dense_sum.blocks_total()));
+    EXPECT_EQ(total_fraction(dense_sum, dense_sum), 1.0);
+  }
+}
+
+TEST(ExpectedBlockFraction, MeetsTheExactCountWhereCapacityTimesTokensIsWhole) {
+  Random random(10);
+  for (int trial = 0; trial < 100; ++trial) {
+    ModelConfig c = random_config(random);
+    for (auto& b : c.routing.blocks) b.capacity = static_cast<double>(1 + random.below(8)) / 8;
+    const double expected = expected_block_fraction(c, 64, capacities(c));
+    EXPECT_NEAR(expected, block_fraction(c, topk_cost(c, 64, 0), 64), 1e-4 * expected);  // kv keep rounds half a pair
+    EXPECT_EQ(expected, expected_block_fraction(c, 64, {}));
+  }
+}
+
+TEST(ExpectedBlockFraction, RisesWithEveryCapacity) {
+  Random random(11);
+  for (int trial = 0; trial < 100; ++trial) {
+    const ModelConfig c = random_config(random);
+    std::vector<double> shares = capacities(c);
+    for (double& s : shares) s *= 0.9;
+    const double before = expected_block_fraction(c, 100, shares);
+    shares[random.below(shares.size())] += 0.01;
+    EXPECT_GT(expected_block_fraction(c, 100, shares), before);
+  }
+}
+
+TEST(ExpectedBlockFraction, LeadsTheDialToItsCapacities) {
+  const ModelConfig c = llama_like(768, 12);
+  const auto fraction = [&](const std::vector<double>& s) { return expected_block_fraction(c, 256, s); };
+  for (double dial : {0.51, 0.6, 0.9}) EXPECT_NEAR(fraction(routing::capacities_for_dial(dial, capacities(c), fraction)), dial, 1e-9);
+}
+
+TEST(Cost, ProductsBeyondSixtyThreeBitsAreAnError) {
+  ModelConfig c = llama_like(1 << 15, 64);
+  EXPECT_THROW(dense_cost(c, int64_t{1} << 40, 0), UserError);
+  EXPECT_THROW(dense_cost(c, 0, int64_t{1} << 50), UserError);
+  try {
+    dense_cost(c, int64_t{1} << 40, 0);
+  } catch (const UserError& e) {
+    EXPECT_STREQ(e.what(), "cost model: found more than 2^63 multiply-adds, expected a smaller model or a shorter text");
+  }
+  ForwardCost sum = dense_cost(c, 1 << 20, 0);
+  EXPECT_THROW(
+      {
+        for (int i = 0; i < 64; ++i) sum += ForwardCost(sum);
+      },
+      UserError);
+}
+
+TEST(Parameters, OfAKnownModel) {
+  // SmolLM2-135M: 134,515,008 parameters with tied embeddings.
+  ModelConfig c;
+  c.vocab_size = 49152;
+  c.hidden_size = 576;
+  c.intermediate_size = 1536;
+  c.num_hidden_layers = 30;
+  c.num_attention_heads = 9;
+  c.num_key_value_heads = 3;
+  c.head_dim = 64;
+  c.tie_word_embeddings = true;
+  EXPECT_EQ(parameters(c).total(), 134515008);
+  EXPECT_EQ(parameters(c).head, 0);
+  c.routing.blocks = {{1, 0.5}, {3, 0.5}};
+  c.routing.router_bias = true;
+  c.routing.rule = CausalRule::predictor;
+  EXPECT_EQ(parameters(c).routers, 2 * 577);
+  EXPECT_EQ(parameters(c).predictors, 2 * (288 * 576 + 288 + 288 + 1));
+}
+
+TEST(DecodeBytes, OfADenseModelAreItsWeightsAndItsCache) {
+  ModelConfig c = llama_like(768, 12);
+  c.routing = {};
+  const DecodeBytes b = decode_bytes(c, 100, {}, 2, 4);
+  const Parameters p = parameters(c);
+  // Everything but the embedding, of which one row is read.
+  EXPECT_EQ(b.weights, 2.0 * static_cast<double>(p.total() - p.embedding + c.hidden_size));
+  EXPECT_EQ(kv_bytes_per_token_and_block(c), 2 * 12 * 64 * 4);
+  EXPECT_EQ(b.kv_read, 12.0 * 100 * static_cast<double>(kv_bytes_per_token_and_block(c)));
+  EXPECT_EQ(b.kv_write, 12.0 * static_cast<double>(kv_bytes_per_token_and_block(c)));
+  EXPECT_EQ(b.total(), b.weights + b.kv_read + b.kv_write);
+}
+
+TEST(DecodeBytes, EveryOtherBlockAtAnEighthMovesFiftySixPercent) {
+  const ModelConfig c = llama_like(768, 12);
+  ModelConfig twin = c;
+  twin.routing = {};
+  const DecodeBytes mod = decode_bytes(c, 0, {}), dense = decode_bytes(twin, 0, {});
+  const double head = 4.0 * static_cast<double>(c.vocab_size * c.hidden_size + 2 * c.hidden_size);
+  EXPECT_NEAR((mod.weights - head) / (dense.weights - head), 0.5625, 0.001);
+  EXPECT_NEAR(mod.kv_write / dense.kv_write, 0.5625, 1e-12);
+}
+
+TEST(DecodeBytes, OfARoutedBlockByHand) {
+  ModelConfig c = llama_like(128, 2);  // C 128, H = G = 2, D = 64, F 341; block 1 at 0.125
+  c.routing.blocks[0].capacity = 0.5;
+  const double C = 128, qo = 2 * 128 * 128, kv = qo, mlp = 3 * 341 * 128, slot = 2 * 128 * 4.0;
+  const double always = 32000 * C + 2 * C + C + qo + kv + mlp + 2 * C;  // head, norm, row; router; block 0
+  const DecodeBytes drop = decode_bytes(c, 40, {});
+  EXPECT_EQ(drop.weights, 4 * (always + 0.5 * (qo + kv + mlp + 2 * C)));
+  EXPECT_EQ(drop.kv_read, slot * 40 + 0.5 * slot * 20);
+  EXPECT_EQ(drop.kv_write, 1.5 * slot);
+  c.routing.kv = KvPolicy::keep;
+  const DecodeBytes keep = decode_bytes(c, 40, {});
+  EXPECT_EQ(keep.weights, 4 * (always + kv + C + 0.5 * (qo + mlp + C)));
+  EXPECT_EQ(keep.kv_read, slot * 40 + 0.5 * slot * 40);
+  EXPECT_EQ(keep.kv_write, 2 * slot);
+}
+
+}  // namespace
+}  // namespace fathom::model

@@ -1,0 +1,88 @@
+#include "model/schema.h"
+
+#include <gtest/gtest.h>
+
+#include "core/random.h"
+#include "model/cost.h"
+#include "model/random_model.h"
+
+namespace fathom::model {
+namespace {
+
+ModelConfig small() {
+  ModelConfig c;
+  c.vocab_size = 11;
+  c.hidden_size = 9;
+  c.intermediate_size = 5;
+  c.num_hidden_layers = 2;
+  c.num_attention_heads = 6;
+  c.num_key_value_heads = 3;
+  c.head_dim = 4;
+  c.routing.blocks = {{1, 0.5}};
+  return c;
+}
+
+std::string text(const ModelConfig& config) {
+  std::string out;
+  for (const TensorSpec& t : schema(config)) {
+    out += t.name;
+    for (int64_t d : t.shape) out += " " + std::to_string(d);
+    out += "\n";
+  }
+  return out;
+}
+
+constexpr const char* kBlock0 = R"(model.layers.0.input_layernorm.weight 9
+model.layers.0.self_attn.q_proj.weight 24 9
+model.layers.0.self_attn.k_proj.weight 12 9
+model.layers.0.self_attn.v_proj.weight 12 9
+model.layers.0.self_attn.o_proj.weight 9 24
+model.layers.0.post_attention_layernorm.weight 9
+model.layers.0.mlp.gate_proj.weight 5 9
+model.layers.0.mlp.up_proj.weight 5 9
+model.layers.0.mlp.down_proj.weight 9 5
+)";
+
+TEST(Schema, IsTheTableOfTheHeader) {
+  std::string block1 = kBlock0;
+  for (size_t at; (at = block1.find("layers.0")) != std::string::npos;) block1[at + 7] = '1';
+  const std::string head = "model.embed_tokens.weight 11 9\n", norm = "model.norm.weight 9\n", lm_head = "lm_head.weight 11 9\n";
+  const std::string router = "model.layers.1.router.weight 1 9\n", bias = "model.layers.1.router.bias 1\n";
+  const std::string predictor =
+      "model.layers.1.predictor.fc1.weight 4 9\nmodel.layers.1.predictor.fc1.bias 4\n"
+      "model.layers.1.predictor.fc2.weight 1 4\nmodel.layers.1.predictor.fc2.bias 1\n";
+  ModelConfig c = small();
+  EXPECT_EQ(text(c), head + kBlock0 + block1 + router + norm + lm_head);
+  c.routing.router_bias = true;
+  c.routing.rule = routing::CausalRule::predictor;
+  EXPECT_EQ(text(c), head + kBlock0 + block1 + router + bias + predictor + norm + lm_head);
+  c.tie_word_embeddings = true;
+  c.routing = {};
+  EXPECT_EQ(text(c), head + kBlock0 + block1 + norm);
+}
+
+TEST(Schema, ElementsAreTheProductOfTheShape) {
+  EXPECT_EQ((TensorSpec{"a", {3, 4, 5}}.elements()), 60);
+  EXPECT_EQ((TensorSpec{"a", {}}.elements()), 1);
+}
+
+TEST(Schema, ItsElementsAreTheModelsParameters) {
+  Random random(9);
+  for (int trial = 0; trial < 300; ++trial) {
+    RandomLimits limits;
+    limits.dense = trial % 5 == 0;
+    const ModelConfig c = random_config(random, limits);
+    int64_t elements = 0;
+    for (const TensorSpec& t : schema(c)) elements += t.elements();
+    EXPECT_EQ(parameters(c).total(), elements) << c.to_json().dump(2);
+  }
+}
+
+TEST(Schema, ThePredictorOfANarrowModelHasAUnit) {
+  ModelConfig c = small();
+  c.hidden_size = 1;
+  EXPECT_EQ(c.predictor_width(), 1);
+}
+
+}  // namespace
+}  // namespace fathom::model
