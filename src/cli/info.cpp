@@ -6,6 +6,7 @@
 #include "core/progress.h"
 #include "model/cost.h"
 #include "model/folder.h"
+#include "study/speed.h"
 
 namespace fathom::cli {
 namespace {
@@ -40,6 +41,7 @@ Json to_json(const ModelConfig& c, const model::ModelFolder& folder, const Costs
   j["flops_per_token"] = {{"dense", k.dense}, {"expected", k.expected}, {"worst", k.worst}};
   j["decode_bytes_per_token"] = {{"dense", k.dense_bytes.total()}, {"expected", k.expected_bytes.total()},
                                  {"weights", k.expected_bytes.weights}, {"kv_read", k.expected_bytes.kv_read}, {"kv_write", k.expected_bytes.kv_write}};
+  j["kv_bytes_per_token"] = {{"dense", study::kv_bytes_per_token(c, {})}, {"expected", study::kv_bytes_per_token(c, k.capacity)}};
   j["kv_bytes_per_token_and_block"] = model::kv_bytes_per_token_and_block(c);
   j["dials"] = Json::array();
   if (folder.dial())
@@ -55,14 +57,6 @@ std::string routing_line(const ModelConfig& c) {
   for (const routing::RoutedBlock& b : c.routing.blocks) blocks += (blocks.empty() ? "" : ", ") + str(b.block, " at ", percent(b.capacity));
   return str("blocks ", blocks, "; gate ", name_of(c.routing.gate, routing::kGateNames), ", rule ", name_of(c.routing.rule, routing::kCausalRuleNames),
              ", keys and values of skipped tokens ", c.routing.kv == routing::KvPolicy::drop ? "dropped" : "kept");
-}
-
-double kv_bytes_per_token(const ModelConfig& c, const std::vector<double>& capacity) {
-  const double one = static_cast<double>(model::kv_bytes_per_token_and_block(c));
-  double blocks = static_cast<double>(c.num_hidden_layers);
-  if (c.routing.kv == routing::KvPolicy::drop)
-    for (size_t r = 0; r < capacity.size(); ++r) blocks -= 1 - capacity[r];
-  return one * blocks;
 }
 
 int run(const Arguments& args) {
@@ -94,8 +88,8 @@ int run(const Arguments& args) {
                    ratio(k.expected_bytes.total(), k.dense_bytes.total()), "", ""},
                   {"  of them weights", human_bytes(k.dense_bytes.weights), human_bytes(k.expected_bytes.weights),
                    ratio(k.expected_bytes.weights, k.dense_bytes.weights), "", ""},
-                  {"  KV cache bytes", human_bytes(kv_bytes_per_token(c, {})), human_bytes(kv_bytes_per_token(c, k.capacity)),
-                   ratio(kv_bytes_per_token(c, k.capacity), kv_bytes_per_token(c, {})), "", ""}}));
+                  {"  KV cache bytes", human_bytes(study::kv_bytes_per_token(c, {})), human_bytes(study::kv_bytes_per_token(c, k.capacity)),
+                   ratio(study::kv_bytes_per_token(c, k.capacity), study::kv_bytes_per_token(c, {})), "", ""}}));
   out(str("  one block's keys and values: ", human_bytes(static_cast<double>(model::kv_bytes_per_token_and_block(c))), " per token\n"));
   if (folder->dial()) {
     out(str("\nDial (calibrated on ", folder->dial()->text.empty() ? "text" : folder->dial()->text, ", ", grouped(folder->dial()->tokens), " tokens)\n"));

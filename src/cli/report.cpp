@@ -1,0 +1,179 @@
+#include "study/report.h"
+
+#include <ctime>
+
+#include "cli/commands.h"
+#include "cli/common.h"
+#include "cli/interrupt.h"
+#include "cli/output.h"
+#include "cli/program.h"
+#include "core/file.h"
+#include "core/limits.h"
+#include "core/progress.h"
+#include "infer/generate.h"
+#include "kernels/kernels.h"
+
+namespace fathom::cli {
+namespace {
+
+using study::Report;
+using study::Subject;
+
+std::string today() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%d", &utc);
+  return text;
+}
+
+// Words for a twin, from how it differs from the first model.
+std::string role_of(const model::ModelConfig& first, const model::ModelConfig& c) {
+  if (!c.routing.dense()) return "Mixture of Depths";
+  if (c.num_hidden_layers < first.num_hidden_layers) return "dense, fewer blocks";
+  return c.num_hidden_layers == first.num_hidden_layers && c.hidden_size == first.hidden_size ? "dense, same shape, fewer tokens" : "dense";
+}
+
+std::vector<std::string> inputs_of(const Arguments& args, const study::RunRecord& run) {
+  if (args.given("data")) return args.texts("data");
+  const std::string own = join_path(run.path, "data");
+  if (exists(own)) return {own};
+  args.wrong("data", "nothing, and no data in " + run.path, "held-out text");
+}
+
+study::Sample sample(const Subject& s, const std::vector<int32_t>& prompt, int64_t tokens, uint64_t seed) {
+  infer::GenerateOptions o;
+  o.policy = study::policy_of(s, infer::Rule::causal, {});
+  o.max_new_tokens = tokens;
+  o.sampling = {.temperature = 0.8, .top_k = 0, .top_p = 0.95, .min_p = 0, .repetition_penalty = 1, .seed = seed};
+  const std::vector<std::vector<int32_t>> prompts = {prompt};
+  const infer::GenerateResult r = infer::generate(*s.engine, s.tokenizer.get(), prompts, o);
+  std::vector<int32_t> ids = prompt;
+  ids.insert(ids.end(), r.texts[0].ids.begin(), r.texts[0].ids.end());
+  const model::ModelConfig& c = s.engine->config();
+  return {study::views(*s.tokenizer, ids, r.texts[0].decisions, c.num_hidden_layers - static_cast<int64_t>(c.routing.blocks.size())), prompt.size()};
+}
+
+std::vector<int32_t> prompt_of(const Subject& s, const std::string& text) {
+  std::vector<int32_t> ids;
+  if (s.tokenizer->bos_id()) ids.push_back(*s.tokenizer->bos_id());
+  s.tokenizer->encode_append(text, {}, ids);
+  return ids;
+}
+
+void add_samples(const Arguments& args, const Subject& s, const study::HeldOut& text, Report& report) {
+  const int64_t room = s.engine->config().max_position_embeddings, length = args.integer("sample-tokens");
+  std::vector<std::vector<int32_t>> prompts;
+  for (const std::string& p : args.texts("prompt")) prompts.push_back(prompt_of(s, p));
+  if (prompts.empty())
+    for (const size_t i : {text.windows.size() / 4, text.windows.size() / 2}) {
+      const auto tokens = text.windows[i].tokens;
+      prompts.emplace_back(tokens.begin(), tokens.begin() + std::min<std::ptrdiff_t>(24, static_cast<std::ptrdiff_t>(tokens.size())));
+    }
+  uint64_t seed = 0;
+  for (std::vector<int32_t>& p : prompts) {
+    if (p.empty()) args.wrong("prompt", "a text without tokens", "a text of at least one token");
+    if (static_cast<int64_t>(p.size()) >= room) p.resize(static_cast<size_t>(std::max<int64_t>(1, room / 2)));
+    report.samples.push_back(sample(s, p, std::min(length, room - static_cast<int64_t>(p.size())), seed++));
+  }
+}
+
+Report make_report(const Arguments& args, std::unique_ptr<Progress>& bar) {
+  const int threads = threads_of(args);
+  Report report;
+  std::vector<Subject> subjects;
+  int64_t context = args.maybe_integer("context").value_or(1024);
+  for (const std::string& path : args.rest()) {
+    report.models.push_back({.run = study::read_run(path), .role = "", .quality = {}, .teacher = {}, .speed = {}});
+    subjects.push_back(Subject::open(report.models.back().run.model, threads));
+    const model::ModelConfig& c = subjects.back().engine->config();
+    if (subjects.back().tokenizer->identity() != subjects.front().tokenizer->identity())
+      throw UserError({path, "tokenizer.json", "another tokenizer than that of " + args.rest()[0], "the same one", "losses per token of different tokenizers do not compare"});
+    context = std::min(context, c.max_position_embeddings);
+    study::ReportModel& m = report.models.back();
+    m.role = role_of(subjects.front().engine->config(), c);
+    m.blocks = c.num_hidden_layers, m.width = c.hidden_size;
+    m.parameters = model::parameters(c).total();
+  }
+  study::HeldOutOptions options;
+  options.context = context;
+  options.limit = args.integer("limit");
+  options.documents.field = args.text("field");
+  options.progress = [](int64_t, int64_t) { stop_if_interrupted(); };
+  const study::HeldOut text = study::load_held_out(inputs_of(args, report.models[0].run), *subjects[0].tokenizer, options);
+  report.text = text.name, report.date = today();
+  report.machine = str(threads, threads == 1 ? " thread, " : " threads, ", kernels::chosen().name, " kernels");
+
+  const auto watch = [&](const std::string& what) -> study::EvaluateProgress {
+    if (bar) bar->finish();
+    bar.reset();
+    if (!args.boolean("quiet")) bar = std::make_unique<Progress>(what, "tokens", text.predicted);
+    return [&bar](int64_t done, int64_t, double loss) {
+      stop_if_interrupted();
+      if (bar) bar->update(done, "loss " + fixed(loss, 3));
+    };
+  };
+  std::vector<const Subject*> all;
+  for (size_t i = 0; i < subjects.size(); ++i) {
+    study::ReportModel& m = report.models[i];
+    m.quality = study::evaluate(subjects[i], text, infer::Rule::causal, {}, watch("evaluating " + m.run.name));
+    if (!subjects[i].engine->config().routing.dense())
+      m.teacher = study::compare_with_teacher(subjects[i], text, m.quality, {}, watch("teacher's view of " + m.run.name));
+    std::vector<double> realised;
+    for (const study::BlockAgreement& b : m.quality.blocks) realised.push_back(b.realised);
+    m.decode_bytes = model::decode_bytes(subjects[i].engine->config(), context, realised).total();
+    m.kv_bytes = study::kv_bytes_per_token(subjects[i].engine->config(), realised);
+    m.kv_bytes_dense = study::kv_bytes_per_token(subjects[i].engine->config(), {});
+    all.push_back(&subjects[i]);
+  }
+  report.depths = study::study_depth(subjects[0], text, {}, watch("reading depths"));
+  if (bar) bar->finish();
+  bar.reset();
+  const auto first = text.windows[0].tokens;
+  const auto prompt = first.subspan(0, std::max<size_t>(1, std::min<size_t>(first.size() / 2, 32)));
+  const std::vector<study::DecodeSpeed> speeds = study::measure_decode(all, prompt, std::min<int64_t>(128, context - static_cast<int64_t>(prompt.size())), 5);
+  for (size_t i = 0; i < speeds.size(); ++i) report.models[i].speed = speeds[i];
+  add_samples(args, subjects[0], text, report);
+  return report;
+}
+
+int run(const Arguments& args) {
+  apply_quiet(args);
+  catch_interrupts();
+  std::unique_ptr<Progress> bar;
+  Report report = make_report(args, bar);
+  report.command = "fathom report";
+  for (const std::string& path : args.rest()) report.command += " " + path;
+  const std::string& path = args.text("out");
+  atomic_write(path, study::report_page(report));
+  if (args.boolean("json")) {
+    Json j = study::report_json(report);
+    j["out"] = path;
+    out_json(j);
+  } else {
+    out(text_table(study::comparison(report)) + "\n" + study::verdict(report) + "\n" + path + " has the page.\n");
+  }
+  return kExitDone;
+}
+
+}  // namespace
+
+Command report_command() {
+  Command c{.name = "report", .summary = "Compare a trained model with its dense twins and write a page about it"};
+  c.details = "Reads run folders (or model folders), evaluates all on the same text, measures decoding in turns, and writes one self-contained HTML file.";
+  c.positionals.push_back({"RUNS", "run folders: the routed model first, then its dense twins", true, true});
+  c.flag(path_flag("data", "PATH", "held-out text: a file, a folder, or a dataset folder (its validation split)").many().noted("the first run's own"));
+  c.flag(path_flag("out", "FILE", "the page to write; an older one is replaced").otherwise("report.html"));
+  c.flag(count_flag("limit", "N", "tokens to evaluate, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("50000"));
+  c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).noted("the models', at most 1024"));
+  c.flag(field_flag());
+  c.flag(text_flag("prompt", "TEXT", "a text to go on with").many().noted("two places of the held-out text"));
+  c.flag(integer_flag("sample-tokens", "N", "length of the sampled texts").range(1, 100000).otherwise("160"));
+  c.flag(json_flag()).flag(threads_flag()).flag(quiet_flag());
+  c.examples = {"fathom report runs/mod runs/dense-short runs/dense-thin --out demo-report.html"};
+  c.run = run;
+  return c;
+}
+
+}  // namespace fathom::cli

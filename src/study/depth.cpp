@@ -194,7 +194,7 @@ class Collector {
     s_.shallow_types.assign(types.rbegin(), types.rbegin() + static_cast<std::ptrdiff_t>(n));
   }
 
-  // The first window that begins inside the text and is long enough, else the longest.
+  // The first of the longest windows.
   void keep_passage(const infer::DocumentScore& score, const Window& w) {
     const size_t size = std::min(w.tokens.size(), kPassageTokens);
     if (size <= s_.passage.size()) return;

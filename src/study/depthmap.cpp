@@ -1,8 +1,5 @@
 #include "study/depthmap.h"
 
-#include <cmath>
-#include <cstdio>
-
 #include "core/progress.h"
 #include "formats/html.h"
 #include "formats/svg.h"
@@ -13,14 +10,11 @@ namespace {
 
 using namespace formats;
 
-std::string fixed(double x, int digits) {
-  if (!std::isfinite(x)) return "–";
-  char text[64];
-  std::snprintf(text, sizeof text, "%.*f", digits, x);
-  return text;
+Axis from_zero(const std::string& label, TickFormat format) {
+  Axis axis;
+  axis.label = label, axis.format = format, axis.low = 0.0, axis.zero = true;
+  return axis;
 }
-
-std::string percent(double x) { return std::isfinite(x) ? fixed(100 * x, 1) + " %" : "–"; }
 
 std::string block_name(int block) { return str("block ", block); }
 
@@ -33,7 +27,7 @@ std::string share_chart(const DepthStudy& s) {
     share.y.push_back(s.all.share(r));
   }
   c.series = {share};
-  c.y = {.label = "share of tokens", .format = TickFormat::percent, .low = 0.0, .zero = true};
+  c.y = from_zero("share of tokens", TickFormat::percent);
   c.values = true;
   c.height = 300;
   return bar_chart(c);
@@ -48,7 +42,7 @@ std::string histogram_chart(const DepthStudy& s) {
     share.y.push_back(static_cast<double>(s.histogram[i]) / static_cast<double>(s.tokens));
   }
   c.series = {share};
-  c.y = {.label = "share of tokens", .format = TickFormat::percent, .low = 0.0, .zero = true};
+  c.y = from_zero("share of tokens", TickFormat::percent);
   c.values = true;
   c.height = 300;
   return bar_chart(c);
@@ -65,7 +59,7 @@ std::string group_chart(const DepthStudy& s, const std::string& title, const std
     mean.y.push_back(g.mean_depth(0));
   }
   c.series = {mean};
-  c.y = {.label = str("routed blocks run, of ", s.routed.size()), .low = 0.0, .zero = true};
+  c.y = from_zero(str("routed blocks run, of ", s.routed.size()), TickFormat::number);
   c.values = true;
   return bar_chart(c);
 }

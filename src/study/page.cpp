@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 
 #include "formats/html.h"
 
@@ -38,6 +39,15 @@ std::string routed_list(const std::vector<int>& routed) {
 
 }  // namespace
 
+std::string fixed(double x, int digits) {
+  if (!std::isfinite(x)) return "–";
+  char text[64];
+  std::snprintf(text, sizeof text, "%.*f", digits, x);
+  return text;
+}
+
+std::string percent(double share) { return std::isfinite(share) ? fixed(100 * share, 1) + " %" : "–"; }
+
 // The light scale goes down in lightness from L* 96 to 20, the dark one up from 22 to 85; letters keep a contrast of
 // at least 4.5 on every step.
 const std::string& depth_style() {
@@ -54,6 +64,7 @@ const std::string& depth_style() {
 .legend .scale span{padding:.1rem .55rem;font-variant-numeric:tabular-nums}
 .tokens{white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.75;font-size:.95rem;font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 .tokens>span{border-radius:2px;padding:.12em 0}
+.tokens>.p{text-decoration:underline;text-decoration-thickness:1px;text-underline-offset:.3em}
 .s0{background:var(--d0);color:var(--e0)}.s1{background:var(--d1);color:var(--e1)}.s2{background:var(--d2);color:var(--e2)}
 .s3{background:var(--d3);color:var(--e3)}.s4{background:var(--d4);color:var(--e4)}.s5{background:var(--d5);color:var(--e5)}.s6{background:var(--d6);color:var(--e6)}
 .map{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.82rem;line-height:1.35;max-height:34rem;overflow-y:auto}
@@ -112,10 +123,11 @@ std::string depth_legend(int64_t least, int64_t most) {
   return out + "</span></div>";
 }
 
-std::string token_text(const std::vector<TokenView>& tokens, int64_t least, int64_t most) {
+std::string token_text(const std::vector<TokenView>& tokens, int64_t least, int64_t most, size_t given) {
   std::string out = "<div class=\"tokens\">";
+  size_t i = 0;
   for (const TokenView& t : tokens)
-    out += str("<span class=\"s", depth_step(static_cast<double>(t.depth), least, most), "\" title=\"depth ", t.depth, "\">", shown(t.text), "</span>");
+    out += str("<span class=\"s", depth_step(static_cast<double>(t.depth), least, most), i++ < given ? " p" : "", "\" title=\"depth ", t.depth, "\">", shown(t.text), "</span>");
   return out + "</div>";
 }
 

@@ -1,0 +1,198 @@
+#include "study/report.h"
+
+#include <algorithm>
+#include <functional>
+
+#include "core/progress.h"
+#include "formats/html.h"
+#include "formats/svg.h"
+#include "study/depthmap.h"
+#include "study/page.h"
+
+namespace fathom::study {
+namespace {
+
+using namespace formats;
+
+std::string with_interval(const Interval& i, int digits) {
+  return fixed(i.value, digits) + (std::isfinite(i.half) ? " ± " + fixed(i.half, digits) : "");
+}
+
+std::string signed_interval(const Interval& i, int digits) {
+  return (i.value > 0 ? "+" : i.value < 0 ? "−" : "") + fixed(std::abs(i.value), digits) + (std::isfinite(i.half) ? " ± " + fixed(i.half, digits) : "");
+}
+
+std::string count(double n) { return std::isfinite(n) ? human_count(n) : "–"; }
+
+// The twin with the least loss, as an index into models; 0 when there is none.
+size_t better_twin(const Report& r) {
+  size_t best = 0;
+  for (size_t i = 1; i < r.models.size(); ++i)
+    if (best == 0 || r.models[i].quality.loss() < r.models[best].quality.loss()) best = i;
+  return best;
+}
+
+// A power of 1000 in which the largest value reads well.
+struct Unit {
+  double factor;
+  const char* name;
+};
+Unit flops_unit(const Report& r) {
+  double most = 0;
+  for (const ReportModel& m : r.models)
+    for (const Curve* c : {&m.run.held_out, &m.run.train})
+      for (const double f : c->flops)
+        if (std::isfinite(f)) most = std::max(most, f);
+  if (most >= 1e18) return {1e18, "EFLOP"};
+  if (most >= 1e15) return {1e15, "PFLOP"};
+  if (most >= 1e12) return {1e12, "TFLOP"};
+  return {1e9, "GFLOP"};
+}
+
+std::string curves(const Report& r, bool by_seconds) {
+  const Unit unit = by_seconds ? Unit{1, ""} : flops_unit(r);
+  Chart chart;
+  chart.title = by_seconds ? "Held-out loss against seconds of training" : "Held-out loss against training FLOPs";
+  chart.x.label = by_seconds ? "training time" : str("training ", unit.name);
+  if (by_seconds) chart.x.format = TickFormat::seconds;
+  chart.x.zero = true;
+  chart.y.label = "nats per token";
+  double least = INFINITY, most = 0;
+  for (size_t i = 0; i < r.models.size(); ++i) {
+    const RunRecord& run = r.models[i].run;
+    const bool held_out = run.held_out.loss.size() >= 3;
+    const Curve& c = held_out ? run.held_out : run.train;
+    Series s;
+    s.name = run.name + (held_out ? "" : " (training loss)");
+    s.markers = held_out, s.dashed = !held_out, s.color = static_cast<int>(i);
+    for (size_t k = 0; k < c.loss.size(); ++k) s.x.push_back((by_seconds ? c.seconds[k] : c.flops[k]) / unit.factor);
+    s.y = c.loss;
+    for (const double y : s.y) least = std::min(least, y), most = std::max(most, y);
+    chart.series.push_back(std::move(s));
+  }
+  // The first steps fall from ln V and would press everything else into a line at the bottom.
+  if (std::isfinite(least) && most > 2 * least) chart.y.low = std::floor(least * 4) / 4, chart.y.high = least * 2;
+  return line_chart(chart);
+}
+
+bool has_curves(const Report& r) {
+  return std::any_of(r.models.begin(), r.models.end(), [](const ReportModel& m) { return !m.run.held_out.empty() || !m.run.train.empty(); });
+}
+
+std::string agreement_table(const Evaluation& e) {
+  std::vector<std::vector<std::string>> rows;
+  for (const BlockAgreement& b : e.blocks)
+    rows.push_back({str("block ", b.block), percent(b.capacity), percent(b.realised), percent(b.agreement()), percent(b.precision()), percent(b.recall())});
+  return html_table({"routed block", "capacity", "realised", "agreement with top-k", "precision", "recall"}, rows);
+}
+
+std::string samples(const Report& r) {
+  std::string out = depth_legend(r.depths.least, r.depths.most);
+  for (const Sample& s : r.samples) out += "<div class=\"sample\">" + token_text(s.tokens, r.depths.least, r.depths.most, s.given) + "</div>";
+  return out + "<p>Underlined: the prompt. The colour of a token is the number of blocks that it ran in full when the model read it.</p>";
+}
+
+std::vector<HtmlTile> tiles(const Report& r) {
+  const ReportModel& m = r.models[0];
+  const size_t twin = better_twin(r);
+  std::vector<HtmlTile> out = {{fixed(m.quality.loss(), 3), "nats per token", "held out, under the causal rule"}};
+  if (twin > 0) {
+    const Interval d = loss_difference(m.quality, r.models[twin].quality);
+    out.push_back({signed_interval(d, 3), "against " + r.models[twin].run.name, "nats, paired over documents; below 0 is better"});
+    out.push_back({fixed(m.speed.tokens_per_second / r.models[twin].speed.tokens_per_second, 2) + " ×", "decode speed", "of the same twin"});
+  }
+  out.push_back({percent(m.quality.block_fraction()), "block fraction", "FLOPs in the blocks, of every token in full"});
+  out.push_back({percent(m.quality.total_fraction()), "total fraction", "with embedding and head"});
+  out.push_back({percent(m.kv_bytes / m.kv_bytes_dense), "KV cache", "of what every token in every block would take"});
+  return out;
+}
+
+}  // namespace
+
+std::vector<std::vector<std::string>> comparison(const Report& r) {
+  std::vector<std::vector<std::string>> rows = {{""}};
+  for (const ReportModel& m : r.models) rows[0].push_back(m.run.name);
+  const auto row = [&](const std::string& label, const std::function<std::string(const ReportModel&)>& value) {
+    rows.push_back({label});
+    for (const ReportModel& m : r.models) rows.back().push_back(value(m));
+  };
+  row("what it is", [](const ReportModel& m) { return m.role; });
+  row("blocks × width", [](const ReportModel& m) { return str(m.blocks, " × ", m.width); });
+  row("parameters", [](const ReportModel& m) { return count(static_cast<double>(m.parameters)); });
+  row("training FLOPs", [](const ReportModel& m) { return count(m.run.flops); });
+  row("training tokens", [](const ReportModel& m) { return count(m.run.tokens); });
+  row("training time", [](const ReportModel& m) { return std::isfinite(m.run.seconds) ? human_duration(m.run.seconds) : "–"; });
+  row("loss, causal rule (nats/token)", [](const ReportModel& m) { return with_interval(loss_interval(m.quality), 4); });
+  row("loss, top-k (teacher's view)", [](const ReportModel& m) { return m.teacher ? fixed(m.teacher->loss(), 4) : std::string("–"); });
+  row("bits per byte", [](const ReportModel& m) { return with_interval(bits_interval(m.quality), 4); });
+  row("loss minus " + r.models[0].run.name + ", paired", [&](const ReportModel& m) {
+    return &m == &r.models[0] ? std::string("–") : signed_interval(loss_difference(m.quality, r.models[0].quality), 4);
+  });
+  row("forward FLOPs per token", [](const ReportModel& m) { return count(m.quality.spent.flops() / static_cast<double>(m.quality.tokens + m.quality.windows)); });
+  row("block fraction", [](const ReportModel& m) { return fixed(m.quality.block_fraction(), 3); });
+  row("total fraction", [](const ReportModel& m) { return fixed(m.quality.total_fraction(), 3); });
+  row("decode tokens/s", [](const ReportModel& m) { return fixed(m.speed.tokens_per_second, 0); });
+  row("bytes moved per decoded token", [](const ReportModel& m) { return human_bytes(m.decode_bytes); });
+  row("KV bytes per token", [](const ReportModel& m) { return human_bytes(m.kv_bytes); });
+  return rows;
+}
+
+std::string verdict(const Report& r) {
+  const size_t twin = better_twin(r);
+  if (twin == 0) return "";
+  const Evaluation &mod = r.models[0].quality, &other = r.models[twin].quality;
+  const Interval d = loss_difference(mod, other);
+  const std::string share = percent(std::abs(d.value) / other.loss());
+  const std::string figures = str(" (", signed_interval(d, 4), " nats per token, paired over ", d.documents, " documents)");
+  const std::string& name = r.models[twin].run.name;
+  if (!std::isfinite(d.half)) return str("The loss is ", share, d.value < 0 ? " below" : " above", " that of the better twin, ", name, figures, "; one document gives no interval.");
+  if (std::abs(d.value) <= d.half) return str("No clear difference from the better twin, ", name, figures, ".");
+  return str("The loss is ", share, d.value < 0 ? " below" : " above", " that of the better twin, ", name, figures, ".");
+}
+
+Json report_json(const Report& r) {
+  const auto number = [](double x) { return std::isfinite(x) ? Json(x) : Json(); };
+  Json j = {{"text", r.text}, {"machine", r.machine}, {"date", r.date}, {"verdict", verdict(r)}, {"depth", r.depths.to_json()}, {"models", Json::array()}};
+  for (const ReportModel& m : r.models) {
+    Json one = {{"name", m.run.name}, {"role", m.role}, {"path", m.run.path}, {"parameters", m.parameters}, {"train_flops", number(m.run.flops)},
+                {"train_tokens", number(m.run.tokens)}, {"train_seconds", number(m.run.seconds)}, {"quality", m.quality.to_json()},
+                {"teacher", m.teacher ? m.teacher->to_json() : Json()}, {"decode_tokens_per_second", number(m.speed.tokens_per_second)},
+                {"decode_bytes_per_token", number(m.decode_bytes)}, {"kv_bytes_per_token", number(m.kv_bytes)}};
+    if (&m != &r.models[0]) {
+      const Interval d = loss_difference(r.models[0].quality, m.quality);
+      one["first_minus_this"] = {{"loss", number(d.value)}, {"ci95", number(d.half)}, {"documents", d.documents}};
+    }
+    j["models"].push_back(one);
+  }
+  return j;
+}
+
+std::string report_page(const Report& r) {
+  const ReportModel& mod = r.models[0];
+  std::vector<std::vector<std::string>> rows = comparison(r);
+  const std::vector<std::string> head = rows.front();
+  rows.erase(rows.begin());
+  HtmlPage page;
+  page.title = "Fathom: " + mod.run.name + (r.models.size() > 1 ? " beside its dense twins" : "");
+  page.lead = "<p>" + html_escape(verdict(r)) + " Every figure of quality is under the causal rule, on text that no model was trained on.</p>";
+  page.body = html_tiles(tiles(r));
+  page.body += html_section("comparison", "The comparison", html_table(head, rows) +
+                            "<p>Intervals are 95 % over documents. Top-k looks into the future: its loss is the teacher's view, no measure of quality.</p>");
+  if (has_curves(r))
+    page.body += html_section("training", "Training", "<div class=\"pair\">" + html_figure(curves(r, false), "Loss on held-out text under the causal rule, against training FLOPs as the cost model counts them.") +
+                              html_figure(curves(r, true), "The same against seconds on this machine.") + "</div>");
+  if (!r.samples.empty()) page.body += html_section("samples", "Text, coloured by depth", samples(r));
+  if (!mod.quality.blocks.empty())
+    page.body += html_section("rule", "The causal rule beside top-k",
+                              "<p>Realised: the share of tokens that ran the block under the causal rule. Agreement, precision and recall compare its choice with top-k's on the same "
+                              "states; at capacity 12.5 % a rule that always skips agrees to 87.5 %, so precision and recall stand beside it.</p>" + agreement_table(mod.quality));
+  page.body += depth_sections(r.depths);
+  page.style = depth_style() + ".sample{margin:0 0 1rem;padding:.6rem .8rem;border:1px solid var(--skip);border-radius:6px}";
+  page.script = depth_script();
+  page.footer = "<p>" + html_escape(str("Evaluated on ", r.text, ": ", human_count(static_cast<double>(mod.quality.tokens)), " tokens in windows of ", mod.quality.context, ". ", r.machine,
+                                        ", ", r.date, ". Decode: one text, ", mod.speed.new_tokens, " new tokens, median of rounds in turns. Made by: ")) +
+                "<code>" + html_escape(r.command) + "</code></p>";
+  return html_page(page);
+}
+
+}  // namespace fathom::study

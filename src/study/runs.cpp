@@ -1,0 +1,72 @@
+#include "study/runs.h"
+
+#include "core/file.h"
+#include "core/limits.h"
+
+namespace fathom::study {
+namespace {
+
+constexpr double kSmoothing = 0.9;  // of the training loss: an exponential mean over about ten lines
+
+double number(const Json& json, const char* key) {
+  return json.contains(key) && json[key].is_number() ? json[key].get<double>() : NAN;
+}
+
+void add(Curve& curve, const Json& line, double loss) {
+  curve.flops.push_back(number(line, "flops"));
+  curve.seconds.push_back(number(line, "seconds"));
+  curve.loss.push_back(loss);
+}
+
+void read_metrics(const std::string& path, RunRecord& run) {
+  const std::string text = read_file(path, limits::kMetricsBytes);
+  double mean = NAN;
+  size_t begin = 0;
+  for (int64_t line_number = 1; begin < text.size(); ++line_number) {
+    const size_t end = text.find('\n', begin);
+    if (end == std::string::npos) break;  // a line that is being written
+    const Json line = parse_json(std::string_view(text).substr(begin, end - begin), str(path, ":", line_number));
+    begin = end + 1;
+    if (!line.is_object() || !line.contains("type") || !line["type"].is_string()) continue;
+    const std::string type = line["type"];
+    const double loss = number(line, "loss");
+    if (type == "train" && std::isfinite(loss)) {
+      mean = std::isfinite(mean) ? kSmoothing * mean + (1 - kSmoothing) * loss : loss;
+      add(run.train, line, mean);
+    } else if ((type == "eval" || type == "final") && std::isfinite(loss)) {
+      add(run.held_out, line, loss);
+    } else if (type == "warning" && line.contains("text") && line["text"].is_string()) {
+      run.warnings.push_back(line["text"]);
+    }
+  }
+}
+
+}  // namespace
+
+RunRecord read_run(const std::string& path) {
+  RunRecord run;
+  run.path = path;
+  std::string trimmed = path;
+  while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
+  run.name = trimmed.substr(trimmed.rfind('/') + 1);
+  run.model = join_path(path, "model");
+  if (!is_folder(run.model)) {
+    if (!exists(join_path(path, "model.safetensors")) && !exists(join_path(path, "model.safetensors.index.json")))
+      throw UserError({path, "", exists(path) ? "a folder without a model" : "no such folder", "the folder of a run that has finished, or a model folder",
+                       exists(join_path(path, "config.json")) ? "finish it with: fathom train --resume " + path : ""});
+    run.model = path;
+    return run;
+  }
+  if (const std::string file = join_path(path, "summary.json"); exists(file)) {
+    const Json summary = read_json(file);
+    if (!summary.is_object()) throw UserError({file, "", describe(summary), "an object { … }", ""});
+    run.steps = number(summary, "steps");
+    run.tokens = number(summary, "tokens");
+    run.flops = number(summary, "train_flops");
+    run.seconds = number(summary, "train_seconds");
+  }
+  if (const std::string file = join_path(path, "metrics.jsonl"); exists(file)) read_metrics(file, run);
+  return run;
+}
+
+}  // namespace fathom::study

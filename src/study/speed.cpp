@@ -1,0 +1,37 @@
+#include "study/speed.h"
+
+#include <algorithm>
+
+#include "infer/generate.h"
+
+namespace fathom::study {
+
+std::vector<DecodeSpeed> measure_decode(const std::vector<const Subject*>& subjects, std::span<const int32_t> prompt, int64_t new_tokens, int rounds) {
+  std::vector<std::vector<double>> rates(subjects.size());
+  std::vector<DecodeSpeed> speeds(subjects.size());
+  const std::vector<std::vector<int32_t>> prompts = {{prompt.begin(), prompt.end()}};
+  for (int round = 0; round < rounds; ++round)
+    for (size_t i = 0; i < subjects.size(); ++i) {
+      infer::GenerateOptions options;
+      options.policy = policy_of(*subjects[i], infer::Rule::causal, {});
+      options.max_new_tokens = new_tokens;
+      const infer::GenerateResult r = infer::generate(*subjects[i]->engine, subjects[i]->tokenizer.get(), prompts, options);
+      rates[i].push_back(r.stats.decode_rate());
+      speeds[i].new_tokens = r.stats.new_tokens;
+    }
+  for (size_t i = 0; i < subjects.size(); ++i) {
+    std::sort(rates[i].begin(), rates[i].end());
+    speeds[i].tokens_per_second = rates[i][rates[i].size() / 2];
+    speeds[i].slowest = rates[i].front(), speeds[i].fastest = rates[i].back();
+  }
+  return speeds;
+}
+
+double kv_bytes_per_token(const model::ModelConfig& config, std::span<const double> capacity) {
+  double blocks = static_cast<double>(config.num_hidden_layers);
+  if (config.routing.kv == routing::KvPolicy::drop)
+    for (const double share : capacity) blocks -= 1 - share;
+  return static_cast<double>(model::kv_bytes_per_token_and_block(config)) * blocks;
+}
+
+}  // namespace fathom::study

@@ -1,0 +1,25 @@
+// Decoding speed by the engine, one text at a time, measured in turns so that a busy moment of the machine meets every
+// model alike; the median of the rounds is kept.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "study/evaluate.h"
+
+namespace fathom::study {
+
+struct DecodeSpeed {
+  double tokens_per_second = 0;    // median over rounds
+  double slowest = 0, fastest = 0;
+  int64_t new_tokens = 0;
+};
+
+// Every model writes `new_tokens` after `prompt` (the same ids for all), by sampling at temperature 1, in each round.
+std::vector<DecodeSpeed> measure_decode(const std::vector<const Subject*>& subjects, std::span<const int32_t> prompt, int64_t new_tokens, int rounds);
+
+// Bytes of keys and values that a token leaves behind, over all blocks, when share `capacity[r]` of tokens runs routed block
+// r ([] = all of them): with kv drop a token that skips leaves none there.
+double kv_bytes_per_token(const model::ModelConfig& config, std::span<const double> capacity);
+
+}  // namespace fathom::study
