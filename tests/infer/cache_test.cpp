@@ -1,0 +1,128 @@
+// Pages: as many as the tokens that ran need, all free in the end, none lost when a step fails.
+#include <limits>
+
+#include "core/error.h"
+#include "support.h"
+
+namespace fathom::infer::test {
+namespace {
+
+using routing::KvPolicy;
+
+TEST(Cache, SlotsTakenAreTheTokensThatRan) {
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    const Model model = Model::drawn(seed + 4000);
+    SCOPED_TRACE(model.describe());
+    Random random(seed);
+    const model::ModelConfig& config = model.config;
+    Engine engine(model.weights, {.threads = 1});
+    const std::vector<int32_t> tokens = model::random_tokens(config, 1 + static_cast<int64_t>(random.below(60)), random);
+    const int64_t T = static_cast<int64_t>(tokens.size());
+    const RoutingPolicy policy = drawn_policy(config, T, random);
+    {
+      Sequence sequence = engine.new_sequence();
+      const WorkItem item{.sequence = &sequence, .tokens = tokens, .policy = &policy};
+      const routing::Decisions decisions = engine.forward({&item, 1}).decisions_of(0);
+      int64_t pages = 0, slots = 0;
+      for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
+        const int r = config.routing.routed_index(static_cast<int>(block));
+        const int64_t ran = r < 0 || config.routing.kv == KvPolicy::keep
+                                ? T : std::count(decisions.run[r].begin(), decisions.run[r].end(), 1);
+        EXPECT_EQ(sequence.length(block), ran) << "block " << block;
+        EXPECT_EQ(engine.counters().kv_slots[block], ran);
+        pages += (ran + 15) / 16;
+        slots += ran;
+      }
+      EXPECT_EQ(sequence.position(), T);
+      EXPECT_EQ(sequence.pages(), pages);
+      EXPECT_EQ(engine.pool().pages_in_use(), pages);
+      const int64_t slot_bytes = 2 * config.num_key_value_heads * config.head_dim * 4;
+      EXPECT_EQ(sequence.slot_bytes(), slots * slot_bytes);
+      EXPECT_EQ(sequence.kv_bytes(), pages * 16 * slot_bytes);
+      EXPECT_GE(engine.pool().bytes_reserved(), engine.pool().bytes_in_use());
+    }
+    EXPECT_EQ(engine.pool().pages_in_use(), 0);
+    if (HasFailure()) return;
+  }
+}
+
+TEST(Cache, SequencesMoveAndClear) {
+  const Model model = Model::drawn(21);
+  Engine engine(model.weights, {.threads = 1});
+  const RoutingPolicy policy = RoutingPolicy::full(model.config);
+  const std::vector<int32_t> tokens(40, 1);
+  Sequence a = engine.new_sequence();
+  const WorkItem item{.sequence = &a, .tokens = tokens, .policy = &policy};
+  const StepResult first = engine.forward({&item, 1});
+  const int64_t pages = engine.pool().pages_in_use();
+  EXPECT_EQ(pages, 3 * model.config.num_hidden_layers);
+  Sequence b = std::move(a);
+  EXPECT_EQ(engine.pool().pages_in_use(), pages);
+  EXPECT_EQ(b.position(), 40);
+  b = engine.new_sequence();
+  EXPECT_EQ(engine.pool().pages_in_use(), 0);
+  EXPECT_EQ(engine.pool().peak_pages(), pages);
+  // A cleared sequence begins anew, on pages that hold somebody else's keys.
+  const WorkItem again{.sequence = &b, .tokens = tokens, .policy = &policy};
+  engine.forward({&again, 1});
+  b.clear();
+  EXPECT_EQ(b.position(), 0);
+  EXPECT_EQ(engine.pool().pages_in_use(), 0);
+  EXPECT_TRUE(same_bits(engine.forward({&again, 1}).logits, first.logits));
+  // A sequence may outlive its engine.
+  std::unique_ptr<Engine> short_lived = std::make_unique<Engine>(model.weights, EngineOptions{.threads = 1});
+  Sequence c = short_lived->new_sequence();
+  const WorkItem last{.sequence = &c, .tokens = tokens, .policy = &policy};
+  short_lived->forward({&last, 1});
+  short_lived.reset();
+  EXPECT_EQ(c.position(), 40);
+}
+
+TEST(Cache, AStepThatRunsOutOfMemoryChangesNothing) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    const Model model = Model::drawn(seed + 5000);
+    Random random(seed);
+    const RoutingPolicy policy = RoutingPolicy::causal(model::random_thresholds(model.config, random));
+    const int64_t page = 2 * model.config.num_key_value_heads * model.config.head_dim * 16 * 4;
+    Engine engine(model.weights, {.threads = 1, .kv_bytes = page * 2 * model.config.num_hidden_layers});
+    const std::vector<int32_t> few = model::random_tokens(model.config, 20, random), many(50, 1), one(1, 2);
+    Sequence a = engine.new_sequence(), b = engine.new_sequence();
+    const WorkItem begin{.sequence = &a, .tokens = few, .policy = &policy};
+    engine.forward({&begin, 1});
+    std::vector<int64_t> lengths;
+    for (int64_t block = 0; block < a.blocks(); ++block) lengths.push_back(a.length(block));
+    const int64_t pages = engine.pool().pages_in_use();
+    const RoutingPolicy full = RoutingPolicy::full(model.config);
+    const WorkItem too_much[] = {{.sequence = &a, .tokens = few, .policy = &policy}, {.sequence = &b, .tokens = many, .policy = &full}};
+    EXPECT_THROW(engine.forward(too_much), UserError);
+    EXPECT_EQ(engine.pool().pages_in_use(), pages);
+    EXPECT_EQ(a.position(), 20);
+    EXPECT_EQ(b.position(), 0);
+    EXPECT_EQ(b.pages(), 0);
+    for (int64_t block = 0; block < a.blocks(); ++block) EXPECT_EQ(a.length(block), lengths[block]);
+    // It goes on as if nothing had happened.
+    const WorkItem next{.sequence = &a, .tokens = one, .policy = &policy, .logits = Logits::all};
+    Reading after;
+    after.append(engine.forward({&next, 1}), 0);
+    Engine fresh(model.weights, {.threads = 1});
+    std::vector<int32_t> all = few;
+    all.push_back(2);
+    const Reading expected = read(fresh, all, policy);
+    EXPECT_TRUE(same_bits(after.logits, std::span(expected.logits).last(model.config.vocab_size)));
+    if (HasFailure()) return;
+  }
+}
+
+TEST(Cache, PagesAreReused) {
+  const Model model = Model::drawn(31);
+  Engine engine(model.weights, {.threads = 1});
+  Random random(31);
+  const RoutingPolicy policy = RoutingPolicy::causal(model::random_thresholds(model.config, random));
+  for (int i = 0; i < 300; ++i) read(engine, model::random_tokens(model.config, 1 + static_cast<int64_t>(random.below(60)), random), policy, 11);
+  EXPECT_EQ(engine.pool().pages_in_use(), 0);
+  EXPECT_LE(engine.pool().peak_pages(), 4 * model.config.num_hidden_layers);
+  EXPECT_LE(engine.pool().bytes_reserved(), 64 * engine.pool().page_bytes());  // one slab
+}
+
+}  // namespace
+}  // namespace fathom::infer::test

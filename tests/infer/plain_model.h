@@ -1,0 +1,133 @@
+// The model's mathematics in double precision, written from the design and not from the engine: one text, all at once,
+// no cache, attention over explicit sets of earlier tokens. The oracle of this room's tests.
+#pragma once
+#include <cmath>
+#include <vector>
+
+#include "model/config.h"
+#include "model/random_model.h"
+#include "model/schema.h"
+#include "routing/decisions.h"
+
+namespace fathom::infer::test {
+
+using Vector = std::vector<double>;
+
+struct PlainResult {
+  std::vector<Vector> logits;           // [T][V]
+  std::vector<Vector> router, decision; // [routed blocks][T] scores
+};
+
+inline Vector times(const std::vector<float>& w, const Vector& x, int64_t outputs) {
+  Vector y(outputs, 0.0);
+  for (int64_t n = 0; n < outputs; ++n)
+    for (size_t k = 0; k < x.size(); ++k) y[n] += static_cast<double>(w[n * x.size() + k]) * x[k];
+  return y;
+}
+
+inline Vector normed(const Vector& x, const std::vector<float>* w, double eps) {
+  double squares = 0;
+  for (double v : x) squares += v * v;
+  Vector y(x);
+  for (size_t i = 0; i < x.size(); ++i) y[i] = x[i] / std::sqrt(squares / static_cast<double>(x.size()) + eps) * (w ? (*w)[i] : 1.0);
+  return y;
+}
+
+inline void turn(Vector& heads, int64_t D, double theta, int64_t position) {
+  for (size_t h = 0; h < heads.size(); h += D)
+    for (int64_t i = 0; i < D / 2; ++i) {
+      const double angle = static_cast<double>(position) * std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(D));
+      const double a = heads[h + i], b = heads[h + i + D / 2];
+      heads[h + i] = a * std::cos(angle) - b * std::sin(angle);
+      heads[h + i + D / 2] = b * std::cos(angle) + a * std::sin(angle);
+    }
+}
+
+inline double silu(double x) { return x / (1 + std::exp(-x)); }
+
+inline PlainResult plain_forward(const model::ModelConfig& c, const model::Weights& w, const std::vector<int32_t>& tokens,
+                                 const routing::Decisions& decisions) {
+  using namespace routing;
+  const int64_t T = static_cast<int64_t>(tokens.size()), C = c.hidden_size, H = c.num_attention_heads, G = c.num_key_value_heads,
+                D = c.head_dim;
+  std::vector<Vector> x(T);
+  for (int64_t t = 0; t < T; ++t) {
+    const auto& table = w.at("model.embed_tokens.weight");
+    x[t] = Vector(table.begin() + tokens[t] * C, table.begin() + (tokens[t] + 1) * C);
+  }
+  PlainResult out;
+  for (int64_t block = 0; block < c.num_hidden_layers; ++block) {
+    const std::string at = model::layer_prefix(block);
+    const int r = c.routing.routed_index(static_cast<int>(block));
+    std::vector<bool> runs(T, true);
+    Vector gate(T, 1.0);
+    if (r >= 0) {
+      out.router.emplace_back(), out.decision.emplace_back();
+      for (int64_t t = 0; t < T; ++t) {
+        const Vector input = c.routing.router_input == RouterInput::normed ? normed(x[t], nullptr, c.rms_norm_eps) : x[t];
+        double score = times(w.at(at + "router.weight"), input, 1)[0];
+        if (c.routing.router_bias) score += w.at(at + "router.bias")[0];
+        double decision = score;
+        if (c.routing.rule == CausalRule::predictor) {
+          Vector hidden = times(w.at(at + "predictor.fc1.weight"), input, c.predictor_width());
+          for (size_t i = 0; i < hidden.size(); ++i) hidden[i] = silu(hidden[i] + w.at(at + "predictor.fc1.bias")[i]);
+          decision = times(w.at(at + "predictor.fc2.weight"), hidden, 1)[0] + w.at(at + "predictor.fc2.bias")[0];
+        }
+        out.router.back().push_back(score), out.decision.back().push_back(decision);
+        runs[t] = decisions.run[r][t] != 0;
+        if (t < c.routing.forced_positions) continue;
+        switch (c.routing.gate) {
+          case Gate::one_plus_tanh: gate[t] = 1 + c.routing.gate_scale * std::tanh(score); break;
+          case Gate::sigmoid: gate[t] = 1 / (1 + std::exp(-score)); break;
+          case Gate::raw: gate[t] = score; break;
+          case Gate::hard: break;
+        }
+      }
+    }
+    std::vector<Vector> next = x, keys(T), values(T);
+    for (int64_t t = 0; t < T; ++t) {
+      const Vector u = normed(x[t], &w.at(at + "input_layernorm.weight"), c.rms_norm_eps);
+      keys[t] = times(w.at(at + "self_attn.k_proj.weight"), u, G * D);
+      values[t] = times(w.at(at + "self_attn.v_proj.weight"), u, G * D);
+      turn(keys[t], D, c.rope_theta, t);
+    }
+    for (int64_t t = 0; t < T; ++t) {
+      if (!runs[t]) continue;
+      const Vector u = normed(x[t], &w.at(at + "input_layernorm.weight"), c.rms_norm_eps);
+      Vector q = times(w.at(at + "self_attn.q_proj.weight"), u, H * D), mixed(H * D, 0.0);
+      turn(q, D, c.rope_theta, t);
+      for (int64_t h = 0; h < H; ++h) {
+        const int64_t g = h / (H / G);
+        Vector p;
+        std::vector<int64_t> seen;
+        double total = 0, greatest = -1e300;
+        for (int64_t s = 0; s <= t; ++s) {
+          if (r >= 0 && c.routing.kv == KvPolicy::drop && !runs[s]) continue;
+          double score = 0;
+          for (int64_t d = 0; d < D; ++d) score += q[h * D + d] * keys[s][g * D + d];
+          p.push_back(score / std::sqrt(static_cast<double>(D))), seen.push_back(s);
+          greatest = std::max(greatest, p.back());
+        }
+        for (double& v : p) total += v = std::exp(v - greatest);
+        for (size_t j = 0; j < p.size(); ++j)
+          for (int64_t d = 0; d < D; ++d) mixed[h * D + d] += p[j] / total * values[seen[j]][g * D + d];
+      }
+      const Vector a = times(w.at(at + "self_attn.o_proj.weight"), mixed, C);
+      Vector hidden(C);
+      for (int64_t i = 0; i < C; ++i) hidden[i] = x[t][i] + a[i];
+      const Vector u2 = normed(hidden, &w.at(at + "post_attention_layernorm.weight"), c.rms_norm_eps);
+      Vector f = times(w.at(at + "mlp.gate_proj.weight"), u2, c.intermediate_size);
+      const Vector up = times(w.at(at + "mlp.up_proj.weight"), u2, c.intermediate_size);
+      for (size_t i = 0; i < f.size(); ++i) f[i] = silu(f[i]) * up[i];
+      const Vector m = times(w.at(at + "mlp.down_proj.weight"), f, C);
+      for (int64_t i = 0; i < C; ++i) next[t][i] = x[t][i] + gate[t] * a[i] + gate[t] * m[i];
+    }
+    x = next;
+  }
+  const auto& head = w.at(c.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
+  for (int64_t t = 0; t < T; ++t)
+    out.logits.push_back(times(head, normed(x[t], &w.at("model.norm.weight"), c.rms_norm_eps), c.vocab_size));
+  return out;
+}
+
+}  // namespace fathom::infer::test
