@@ -1,0 +1,49 @@
+// make_sample_model OUT TOKENIZER mod|dense|thin [SEED]: a small model with weights drawn from a seed and the given tokenizer.json.
+//   mod    4 blocks, blocks 1 and 3 routed at capacity 0.25 and 0.5, a dial of three points
+//   dense  the same shape without routing;  thin  2 blocks without routing
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "core/file.h"
+#include "core/limits.h"
+#include "core/random.h"
+#include "model/folder.h"
+#include "model/random_model.h"
+#include "text/tokenizer.h"
+
+int main(int argc, char** argv) {
+  using namespace fathom;
+  if (argc < 4) return std::fprintf(stderr, "make_sample_model OUT TOKENIZER mod|dense|thin [SEED]\n"), 2;
+  try {
+    const std::string kind = argv[3];
+    const uint64_t seed = argc > 4 ? std::strtoull(argv[4], nullptr, 10) : 1;
+    const std::string json = read_file(argv[2], limits::kJsonBytes);
+    const text::Tokenizer tokenizer = text::Tokenizer::from_json(json, argv[2]);
+    model::ModelConfig c;
+    c.vocab_size = tokenizer.vocab_size();
+    c.hidden_size = 48, c.intermediate_size = 96, c.num_hidden_layers = kind == "thin" ? 2 : 4;
+    c.num_attention_heads = 4, c.num_key_value_heads = 2, c.head_dim = 12;
+    c.max_position_embeddings = 128;
+    c.tie_word_embeddings = true;
+    if (const auto eos = tokenizer.eos_id()) c.eos_token_ids = {*eos};
+    if (kind == "mod") c.routing.blocks = {{1, 0.25}, {3, 0.5}};
+    model::ModelToWrite out = model::model_to_write(c, model::random_weights(c, seed), seed);
+    out.tokenizer_json = json;
+    if (kind == "mod") {
+      routing::DialTable dial;
+      dial.default_dial = 0.7;
+      dial.points = {{0.6, 0.61, {1.5F, 1.0F}, {0.1, 0.2}, 7.0}, {0.7, 0.69, {0.7F, 0.0F}, {0.25, 0.5}, 6.9}, {1.0, 1.0, {-4.0F, -4.0F}, {1, 1}, 6.8}};
+      dial.text = "nothing: made for tests";
+      dial.tokens = 1000;
+      out.dial = dial;
+    } else {
+      out.dial.reset();
+    }
+    model::write_model_folder(argv[1], out);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "make_sample_model: %s\n", e.what());
+    return 1;
+  }
+  return 0;
+}
