@@ -12,7 +12,7 @@ import unicodedata
 import pytest
 
 tokenizers = pytest.importorskip("tokenizers")
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors  # noqa: E402
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILD = pathlib.Path(os.environ.get("FATHOM_BUILD", ROOT / "build"))
@@ -109,7 +109,20 @@ def build_qwen3(folder):
     return Tokenizer.from_str(zst_head(DATA / "tokenizers" / "qwen3" / "tokenizer.json.zst", 0).decode())
 
 
-BUILDERS = {"gpt2": build_gpt2, "llama2": build_llama2, "llama2_classic": build_llama2_classic, "qwen3": build_qwen3}
+TRAIN_TEXT = "corpora/tinyshakespeare.txt"
+
+
+def train_ours(folder, pattern="llama3", vocab=2000, threads=2):
+    out = folder / f"trained-{pattern}-{vocab}-{threads}.json"
+    subprocess.run([str(TOOL), "train", str(out), str(vocab), pattern, str(threads), str(DATA / TRAIN_TEXT)], check=True)
+    return out
+
+
+def build_trained(folder):
+    return Tokenizer.from_file(str(train_ours(folder)))
+
+
+BUILDERS = {"trained": build_trained, "gpt2": build_gpt2, "llama2": build_llama2, "llama2_classic": build_llama2_classic, "qwen3": build_qwen3}
 
 
 @pytest.fixture(scope="module", params=list(BUILDERS))
@@ -261,3 +274,25 @@ def test_decode(pair):
             assert b"".join(steps) == expected, ids
             for step in steps:
                 step.decode()  # never part of a character
+
+
+def words_of(pattern):
+    if pattern == "gpt2":
+        return pre_tokenizers.ByteLevel(add_prefix_space=False)
+    regex = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(regex), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+@needs_data
+@pytest.mark.parametrize("pattern", ["gpt2", "llama3"])
+def test_training_equals_theirs(tmp_path, pattern):
+    """The same vocabulary and merges as BpeTrainer, whose ties go to the smaller ids too."""
+    ours = train_ours(tmp_path, pattern, 3000, 1)
+    assert train_ours(tmp_path, pattern, 3000, 2).read_bytes() == ours.read_bytes()
+    t = Tokenizer(models.BPE())
+    t.pre_tokenizer = words_of(pattern)
+    t.train_from_iterator([(DATA / TRAIN_TEXT).read_text()], trainers.BpeTrainer(
+        vocab_size=3000, min_frequency=2, special_tokens=["<|endoftext|>"], show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    expected, got = json.loads(t.to_str())["model"], json.loads(ours.read_text())["model"]
+    assert got["vocab"] == expected["vocab"]
+    assert got["merges"] == expected["merges"]

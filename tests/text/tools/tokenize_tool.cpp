@@ -2,6 +2,7 @@
 // a 32-bit count and as many bytes (texts) or 32-bit ids; the answer is a 32-bit count and as many ids or bytes.
 //   e encode   E encode, special tokens added   a encode, special texts allowed   A both
 //   d decode, special tokens skipped   D decode, all   s S the same by StreamDecoder, a byte FF after each step's text
+// tokenize_tool train OUT VOCAB gpt2|llama3 THREADS FILE…: trains on the files, one document each.
 #include <cstdint>
 #include <cstdio>
 #include <iostream>
@@ -9,6 +10,8 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/file.h"
+#include "text/bpe_train.h"
 #include "text/tokenizer.h"
 
 namespace {
@@ -49,10 +52,28 @@ int serve(const std::string& path) {
   return 0;
 }
 
+int train(int argc, char** argv) {
+  fathom::text::BpeTrainOptions options;
+  options.vocab_size = std::stoll(argv[3]);
+  options.pattern = std::string(argv[4]) == "gpt2" ? fathom::text::WordPattern::gpt2 : fathom::text::WordPattern::llama3;
+  options.threads = std::stoi(argv[5]);
+  int file = 6;
+  const auto result = fathom::text::train_bpe(
+      [&](std::string& document) {
+        if (file == argc) return false;
+        document = fathom::read_file(argv[file++], int64_t{1} << 30);
+        return true;
+      },
+      options);
+  fathom::atomic_write(argv[2], result.tokenizer_json);
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
+    if (argc > 6 && std::string(argv[1]) == "train") return train(argc, argv);
     return argc == 2 ? serve(argv[1]) : 2;
   } catch (const std::exception& e) {
     std::cerr << e.what() << "\n";
