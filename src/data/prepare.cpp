@@ -22,7 +22,6 @@ namespace fs = std::filesystem;
 
 constexpr const char* kProgress = ".progress.json";  // hidden: no reader of a dataset looks at it
 constexpr const char* kLock = ".lock";
-constexpr size_t kBatchBytes = 4 << 20;
 
 const std::vector<std::pair<const char*, SplitMode>> kSplitModes = {
     {"automatic", SplitMode::automatic}, {"hash", SplitMode::by_hash}, {"tail", SplitMode::by_tail}, {"none", SplitMode::none}};
@@ -175,11 +174,10 @@ class Preparation {
 
   bool fill(std::vector<Item>& batch, DocumentStream& stream) {
     batch.clear();
-    size_t bytes = 0;
-    const size_t enough = std::max<size_t>(kBatchBytes, static_cast<size_t>(options_.threads) * (kBatchBytes / 4));
+    int64_t bytes = 0;
     std::string text;
-    while (bytes < enough && stream.next(text)) {
-      bytes += text.size();
+    while (bytes < options_.batch_bytes && stream.next(text)) {
+      bytes += static_cast<int64_t>(text.size());
       const auto after = stream.position();
       if (mode_ == SplitMode::by_tail) {
         if (std::exchange(tail_seen_, true) || start_ != DocumentStream::Position{})
