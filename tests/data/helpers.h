@@ -1,10 +1,7 @@
 // Shared by the tests of data: files in a temporary folder, zstd, error messages, a small tokenizer.
 #pragma once
-#include <sys/statvfs.h>
-#include <unistd.h>
 #include <zstd.h>
 
-#include <cstdlib>
 #include <functional>
 #include <string>
 #include <vector>
@@ -14,16 +11,10 @@
 #include "core/json.h"
 #include "core/utf8.h"
 #include "data/documents.h"
+#include "in_memory.h"
 #include "text/tokenizer.h"
 
 namespace fathom::data {
-
-// The tests sync hundreds of files: in memory that costs nothing, on a busy disk a minute.
-inline const bool kInMemory = [] {
-  struct statvfs s;
-  const bool room = ::statvfs("/dev/shm", &s) == 0 && s.f_bavail * s.f_frsize > 64 << 20 && ::access("/dev/shm", W_OK) == 0;
-  return room && !std::getenv("TMPDIR") && ::setenv("TMPDIR", "/dev/shm", 1) == 0;
-}();
 
 inline std::string message(const std::function<void()>& body) {
   try {

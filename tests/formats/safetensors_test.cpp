@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "core/error.h"
+#include "in_memory.h"
 #include "core/file.h"
 #include "core/float16.h"
 #include "core/json.h"

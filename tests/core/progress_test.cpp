@@ -1,0 +1,80 @@
+#include "core/progress.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "core/log.h"
+
+namespace fathom {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+TEST(Format, Counts) {
+  const std::pair<double, const char*> cases[] = {{0, "0"}, {7, "7"}, {999, "999"}, {999.4, "999"}, {999.6, "1.00k"}, {1000, "1.00k"}, {1234, "1.23k"},
+                                                  {9994, "9.99k"}, {9996, "10.0k"}, {12345, "12.3k"}, {99960, "100k"}, {123456, "123k"},
+                                                  {999600, "1.00M"}, {4.56e7, "45.6M"}, {7.89e9, "7.89G"}, {1e18, "1.00E"}, {-1500, "-1.50k"}};
+  for (const auto& [n, text] : cases) EXPECT_EQ(human_count(n), text) << n;
+}
+
+TEST(Format, Bytes) {
+  const std::pair<double, const char*> cases[] = {{0, "0 B"}, {999, "999 B"}, {1000, "1.0 KB"}, {1234567, "1.2 MB"}, {99960000, "100 MB"}, {5.5e12, "5.5 TB"}};
+  for (const auto& [n, text] : cases) EXPECT_EQ(human_bytes(n), text) << n;
+}
+
+TEST(Format, Durations) {
+  const std::pair<double, const char*> cases[] = {{0, "0 ms"}, {0.0123, "12 ms"}, {0.85, "850 ms"}, {1, "1.0 s"}, {12.34, "12.3 s"}, {59.9, "59.9 s"}, {60, "1m00s"},
+                                                  {245, "4m05s"}, {3599, "59m59s"}, {3600, "1h00m"}, {7380, "2h03m"}, {360000, "100h00m"}, {-1, "?"}, {1e12, "?"}};
+  for (const auto& [s, text] : cases) EXPECT_EQ(human_duration(s), text) << s;
+}
+
+TEST(Progress, PlainLinesWhereThereIsNoTerminal) {
+  if (stderr_is_terminal()) GTEST_SKIP() << "stderr is a terminal here";
+  ::testing::internal::CaptureStderr();
+  {
+    Progress p("train", "tokens", 4000, 1000);
+    p.update(2000, "loss 3.21");
+    for (int i = 0; i < 1000; ++i) p.update(2000 + i);
+    p.finish("done");
+  }
+  const std::string out = ::testing::internal::GetCapturedStderr();
+  EXPECT_THAT(out, StartsWith("train  50%  2.00k/4.00k tokens  "));
+  EXPECT_THAT(out, HasSubstr("left  loss 3.21\n"));
+  EXPECT_THAT(out, HasSubstr("train  74%  3.00k/4.00k tokens"));
+  EXPECT_THAT(out, HasSubstr("  done\n"));
+  EXPECT_EQ(std::count(out.begin(), out.end(), '\n'), 2) << out;
+  EXPECT_EQ(out.find('\x1b'), std::string::npos);
+}
+
+TEST(Log, LevelsAndWarnings) {
+  ::testing::internal::CaptureStderr();
+  log_info("a ", 1);
+  log_warning("b ", 0.5);
+  set_log_level(LogLevel::warning);
+  log_info("not shown");
+  log_warning("c");
+  set_log_level(LogLevel::quiet);
+  log_warning("not shown");
+  set_log_level(LogLevel::info);
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "a 1\nwarning: b 0.5\nwarning: c\n");
+}
+
+TEST(Error, PartsMakeOneLine) {
+  EXPECT_STREQ(UserError({"file", "key", "x", "y", "do z"}).what(), "file: key: found x, expected y; do z");
+  EXPECT_STREQ(UserError({"file", "", "", "y", ""}).what(), "file: expected y");
+  EXPECT_STREQ(UserError({"", "key", "x", "", ""}).what(), "key: found x");
+  EXPECT_STREQ(UserError("plain").what(), "plain");
+  EXPECT_EQ(UserError({"file", "key", "x", "y", "z"}).parts().found, "x");
+  EXPECT_THROW(FATHOM_ASSERT(1 == 2, "note ", 3), std::logic_error);
+  try {
+    FATHOM_ASSERT(1 == 2, "note ", 3);
+  } catch (const std::logic_error& e) {
+    EXPECT_THAT(e.what(), HasSubstr("1 == 2: note 3; please report this"));
+  }
+  EXPECT_EQ(str("a", 1, 0.1), "a10.1");
+}
+
+}  // namespace
+}  // namespace fathom

@@ -1,0 +1,67 @@
+#include "core/thread_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <mutex>
+#include <set>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+namespace fathom {
+namespace {
+
+TEST(ThreadPool, RunsEveryChunkOnce) {
+  for (int threads : {1, 2, 3, 8}) {
+    ThreadPool pool(threads);
+    EXPECT_EQ(pool.size(), threads);
+    for (int64_t chunks : {0, 1, 2, 7, 1000}) {
+      std::vector<std::atomic<int>> seen(static_cast<size_t>(chunks));
+      pool.parallel_for(chunks, [&](int64_t i) { ++seen[static_cast<size_t>(i)]; });
+      for (const auto& s : seen) ASSERT_EQ(s, 1);
+    }
+  }
+}
+
+TEST(ThreadPool, UsesMoreThanOneThread) {
+  ThreadPool pool(3);
+  std::mutex mutex;
+  std::set<std::thread::id> ids;
+  for (int attempt = 0; attempt < 50 && ids.size() < 2; ++attempt)
+    pool.parallel_for(64, [&](int64_t) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      std::lock_guard lock(mutex);
+      ids.insert(std::this_thread::get_id());
+    });
+  EXPECT_GT(ids.size(), 1u);
+}
+
+TEST(ThreadPool, ManyShortJobs) {
+  ThreadPool pool(4);
+  int64_t sum = 0;
+  for (int job = 0; job < 5000; ++job) {
+    std::atomic<int64_t> part{0};
+    pool.parallel_for(5, [&](int64_t i) { part += i; });
+    sum += part;
+  }
+  EXPECT_EQ(sum, 5000 * 10);
+}
+
+TEST(ThreadPool, TheFirstExceptionComesBackAndThePoolLives) {
+  ThreadPool pool(3);
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    EXPECT_THROW(pool.parallel_for(100, [](int64_t i) {
+      if (i % 10 == 3) throw std::runtime_error("chunk");
+    }),
+                 std::runtime_error);
+    std::atomic<int> n{0};
+    pool.parallel_for(50, [&](int64_t) { ++n; });
+    EXPECT_EQ(n, 50);
+  }
+}
+
+TEST(ThreadPool, AvailableThreads) { EXPECT_GE(available_threads(), 1); }
+
+}  // namespace
+}  // namespace fathom
