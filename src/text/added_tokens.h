@@ -32,7 +32,8 @@ class AddedTokenFinder {
     Found f;
     while (find(input, from, f)) {
       from = f.end;
-      if (!accept(input, allow_special, done, f)) continue;
+      // A token whose white space an earlier one took is nothing any more (that it may lie inside is `tokenizers`' way).
+      if (!accept(input, allow_special, done, f) || f.begin >= f.end) continue;
       if (done < f.begin) on_text(done, f.begin);
       on_token(f.token->id);
       done = f.end;

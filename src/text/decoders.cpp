@@ -82,6 +82,7 @@ void Decoder::add(const Json& json, const std::string& where, const std::string&
   } else if (type == "Replace") {
     s.kind = Kind::replace;
     const auto p = c.pattern("pattern");
+    if (p.text.empty()) c.wrong("pattern", "an empty pattern", "a text to replace");
     s.pattern = p.regex ? Pattern::regex(p.text, where, p.field) : Pattern::literal(p.text);
     s.content = c.string("content");
   } else if (type == "Strip") {

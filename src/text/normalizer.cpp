@@ -79,6 +79,7 @@ void Normalizer::add(const Json& json, const std::string& where, const std::stri
   } else if (type == "Replace") {
     step.kind = Kind::replace;
     const auto pattern = c.pattern("pattern");
+    if (pattern.text.empty()) c.wrong("pattern", "an empty pattern", "a text to replace");
     step.pattern = pattern.regex ? Pattern::regex(pattern.text, where, pattern.field) : Pattern::literal(pattern.text);
     step.content = c.string("content");
   } else {
