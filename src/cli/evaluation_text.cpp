@@ -26,7 +26,7 @@ std::string rule_words(infer::Rule rule) {
 }
 
 Json interval_json(const Interval& i) {
-  return {{"value", std::isfinite(i.value) ? Json(i.value) : Json()}, {"ci95", std::isfinite(i.half) ? Json(i.half) : Json()}, {"documents", i.documents}};
+  return {{"value", std::isfinite(i.value) ? Json(i.value) : Json()}, {"ci95", std::isfinite(i.half) ? Json(i.half) : Json()}, {"units", i.units}};
 }
 
 }  // namespace
@@ -34,7 +34,9 @@ Json interval_json(const Interval& i) {
 std::string evaluation_text(const EvaluationReport& report) {
   const Evaluation& first = report.results[0];
   std::string text = str(report.text.name, ": ", grouped(first.tokens), " tokens predicted, ", grouped(first.bytes), " bytes, ", first.windows, " of ",
-                         report.text.all_windows, " windows of at most ", first.context, " tokens, ", report.text.documents.size(), " documents\n\n");
+                         report.text.all_windows, " windows of at most ", first.context, " tokens, ", report.text.documents.size(),
+                         report.text.documents.size() == 1 ? " document" : " documents", "; intervals are 95 % over ",
+                         first.by_stretch ? "stretches of the text" : "documents", "\n\n");
   std::vector<std::vector<std::string>> rows = {{""}};
   for (const std::string& name : report.names) rows[0].push_back(name);
   const auto row = [&](const std::string& label, const std::function<std::string(const Evaluation&)>& value) {
@@ -59,7 +61,7 @@ std::string evaluation_text(const EvaluationReport& report) {
                 ", the causal rule loses ", with_interval(d, 4), " nats to it\n");
   }
   for (size_t i = 1; i < report.results.size(); ++i)
-    text += str(report.names[0], " − ", report.names[i], ", paired by document: ", with_interval(loss_difference(first, report.results[i]), 4),
+    text += str(report.names[0], " − ", report.names[i], ", paired: ", with_interval(loss_difference(first, report.results[i]), 4),
                 " nats per token, ", with_interval(bits_difference(first, report.results[i]), 4), " bits per byte\n");
   if (!first.blocks.empty()) {
     rows = {{"\n  routed block", "capacity", "realised", "agreement", "precision", "recall"}};

@@ -219,7 +219,8 @@ class Parser {
     }
     const bool low = std::isfinite(f.low), high = std::isfinite(f.high);
     std::string range;
-    if (low && high) range = " from " + number_text(f.low) + " to " + number_text(f.high);
+    if (f.low > 0 && f.low < kAboveZero) range = " above 0" + (high ? " and at most " + number_text(f.high) : "");
+    else if (low && high) range = " from " + number_text(f.low) + " to " + number_text(f.high);
     else if (low) range = " of at least " + number_text(f.low);
     else if (high) range = " of at most " + number_text(f.high);
     switch (f.kind) {

@@ -26,6 +26,9 @@ enum class Kind {
   path,     // text that completion completes as a file name
 };
 
+// A lower bound below this stands for "above 0" and is written so.
+inline constexpr double kAboveZero = 1e-5;
+
 struct Flag {
   std::string name;      // without the dashes: "max-tokens"
   Kind kind = Kind::text;

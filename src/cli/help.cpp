@@ -47,20 +47,22 @@ std::string number_text(double x) {
 std::string properties(const Flag& f) {
   std::vector<std::string> parts;
   const bool low = std::isfinite(f.low), high = std::isfinite(f.high);
-  if (low && high && f.high < 1e9) parts.push_back(number_text(f.low) + " to " + number_text(f.high));
+  if (f.low > 0 && f.low < kAboveZero) parts.push_back("above 0" + (high ? ", at most " + number_text(f.high) : ""));
+  else if (low && high && f.high < 1e9) parts.push_back(number_text(f.low) + " to " + number_text(f.high));
   else if (low) parts.push_back("at least " + number_text(f.low));
   if (f.kind == Kind::count) parts.push_back("10k, 1e6, 3M understood");
   if (f.repeated) parts.push_back("may be repeated");
   if (f.required) parts.push_back("required");
   if (!f.note.empty()) parts.push_back("default: " + f.note);
-  else if (!f.fallback.empty() && !(f.kind == Kind::boolean && f.fallback == "false")) parts.push_back("default: " + f.fallback);
+  else if (f.kind == Kind::boolean && f.fallback == "true") parts.push_back("default: on");
+  else if (!f.fallback.empty() && f.kind != Kind::boolean) parts.push_back("default: " + f.fallback);
   std::string text;
   for (const std::string& p : parts) text += (text.empty() ? "" : "; ") + p;
   return text;
 }
 
 std::string spelled(const Flag& f) {
-  if (f.kind == Kind::boolean) return (f.fallback == "true" ? "--no-" : "--") + f.name;
+  if (f.kind == Kind::boolean) return (f.fallback == "true" ? "--[no-]" : "--") + f.name;
   std::string value = f.metavar;
   if (!f.choices.empty()) {
     value.clear();
@@ -71,7 +73,9 @@ std::string spelled(const Flag& f) {
 
 std::string sentence(const Flag& f) {
   const std::string more = properties(f);
-  return f.help + (more.empty() ? "" : " (" + more + ")");
+  std::string help = f.help;
+  if (!help.empty() && help[0] >= 'a' && help[0] <= 'z') help[0] = static_cast<char>(help[0] - 'a' + 'A');
+  return help + (more.empty() ? "" : " (" + more + ")");
 }
 
 std::string usage(const Program& program, const Command& c) {

@@ -38,7 +38,7 @@ void add_agreement(Evaluation& causal, const routing::Decisions& teacher, const 
 
 Json number(double x) { return std::isfinite(x) ? Json(x) : Json(); }
 
-Json interval_json(const Interval& i) { return {{"value", number(i.value)}, {"ci95", number(i.half)}, {"documents", i.documents}}; }
+Json interval_json(const Interval& i) { return {{"value", number(i.value)}, {"ci95", number(i.half)}, {"units", i.units}}; }
 
 Evaluation score(const Subject& subject, const HeldOut& text, infer::Rule rule, std::optional<double> dial, const EvaluateProgress& progress,
                  Evaluation* causal) {
@@ -47,7 +47,8 @@ Evaluation score(const Subject& subject, const HeldOut& text, infer::Rule rule, 
   e.rule = rule;
   e.dial = dial_of(subject, dial);
   e.windows = static_cast<int64_t>(text.windows.size());
-  e.documents.resize(text.documents.size());
+  e.units.resize(text.units);
+  e.by_stretch = text.by_stretch;
   const infer::RoutingPolicy policy = policy_of(subject, rule, dial);
   const infer::RoutingPolicy asked = policy_of(subject, infer::Rule::topk, dial);
   for (size_t r = 0; r < config.routing.blocks.size(); ++r)
@@ -63,7 +64,7 @@ Evaluation score(const Subject& subject, const HeldOut& text, infer::Rule rule, 
   const auto begin = std::chrono::steady_clock::now();
   infer::score_documents(*subject.engine, windows, {.policy = policy}, [&](infer::DocumentScore&& s) {
     const Window& w = text.windows[s.document];
-    DocumentSum& sum = e.documents[w.document];
+    UnitSum& sum = e.units[w.unit];
     for (size_t t = 0; t + 1 < w.tokens.size(); ++t) {
       const int32_t next = w.tokens[t + 1];
       const int64_t size = bytes[static_cast<size_t>(next)];
@@ -113,7 +114,7 @@ Json Evaluation::to_json() const {
   Json j = {{"rule", name_of(rule, infer::kRuleNames)}, {"dial", dial}, {"tokens", tokens}, {"bytes", bytes}, {"windows", windows}, {"context", context},
             {"nll", nll}, {"loss", number(loss())}, {"loss_interval", interval_json(loss_interval(*this))}, {"perplexity", number(perplexity())},
             {"bits_per_byte", number(bits_per_byte())}, {"bits_per_byte_interval", interval_json(bits_interval(*this))},
-            {"accuracy", number(ratio(correct, tokens))}, {"block_fraction", number(block_fraction())}, {"total_fraction", number(total_fraction())},
+            {"intervals_over", by_stretch ? "stretches" : "documents"}, {"accuracy", number(ratio(correct, tokens))}, {"block_fraction", number(block_fraction())}, {"total_fraction", number(total_fraction())},
             {"flops_per_token", number(spent.flops() / static_cast<double>(tokens + windows))}, {"seconds", seconds}};
   j["blocks"] = Json::array();
   for (const BlockAgreement& b : blocks)
@@ -123,21 +124,25 @@ Json Evaluation::to_json() const {
 }
 
 Interval loss_interval(const Evaluation& e) {
-  return ratio_interval(e.documents, [](const DocumentSum& d) { return d.nll; }, [](const DocumentSum& d) { return static_cast<double>(d.tokens); });
+  return ratio_interval(e.units, [](const UnitSum& d) { return d.nll; }, [](const UnitSum& d) { return static_cast<double>(d.tokens); });
 }
 
 Interval bits_interval(const Evaluation& e) {
-  return ratio_interval(e.documents, [](const DocumentSum& d) { return d.nll / std::log(2.0); }, [](const DocumentSum& d) { return static_cast<double>(d.bytes); });
+  return ratio_interval(e.units, [](const UnitSum& d) { return d.nll / std::log(2.0); }, [](const UnitSum& d) { return static_cast<double>(d.bytes); });
 }
 
-Interval loss_difference(const Evaluation& a, const Evaluation& b) { return paired_difference(a.documents, b.documents, false); }
-Interval bits_difference(const Evaluation& a, const Evaluation& b) { return paired_difference(a.documents, b.documents, true); }
+Interval loss_difference(const Evaluation& a, const Evaluation& b) { return paired_difference(a.units, b.units, false); }
+Interval bits_difference(const Evaluation& a, const Evaluation& b) { return paired_difference(a.units, b.units, true); }
 
 std::vector<int32_t> bytes_of_tokens(const text::Tokenizer& tokenizer) {
   std::vector<int32_t> bytes(static_cast<size_t>(tokenizer.vocab_size()));
   for (size_t id = 0; id < bytes.size(); ++id)
     if (!tokenizer.is_special(static_cast<int32_t>(id))) bytes[id] = static_cast<int32_t>(tokenizer.token_bytes(static_cast<int32_t>(id)).size());
   return bytes;
+}
+
+std::string units_text(const Evaluation& e, int64_t units) {
+  return str(units, e.by_stretch ? " stretch" : " document", units == 1 ? "" : e.by_stretch ? "es" : "s", e.by_stretch ? " of text" : "");
 }
 
 double dial_of(const Subject& subject, std::optional<double> dial) {

@@ -1,5 +1,5 @@
 // Quality of a model on held-out text, by the engine: nats per token and bits per byte of text under one rule, with a 95 %
-// interval over documents; how the causal rule agrees with top-k, block by block; and the FLOPs that were spent, exactly,
+// interval over documents (or stretches of few documents); how the causal rule agrees with top-k, block by block; and the FLOPs that were spent, exactly,
 // from the decisions that were taken.
 #pragma once
 #include <cstdint>
@@ -28,7 +28,7 @@ struct Subject {
   static Subject open(const std::string& path, int threads);
 };
 
-struct DocumentSum {         // of one document's windows
+struct UnitSum {             // of one unit's windows (HeldOut::units)
   double nll = 0;            // nats
   int64_t tokens = 0;        // predicted
   int64_t bytes = 0;         // of text that they stand for
@@ -48,7 +48,8 @@ struct Evaluation {
   infer::Rule rule = infer::Rule::causal;
   double dial = 1;                     // block fraction asked for
   int64_t windows = 0, context = 0;
-  std::vector<DocumentSum> documents;  // by HeldOut::documents; tokens 0 where no window was scored
+  std::vector<UnitSum> units;          // by HeldOut::units; tokens 0 where no window was scored
+  bool by_stretch = false;             // units are stretches of windows, not documents
   double nll = 0;                      // sums
   int64_t tokens = 0, bytes = 0;
   int64_t correct = 0;                 // tokens that were the most likely
@@ -63,14 +64,14 @@ struct Evaluation {
   Json to_json() const;
 };
 
-// value ± half: Student's t at 95 % on the ratio of sums over documents (linearised); NaN half with fewer than 2.
+// value ± half: Student's t at 95 % on the ratio of sums over units (linearised); NaN half with fewer than 2.
 struct Interval {
   double value = 0, half = 0;
-  int64_t documents = 0;
+  int64_t units = 0;
 };
 Interval loss_interval(const Evaluation& e);
 Interval bits_interval(const Evaluation& e);
-// a − b on the same documents, in bits per byte (and nats per token when both cut the text into the same tokens).
+// a − b on the same units, in bits per byte (and nats per token when both cut the text into the same tokens).
 Interval bits_difference(const Evaluation& a, const Evaluation& b);
 Interval loss_difference(const Evaluation& a, const Evaluation& b);
 
@@ -90,6 +91,9 @@ std::vector<int32_t> bytes_of_tokens(const text::Tokenizer& tokenizer);
 
 // The policy that `rule` means for this model at this dial.
 infer::RoutingPolicy policy_of(const Subject& subject, infer::Rule rule, std::optional<double> dial);
+// "12 documents", "32 stretches of text", "1 document".
+std::string units_text(const Evaluation& e, int64_t units);
+
 double dial_of(const Subject& subject, std::optional<double> dial);
 
 }  // namespace fathom::study

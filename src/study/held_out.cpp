@@ -49,7 +49,7 @@ HeldOut cut_windows(std::vector<std::vector<int32_t>> documents, int64_t context
     const std::span<const int32_t> ids = text.documents[d];
     const int64_t size = static_cast<int64_t>(ids.size());
     for (int64_t begin = 0; begin + 1 < size; begin += context - 1)
-      all.push_back({d, begin, ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(std::min(context, size - begin)))});
+      all.push_back({d, begin, 0, ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(std::min(context, size - begin)))});
   }
   text.all_windows = static_cast<int64_t>(all.size());
   int64_t predicted = 0;
@@ -62,6 +62,9 @@ HeldOut cut_windows(std::vector<std::vector<int32_t>> documents, int64_t context
     text.windows.push_back(w);
     text.predicted += static_cast<int64_t>(w.tokens.size()) - 1;
   }
+  text.by_stretch = text.documents.size() < kFewDocuments;
+  text.units = text.by_stretch ? std::min(kStretches, take) : text.documents.size();
+  for (size_t i = 0; i < take; ++i) text.windows[i].unit = text.by_stretch ? i * text.units / take : text.windows[i].document;
   return text;
 }
 

@@ -15,6 +15,7 @@ namespace fathom::study {
 struct Window {
   size_t document = 0;              // into HeldOut::documents
   int64_t begin = 0;                // its first token in the document
+  size_t unit = 0;                  // see HeldOut::units
   std::span<const int32_t> tokens;  // at least 2
 };
 
@@ -23,8 +24,14 @@ struct HeldOut {
   std::vector<Window> windows;                  // those to score, in order
   int64_t all_windows = 0;                      // how many the text has
   int64_t predicted = 0;                        // tokens that `windows` predict
+  // What intervals are taken over: documents, or, when there are fewer than kFewDocuments, stretches of neighbouring
+  // windows (at most kStretches). Neighbours are not independent, so such an interval is somewhat narrow.
+  size_t units = 0;
+  bool by_stretch = false;
   std::string name;                             // the inputs, for people
 };
+
+inline constexpr size_t kFewDocuments = 8, kStretches = 32;
 
 struct HeldOutOptions {
   data::DocumentOptions documents;

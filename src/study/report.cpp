@@ -143,9 +143,9 @@ std::string verdict(const Report& r) {
   const Evaluation &mod = r.models[0].quality, &other = r.models[twin].quality;
   const Interval d = loss_difference(mod, other);
   const std::string share = percent(std::abs(d.value) / other.loss());
-  const std::string figures = str(" (", signed_interval(d, 4), " nats per token, paired over ", d.documents, " documents)");
+  const std::string figures = str(" (", signed_interval(d, 4), " nats per token, paired over ", units_text(mod, d.units), ")");
   const std::string& name = r.models[twin].run.name;
-  if (!std::isfinite(d.half)) return str("The loss is ", share, d.value < 0 ? " below" : " above", " that of the better twin, ", name, figures, "; one document gives no interval.");
+  if (!std::isfinite(d.half)) return str("The loss is ", share, d.value < 0 ? " below" : " above", " that of the better twin, ", name, figures, "; no interval.");
   if (std::abs(d.value) <= d.half) return str("No clear difference from the better twin, ", name, figures, ".");
   return str("The loss is ", share, d.value < 0 ? " below" : " above", " that of the better twin, ", name, figures, ".");
 }
@@ -160,7 +160,7 @@ Json report_json(const Report& r) {
                 {"decode_bytes_per_token", number(m.decode_bytes)}, {"kv_bytes_per_token", number(m.kv_bytes)}};
     if (&m != &r.models[0]) {
       const Interval d = loss_difference(r.models[0].quality, m.quality);
-      one["first_minus_this"] = {{"loss", number(d.value)}, {"ci95", number(d.half)}, {"documents", d.documents}};
+      one["first_minus_this"] = {{"loss", number(d.value)}, {"ci95", number(d.half)}, {"units", d.units}};
     }
     j["models"].push_back(one);
   }

@@ -29,15 +29,15 @@ double t_quantile(int64_t degrees) {
   return 1.95996 + 2.4 / static_cast<double>(degrees);  // within 0.003 of the table's continuation
 }
 
-Interval ratio_interval(const std::vector<DocumentSum>& documents, const std::function<double(const DocumentSum&)>& value,
-                        const std::function<double(const DocumentSum&)>& weight) {
+Interval ratio_interval(const std::vector<UnitSum>& units, const std::function<double(const UnitSum&)>& value,
+                        const std::function<double(const UnitSum&)>& weight) {
   std::vector<std::pair<double, double>> pairs;
-  for (const DocumentSum& d : documents)
+  for (const UnitSum& d : units)
     if (weight(d) > 0) pairs.emplace_back(value(d), weight(d));
   return of_pairs(pairs);
 }
 
-Interval paired_difference(const std::vector<DocumentSum>& a, const std::vector<DocumentSum>& b, bool per_byte) {
+Interval paired_difference(const std::vector<UnitSum>& a, const std::vector<UnitSum>& b, bool per_byte) {
   FATHOM_ASSERT(a.size() == b.size(), "evaluations of different texts");
   std::vector<std::pair<double, double>> pairs;
   for (size_t d = 0; d < a.size(); ++d) {

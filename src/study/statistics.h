@@ -1,4 +1,4 @@
-// Intervals over documents. A document is the unit that is drawn: tokens of one text are far from independent.
+// Intervals over units. A document is the unit that is drawn where there are enough of them: tokens of one text are far from independent.
 #pragma once
 #include <cmath>
 #include <functional>
@@ -11,12 +11,12 @@ namespace fathom::study {
 // Two-sided 95 % quantile of Student's t; 1.96 for many degrees of freedom.
 double t_quantile(int64_t degrees);
 
-// Σ value / Σ weight over documents with weight > 0, and the half width of its interval: the linearised variance of a
+// Σ value / Σ weight over units with weight > 0, and the half width of its interval: the linearised variance of a
 // ratio of sums (Cochran 1977, section 6.4).
-Interval ratio_interval(const std::vector<DocumentSum>& documents, const std::function<double(const DocumentSum&)>& value,
-                        const std::function<double(const DocumentSum&)>& weight);
+Interval ratio_interval(const std::vector<UnitSum>& units, const std::function<double(const UnitSum&)>& value,
+                        const std::function<double(const UnitSum&)>& weight);
 
-// a − b on documents that both scored: nats per token, or bits per byte when `per_byte`.
-Interval paired_difference(const std::vector<DocumentSum>& a, const std::vector<DocumentSum>& b, bool per_byte);
+// a − b on units that both scored: nats per token, or bits per byte when `per_byte`.
+Interval paired_difference(const std::vector<UnitSum>& a, const std::vector<UnitSum>& b, bool per_byte);
 
 }  // namespace fathom::study

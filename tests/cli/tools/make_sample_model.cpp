@@ -25,10 +25,11 @@ int main(int argc, char** argv) {
     c.hidden_size = 48, c.intermediate_size = 96, c.num_hidden_layers = kind == "thin" ? 2 : 4;
     c.num_attention_heads = 4, c.num_key_value_heads = 2, c.head_dim = 12;
     c.max_position_embeddings = 128;
-    c.tie_word_embeddings = true;
     if (const auto eos = tokenizer.eos_id()) c.eos_token_ids = {*eos};
     if (kind == "mod") c.routing.blocks = {{1, 0.25}, {3, 0.5}};
-    model::ModelToWrite out = model::model_to_write(c, model::random_weights(c, seed), seed);
+    model::Weights weights = model::random_weights(c, seed);
+    for (float& w : weights.at("lm_head.weight")) w *= 0.25F;  // a loss not far from ln V, and texts that vary
+    model::ModelToWrite out = model::model_to_write(c, std::move(weights), seed);
     out.tokenizer_json = json;
     if (kind == "mod") {
       routing::DialTable dial;
