@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 import mod_oracle
 
+torch.set_num_threads(1)  # thousands of tiny products: threads only get in their way
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOOL = pathlib.Path(os.environ.get("FATHOM_BUILD", ROOT / "build" / "release")) / "tests" / "nn_tool"
 
@@ -22,8 +24,8 @@ TOOL = pathlib.Path(os.environ.get("FATHOM_BUILD", ROOT / "build" / "release")) 
 TOLERANCE = {
     "f64": {"logits": 1e-11, "loss": 1e-12, "nll": 1e-11, "grad": 1e-10, "aux": 1e-12, "score": 1e-11, "train": 1e-9},
     "f32": {"logits": 2e-5, "loss": 2e-6, "nll": 2e-5, "grad": 1e-4, "aux": 1e-5, "score": 2e-5, "train": 2e-4},
-    # bf16 keeps 8 bits; the residual stream and every sum are f32. A gradient is compared by its norm.
-    "bf16": {"logits": 4e-2, "loss": 1e-2, "nll": 8e-2, "grad": 1e-1, "aux": 2e-2, "score": 3e-2},
+    # bf16 keeps 8 bits; the residual stream and every sum are f32. Here the differences are of norms.
+    "bf16": {"logits": 3e-2, "loss": 1e-2, "nll": 3e-2, "grad": 1e-1, "aux": 2e-2, "score": 3e-2},
 }
 
 pytestmark = pytest.mark.skipif(not TOOL.exists(), reason="nn_tool is not built (FATHOM_TRAIN=OFF)")
@@ -120,9 +122,11 @@ def run_tool(folder, cases):
     return [load_file(folder / f"out{i}.safetensors") for i in range(len(cases))]
 
 
-def error(found, expected):
+def error(found, expected, by_norm=False):
     if expected.numel() == 0:
         return 0.0
+    if by_norm:
+        return float((found - expected).norm() / expected.norm().clamp_min(1e-3))
     return float((found.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-3))
 
 
@@ -144,14 +148,14 @@ def oracle_run(config, params, data, options, aux):
 def compare(label, found, expected, table, by_norm=False):
     checks = [("logits", "logits"), ("loss", "loss"), ("total", "loss"), ("nll", "nll")]
     for name, kind in checks:
-        e = error(found[name], expected[name].detach())
+        e = error(found[name], expected[name].detach(), by_norm)
         assert e <= table[kind], f"{label}: {name} differs by {e:.2e}"
     for name, value in expected["aux"].items():
         e = error(found["aux." + name], value.detach())
         assert e <= table["aux"], f"{label}: {name} differs by {e:.2e}"
     for r in range(len(expected["raw"])):
         for name in ("raw", "decision"):
-            e = error(found[f"{name}.{r}"], expected[name][r].detach())
+            e = error(found[f"{name}.{r}"], expected[name][r].detach(), by_norm)
             assert e <= table["score"], f"{label}: {name} of block {r} differs by {e:.2e}"
         assert torch.equal(found[f"selected.{r}"].bool(), expected["selected"][r]), f"{label}: selection of block {r}"
     largest = max(float(g.norm()) for g in expected["grad"].values())
@@ -247,6 +251,8 @@ def test_ten_training_losses(tmp_path, gate):
         rng, generator = random.Random(77 + i), torch.Generator().manual_seed(77 + i)
         config = config_of(rng, gate, rule, kv, "topk")
         params, data = parameters(config, generator), batch(config, generator, rng, steps=10)
+        for name in ("tokens", "targets"):  # the same batch every time, so that the loss must fall
+            data[name] = data[name][:1].expand(10, -1, -1).clone()
         n = len(config["fathom"]["routed_blocks"])
         aux = {"predictor_bce": 0.1} if rule == "predictor" else {"router_bce": 0.05, "router_z": 0.01}
         B, T = data["tokens"].shape[1:]

@@ -1,0 +1,129 @@
+// The two ends of the network: embedding, and final norm + head + cross-entropy in chunks of rows.
+#include "nn/ops_common.h"
+
+namespace fathom::nn {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+namespace {
+
+// Logits that exist at a time: a quarter of an L3 slice, and enough rows for a full-speed product.
+constexpr int64_t kLogitsAtOnce = int64_t{1} << 21;
+
+struct EmbedFunction : torch::autograd::Function<EmbedFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& weight, const Tensor& tokens) {
+    ctx->save_for_backward({tokens});
+    ctx->saved_data["V"] = weight.size(0);
+    return weight.index_select(0, tokens);
+  }
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const Tensor tokens = ctx->get_saved_variables()[0].contiguous(), d = grads[0].contiguous();
+    const int64_t N = d.size(0), C = d.size(1);
+    const Tensor dw = at::zeros({ctx->saved_data.at("V").toInt(), C}, d.options());
+    const int64_t* token = tokens.const_data_ptr<int64_t>();
+    dispatch(d.scalar_type(), d.scalar_type(), [&]<class P, class A>(P*, A*) {
+      // Threads share out the columns: each sum runs over the tokens in order.
+      at::parallel_for(0, C, 64, [&](int64_t c0, int64_t c1) {
+        for (int64_t i = 0; i < N; ++i) {
+          const P* from = pointer<P>(d) + i * C;
+          P* to = pointer<P>(dw) + token[i] * C;
+          for (int64_t c = c0; c < c1; ++c) to[c] += from[c];
+        }
+      });
+    });
+    return {dw, Tensor()};
+  }
+};
+
+struct HeadGradients {
+  Tensor dx, da, dnorm, dw;
+  Weight w;
+};
+
+struct HeadLossFunction : torch::autograd::Function<HeadLossFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const std::optional<Tensor>& delta, const Tensor& norm, at::TensorList,
+                        const Tensor& targets, double eps, const Weight& w, at::ScalarType compute, bool wants_gradient, HeadLoss& result) {
+    const int64_t N = x.size(0), C = x.size(1), V = w.joined.size(0), slots = row_slots();
+    const Tensor weight = w.as(compute);
+    const int64_t* target = targets.const_data_ptr<int64_t>();
+    result.targets = 0;
+    for (int64_t i = 0; i < N; ++i) {
+      FATHOM_ASSERT(target[i] < V, "target ", target[i], " of ", V);
+      result.targets += target[i] >= 0;
+    }
+    result.nll = at::empty({N}, x.options());
+    HeadGradients g;
+    g.w = w;
+    if (wants_gradient) {
+      g.dx = at::empty_like(x);
+      if (delta && compute != x.scalar_type()) g.da = at::empty_like(*delta);
+      g.dnorm = at::zeros({slots, C}, x.options());
+      g.dw = at::zeros({V, C}, w.joined.options());
+    }
+    const int64_t chunk = std::min(N, std::max<int64_t>(64, kLogitsAtOnce / V));
+    const auto in_compute = x.options().dtype(compute);
+    const Tensor h = at::empty({chunk, C}, x.options()), rstd = at::empty({chunk}, x.options()), u = at::empty({chunk, C}, in_compute);
+    const Tensor logits = at::empty({chunk, V}, in_compute);
+    dispatch(x.scalar_type(), compute, [&]<class P, class A>(P*, A*) {
+      const auto& k = kernels<P, A>();
+      const P scale = wants_gradient ? P(1) / static_cast<P>(std::max<int64_t>(result.targets, 1)) : P(0);
+      for (int64_t first = 0; first < N; first += chunk) {
+        const int64_t n = std::min(chunk, N - first);
+        const P* xs = pointer<P>(x) + first * C;
+        const P* hs = delta ? pointer<P>(h) : xs;
+        parallel_rows(n, [&](int64_t, int64_t i, int64_t end) {
+          k.add_norm(end - i, C, xs + i * C, delta ? pointer<A>(*delta) + (first + i) * C : nullptr, pointer<P>(norm), eps,
+                     delta ? pointer<P>(h) + i * C : nullptr, pointer<A>(u) + i * C, pointer<P>(rstd) + i);
+        });
+        Tensor some_logits = logits.narrow(0, 0, n), some_u = u.narrow(0, 0, n);
+        at::mm_out(some_logits, some_u, weight.t());
+        parallel_rows(n, [&](int64_t, int64_t i, int64_t end) {
+          k.softmax_loss(end - i, V, pointer<A>(logits) + i * V, target + first + i, scale, pointer<P>(result.nll) + first + i);
+        });
+        if (!wants_gradient) continue;
+        if (compute == x.scalar_type())
+          g.dw.addmm_(some_logits.t(), some_u);
+        else
+          g.dw.add_(at::mm(some_logits.t(), some_u));
+        at::mm_out(some_u, some_logits, weight);
+        parallel_rows(n, [&](int64_t slot, int64_t i, int64_t end) {
+          k.norm_backward(end - i, C, hs + i * C, pointer<P>(rstd) + i, pointer<P>(norm), nullptr, pointer<P>(g.dx) + (first + i) * C,
+                          g.da.defined() ? pointer<A>(g.da) + (first + i) * C : nullptr, pointer<A>(u) + i * C, pointer<P>(g.dnorm) + slot * C);
+        });
+      }
+    });
+    if (wants_gradient) {
+      if (delta && !g.da.defined()) g.da = g.dx;
+      g.dnorm = g.dnorm.sum(0);
+    }
+    keep(ctx, std::move(g));
+    return result.nll.sum() / static_cast<double>(std::max<int64_t>(result.targets, 1));
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const HeadGradients& g = kept<HeadGradients>(ctx);
+    const bool as_it_is = grads[0].item<double>() == 1.0;
+    const auto scaled = [&](const Tensor& t) { return as_it_is || !t.defined() ? t : t * grads[0].to(t.scalar_type()); };
+    const Tensor dx = scaled(g.dx);
+    variable_list out{dx, g.da.is_same(g.dx) ? dx : scaled(g.da), scaled(g.dnorm)};
+    push_weight_gradient(out, g.w, scaled(g.dw));
+    out.resize(out.size() + 6);
+    return out;
+  }
+};
+
+}  // namespace
+
+Tensor embed(const Tensor& weight, const Tensor& tokens) { return EmbedFunction::apply(weight, tokens); }
+
+HeadLoss head_loss(const Tensor& x, const Tensor& delta, const Tensor& norm, double eps, const Weight& w, const Tensor& targets,
+                   at::ScalarType compute) {
+  HeadLoss result;
+  result.loss = HeadLossFunction::apply(x.contiguous(), delta.defined() ? std::optional<Tensor>(delta) : std::nullopt, norm, at::TensorList(w.parts),
+                                        targets.contiguous(), eps, w, compute, at::GradMode::is_enabled(), result);
+  return result;
+}
+
+}  // namespace fathom::nn
