@@ -1,5 +1,6 @@
 #include "cli/output.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -36,6 +37,26 @@ size_t columns(std::string_view text) {
   return n;
 }
 
+std::string one_line(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+// As dump(2), but an array of plain values stays on one line: a list of 1,000 ids is not 1,000 lines.
+void write_json(const Json& value, size_t indent, std::string& text) {
+  const bool plain = std::none_of(value.begin(), value.end(), [](const Json& v) { return v.is_structured(); });
+  if (!value.is_structured() || value.empty() || (value.is_array() && plain)) {
+    text += one_line(value);
+    return;
+  }
+  const std::string inner(indent + 2, ' ');
+  text += value.is_array() ? "[\n" : "{\n";
+  size_t left = value.size();
+  for (const auto& [key, v] : value.items()) {
+    text += inner + (value.is_array() ? "" : one_line(key) + ": ");
+    write_json(v, indent + 2, text);
+    text += --left > 0 ? ",\n" : "\n";
+  }
+  text += std::string(indent, ' ') + (value.is_array() ? "]" : "}");
+}
+
 }  // namespace
 
 void out(std::string_view text) {
@@ -60,8 +81,9 @@ void out_flush() {
 }
 
 void out_json(const Json& value) {
-  out(value.dump(2, ' ', false, Json::error_handler_t::replace));
-  out("\n");
+  std::string text;
+  write_json(value, 0, text);
+  out(text + "\n");
 }
 
 void set_colour(Colour colour) { chosen = colour; }

@@ -1,0 +1,114 @@
+// What a report reads of a run, and what it says about models: tolerant of absent figures, honest about differences.
+#include "study/report.h"
+
+#include <gtest/gtest.h>
+
+#include "sample.h"
+
+namespace fathom::study {
+namespace {
+
+std::string make_run(const TemporaryFolder& folder, const std::string& metrics, const std::string& summary) {
+  const std::string run = join_path(folder.path(), "run");
+  make_folders(join_path(run, "model"));
+  atomic_write(join_path(run, "model/model.safetensors"), "");
+  if (!metrics.empty()) atomic_write(join_path(run, "metrics.jsonl"), metrics);
+  if (!summary.empty()) atomic_write(join_path(run, "summary.json"), summary);
+  return run;
+}
+
+TEST(Runs, MetricsAndSummary) {
+  const TemporaryFolder folder;
+  const RunRecord r = read_run(make_run(folder,
+                                        "{\"type\":\"train\",\"step\":1,\"flops\":1e9,\"seconds\":1,\"loss\":8}\n"
+                                        "{\"type\":\"train\",\"step\":2,\"flops\":2e9,\"seconds\":2,\"loss\":6,\"new_field\":[1]}\n"
+                                        "{\"type\":\"eval\",\"step\":2,\"flops\":2e9,\"seconds\":2,\"loss\":7.5,\"loss_topk\":7.4}\n"
+                                        "{\"type\":\"eval\",\"step\":3,\"loss\":null}\n"
+                                        "{\"type\":\"warning\",\"step\":2,\"text\":\"block 1 collapsed\"}\n"
+                                        "{\"type\":\"something else\",\"step\":2}\n"
+                                        "{\"type\":\"final\",\"step\":4,\"loss\":5}\n"
+                                        "{\"type\":\"train\",\"st",
+                                        "{\"steps\":4,\"tokens\":1024,\"train_flops\":4e9,\"other\":{}}") + "/");
+  EXPECT_EQ(r.name, "run");
+  EXPECT_EQ(r.train.loss.size(), 2u);
+  EXPECT_NEAR(r.train.loss[1], 0.9 * 8 + 0.1 * 6, 1e-12);
+  EXPECT_EQ(r.held_out.loss, (std::vector<double>{7.5, 5}));
+  EXPECT_DOUBLE_EQ(r.held_out.flops[0], 2e9);
+  EXPECT_TRUE(std::isnan(r.held_out.seconds[1]));
+  EXPECT_EQ(r.warnings, (std::vector<std::string>{"block 1 collapsed"}));
+  EXPECT_DOUBLE_EQ(r.flops, 4e9);
+  EXPECT_TRUE(std::isnan(r.seconds));
+}
+
+TEST(Runs, WithoutRecordsEverythingIsUnknown) {
+  const TemporaryFolder folder;
+  const RunRecord r = read_run(make_run(folder, "", ""));
+  EXPECT_TRUE(r.held_out.empty());
+  EXPECT_TRUE(std::isnan(r.tokens));
+}
+
+std::string refusal(const std::string& path) {
+  try {
+    read_run(path);
+  } catch (const UserError& e) {
+    return e.what();
+  }
+  return "accepted";
+}
+
+TEST(Runs, Refusals) {
+  const TemporaryFolder folder;
+  EXPECT_NE(refusal(join_path(folder.path(), "none")).find("found no such folder"), std::string::npos);
+  make_folders(join_path(folder.path(), "going"));
+  atomic_write(join_path(folder.path(), "going/config.json"), "{}");
+  EXPECT_NE(refusal(join_path(folder.path(), "going")).find("finish it with: fathom train --resume"), std::string::npos);
+  const std::string run = make_run(folder, "{\"type\":\"train\"}\nnot json\n", "");
+  EXPECT_NE(refusal(run).find("metrics.jsonl:2"), std::string::npos) << refusal(run);
+  atomic_write(join_path(run, "metrics.jsonl"), "");
+  atomic_write(join_path(run, "summary.json"), "[]");
+  EXPECT_NE(refusal(run).find("expected an object"), std::string::npos) << refusal(run);
+}
+
+ReportModel figures(const std::string& name, double nats, double spread) {
+  ReportModel m;
+  m.run.name = name;
+  for (int u = 0; u < 10; ++u) {
+    const double wiggle = spread * (u % 2 ? 1 : -1);
+    m.quality.units.push_back({100 * (nats + wiggle), 100, 400});
+    m.quality.nll += 100 * (nats + wiggle);
+    m.quality.tokens += 100;
+    m.quality.bytes += 400;
+  }
+  return m;
+}
+
+TEST(Report, TheVerdictFollowsTheInterval) {
+  Report r;
+  r.models = {figures("mod", 3.0, 0), figures("short", 3.1, 0.001), figures("thin", 3.05, 0.001)};
+  EXPECT_EQ(verdict(r).substr(0, 60), "The loss is 1.6 % below that of the better twin, thin (−0.05");
+  r.models[0] = figures("mod", 3.1, 0);
+  EXPECT_EQ(verdict(r).substr(0, 34), "The loss is 1.6 % above that of th");
+  r.models[2] = figures("thin", 3.09, 0.5);
+  EXPECT_EQ(verdict(r).substr(0, 51), "No clear difference from the better twin, thin (+0.");
+  r.models.resize(1);
+  EXPECT_EQ(verdict(r), "");
+}
+
+TEST(Report, TheComparisonHasARowForEveryFigure) {
+  Report r;
+  r.models = {figures("mod", 3.0, 0), figures("short", 3.1, 0.001)};
+  const auto rows = comparison(r);
+  EXPECT_EQ(rows[0], (std::vector<std::string>{"", "mod", "short"}));
+  for (const auto& row : rows) EXPECT_EQ(row.size(), 3u) << row[0];
+  const auto find = [&](const std::string& label) {
+    for (const auto& row : rows)
+      if (row[0].starts_with(label)) return row;
+    return std::vector<std::string>{};
+  };
+  EXPECT_EQ(find("training FLOPs")[1], "–");  // unknown, not 0
+  EXPECT_EQ(find("loss, causal rule")[1], "3.0000 ± 0.0000");
+  EXPECT_EQ(find("loss minus mod")[2].substr(0, 7), "+0.1000");
+}
+
+}  // namespace
+}  // namespace fathom::study
