@@ -180,9 +180,10 @@ TEST(Evaluate, RandomControlRunsItsCapacity) {
   const Subject s = sample_subject(folder, "mod", true, 5);
   const HeldOut text = sample_text(s, 48);
   const Evaluation e = evaluate(s, text, infer::Rule::random);
-  EXPECT_NEAR(e.blocks[0].realised, 0.25, 0.06);
-  EXPECT_NEAR(e.blocks[1].realised, 0.5, 0.06);
-  EXPECT_NEAR(evaluate(s, text, infer::Rule::random, 0.6).blocks[1].realised, 0.2, 0.06);  // the dial brings its capacity
+  // The hash goes by position, so all windows draw the same 48 numbers: a deviation of 0.07.
+  EXPECT_NEAR(e.blocks[0].realised, 0.25, 0.15);
+  EXPECT_NEAR(e.blocks[1].realised, 0.5, 0.15);
+  EXPECT_NEAR(evaluate(s, text, infer::Rule::random, 0.6).blocks[1].realised, 0.2, 0.15);  // the dial brings its capacity
 }
 
 TEST(Evaluate, RefusesAnotherModelsTokenizer) {
