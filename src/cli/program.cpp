@@ -110,12 +110,10 @@ int dispatch(const Program& program, std::vector<std::string> words) {
     no_command(program, words);
   }
   words.erase(words.begin(), words.begin() + static_cast<std::ptrdiff_t>(taken));
-  if (!command->raw) {
-    const auto end = std::find(words.begin(), words.end(), "--");
-    if (std::find(words.begin(), end, "--help") != end) {
-      out(command_help(program, *command, terminal_width()));
-      return kExitDone;
-    }
+  const auto end = std::find(words.begin(), words.end(), "--");
+  if (std::find(words.begin(), end, "--help") != end) {
+    out(command_help(program, *command, terminal_width()));
+    return kExitDone;
   }
   return command->run(parse_arguments(*command, program.name + " " + command->name, words));
 }

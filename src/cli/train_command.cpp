@@ -6,6 +6,7 @@
 #include "cli/common.h"
 #include "cli/output.h"
 #include "cli/program.h"
+#include "cli/train_table.h"
 #include "core/file.h"
 
 namespace fathom::cli {
@@ -30,9 +31,8 @@ int run(const Arguments& args) {
 }  // namespace
 
 Command train_command() {
-  Command c{.name = "train", .summary = "Train a model from a configuration file (runs fathom-train)"};
+  Command c = train_table();
   c.raw = true;
-  c.positional("CONFIG", "a JSON configuration; see fathom train --help");
   c.run = run;
   return c;
 }
