@@ -26,13 +26,58 @@ Sampler::Sampler(const SamplerOptions& options, uint64_t stream)
 
 void Sampler::observe(std::span<const int32_t> ids) {
   if (options_.repetition_penalty == 1.0) return;
-  seen_.insert(seen_.end(), ids.begin(), ids.end());
-  std::sort(seen_.begin(), seen_.end());
-  seen_.erase(std::unique(seen_.begin(), seen_.end()), seen_.end());
+  for (int32_t id : ids) {
+    const auto at = std::lower_bound(seen_.begin(), seen_.end(), id);
+    if (at == seen_.end() || *at != id) seen_.insert(at, id);
+  }
 }
 
-std::vector<Sampler::Candidate> Sampler::distribution(std::span<const float> given, const kernels::Kernels& kernels) const {
+namespace {
+
+using Candidate = Sampler::Candidate;
+
+bool ranks_before(const Candidate& a, const Candidate& b) {
+  return a.probability != b.probability ? a.probability > b.probability : a.id < b.id;
+}
+
+// The `count` best, by rank; the others are dropped.
+void keep_best(std::vector<Candidate>& all, size_t count) {
+  if (count < all.size()) {
+    std::nth_element(all.begin(), all.begin() + static_cast<int64_t>(count), all.end(), ranks_before);
+    all.resize(count);
+  }
+  std::sort(all.begin(), all.end(), ranks_before);
+}
+
+double sum(const std::vector<Candidate>& all) {
+  double total = 0;
+  for (const Candidate& c : all) total += c.probability;
+  return total;
+}
+
+// The smallest set of the likeliest whose share reaches `share`, by rank. It is small as a rule, so only so many are
+// sorted as it takes.
+void keep_share(std::vector<Candidate>& all, double share) {
+  const double enough = share * sum(all);
+  double reached = 0;
+  size_t kept = 0, sorted = 0;
+  while (kept < all.size() && reached < enough) {
+    if (kept == sorted) {
+      const size_t more = std::min(all.size(), std::max<size_t>(64, 4 * sorted));
+      const auto from = all.begin() + static_cast<int64_t>(sorted), to = all.begin() + static_cast<int64_t>(more);
+      std::partial_sort(from, to, all.end(), ranks_before);
+      sorted = more;
+    }
+    reached += all[kept++].probability;
+  }
+  all.resize(std::max<size_t>(1, kept));
+}
+
+}  // namespace
+
+double Sampler::candidates(std::span<const float> given, const kernels::Kernels& kernels, std::vector<Candidate>& out) const {
   const int64_t V = static_cast<int64_t>(given.size());
+  out.clear();
   std::vector<float> logits(given.begin(), given.end());
   if (options_.repetition_penalty != 1.0) {
     const float penalty = static_cast<float>(options_.repetition_penalty);
@@ -40,62 +85,47 @@ std::vector<Sampler::Candidate> Sampler::distribution(std::span<const float> giv
       if (id >= 0 && id < V) logits[id] = logits[id] > 0 ? logits[id] / penalty : logits[id] * penalty;
   }
   const int64_t best = kernels.argmax(logits.data(), V);
-  if (!(logits[best] > -std::numeric_limits<float>::infinity()))
-    throw UserError({"sampling", "", "no finite logit", "numbers", "the model computes NaN: are its weights damaged?"});
-  if (options_.temperature == 0) return {{static_cast<int32_t>(best), 1.0f}};
-
   const float greatest = logits[best];
-  if (greatest == std::numeric_limits<float>::infinity()) return {{static_cast<int32_t>(best), 1.0f}};
-  const float inverse = static_cast<float>(1.0 / options_.temperature);
-  for (float& x : logits) x = (x - greatest) * inverse;  // the best is 0: no temperature makes it overflow
-  std::vector<float> weight(V);
-  kernels.exp_shifted(logits.data(), 0.0f, V, weight.data());
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  if (!(greatest > -kInfinity))
+    throw UserError({"sampling", "", "no finite logit", "numbers", "the model computes NaN: are its weights damaged?"});
+  if (options_.temperature == 0 || greatest == kInfinity) {
+    out.push_back({static_cast<int32_t>(best), 1.0f});
+    return 1;
+  }
 
-  std::vector<Candidate> candidates;
+  // The best is 0, so no temperature makes exp overflow.
+  const float inverse = static_cast<float>(std::min(1.0 / options_.temperature, 1e30));
+  for (float& x : logits) x = (x - greatest) * inverse;
+  kernels.exp_shifted(logits.data(), 0.0f, V, logits.data());
   for (int64_t id = 0; id < V; ++id)
-    if (weight[id] > 0) candidates.push_back({static_cast<int32_t>(id), weight[id]});  // NaN fails the comparison
-  const auto before = [](const Candidate& a, const Candidate& b) {
-    return a.probability != b.probability ? a.probability > b.probability : a.id < b.id;
-  };
-  if (options_.top_k > 0 && options_.top_k < static_cast<int64_t>(candidates.size())) {
-    std::nth_element(candidates.begin(), candidates.begin() + options_.top_k, candidates.end(), before);
-    candidates.resize(options_.top_k);
-  }
-  std::sort(candidates.begin(), candidates.end(), before);
+    if (logits[id] > 0) out.push_back({static_cast<int32_t>(id), logits[id]});  // NaN fails the comparison
 
-  double total = 0;
-  for (const Candidate& c : candidates) total += c.probability;
-  if (options_.top_p < 1.0) {  // the smallest set of the likeliest whose share reaches top_p
-    double sum = 0;
-    size_t keep = 0;
-    while (keep < candidates.size() && sum < options_.top_p * total) sum += candidates[keep++].probability;
-    candidates.resize(std::max<size_t>(1, keep));
-    total = sum;
-  }
-  if (options_.min_p > 0) {
-    const double least = options_.min_p * candidates[0].probability;
-    while (candidates.size() > 1 && candidates.back().probability < least) candidates.pop_back();
-    total = 0;
-    for (const Candidate& c : candidates) total += c.probability;
-  }
-  for (Candidate& c : candidates) c.probability = static_cast<float>(c.probability / total);
-  return candidates;
+  if (options_.top_k > 0) keep_best(out, static_cast<size_t>(options_.top_k));
+  if (options_.top_p < 1) keep_share(out, options_.top_p);
+  if (options_.min_p > 0)
+    std::erase_if(out, [&](const Candidate& c) { return c.probability < options_.min_p; });  // the likeliest has 1
+  return sum(out);
+}
+
+std::vector<Candidate> Sampler::distribution(std::span<const float> logits, const kernels::Kernels& kernels) const {
+  std::vector<Candidate> all;
+  const double total = candidates(logits, kernels, all);
+  std::sort(all.begin(), all.end(), ranks_before);
+  for (Candidate& c : all) c.probability = static_cast<float>(c.probability / total);
+  return all;
 }
 
 int32_t Sampler::sample(std::span<const float> logits, const kernels::Kernels& kernels) {
-  const std::vector<Candidate> candidates = distribution(logits, kernels);
-  int32_t id = candidates.back().id;  // when rounding leaves the sum of all below the draw
-  if (candidates.size() > 1) {
-    double draw = random_.uniform();
-    for (const Candidate& c : candidates) {
-      draw -= c.probability;
-      if (draw < 0) {
-        id = c.id;
-        break;
-      }
+  const double total = candidates(logits, kernels, scratch_);
+  double draw = random_.uniform() * total;  // one draw per token, whatever the logits: the counter is its number
+  int32_t id = scratch_.back().id;          // when rounding leaves the sum below the draw
+  for (const Candidate& c : scratch_) {
+    draw -= c.probability;
+    if (draw < 0) {
+      id = c.id;
+      break;
     }
-  } else {
-    (void)random_.uniform();  // one draw per token, whatever the logits: the counter is the token's number
   }
   const int32_t one[] = {id};
   observe(one);

@@ -28,7 +28,7 @@ class Sampler {
   void observe(std::span<const int32_t> ids);
   // Draws the next id. Logits of NaN or −∞ are never drawn; UserError when nothing else is left.
   int32_t sample(std::span<const float> logits, const kernels::Kernels& kernels = kernels::chosen());
-  // The distribution that sample() draws from, ids ascending by rank (probability descending, ties to the lower id).
+  // The distribution that sample() draws from, by rank (probability descending, ties to the lower id).
   struct Candidate {
     int32_t id;
     float probability;
@@ -36,9 +36,13 @@ class Sampler {
   std::vector<Candidate> distribution(std::span<const float> logits, const kernels::Kernels& kernels = kernels::chosen()) const;
 
  private:
+  // The same without the order that only a reader needs: by id, or by rank where top-k or top-p had to rank. Returns the
+  // sum of the weights, which are relative to the likeliest id's.
+  double candidates(std::span<const float> logits, const kernels::Kernels& kernels, std::vector<Candidate>& out) const;
   SamplerOptions options_;
   Random random_;
-  std::vector<int32_t> seen_;  // sorted, unique
+  std::vector<int32_t> seen_;        // sorted, unique
+  std::vector<Candidate> scratch_;
 };
 
 }  // namespace fathom::infer

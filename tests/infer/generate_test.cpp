@@ -1,0 +1,214 @@
+#include "infer/generate.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "core/error.h"
+#include "infer/stop_text.h"
+#include "support.h"
+#include "text/bpe_train.h"
+
+namespace fathom::infer::test {
+namespace {
+
+const text::Tokenizer& tokenizer() {
+  static const text::Tokenizer made = [] {
+    bool more = true;
+    text::BpeTrainOptions options;
+    options.vocab_size = 300;
+    const auto result = text::train_bpe(
+        [&](std::string& document) {
+          document = "the cat sat on the mat; the dog sat on the log. Wörter mit ümlauten, naïve café, größe. the end of the story";
+          return std::exchange(more, false);
+        },
+        options);
+    return text::Tokenizer::from_json(result.tokenizer_json, "a test");
+  }();
+  return made;
+}
+
+Model talker(uint64_t seed) {
+  Random random(seed);
+  model::ModelConfig config = model::random_config(random);
+  config.vocab_size = tokenizer().vocab_size();
+  config.eos_token_ids.clear(), config.bos_token_id.reset(), config.pad_token_id.reset();
+  return Model(config, seed);
+}
+
+GenerateOptions options_for(const Model& model, Random& random) {
+  GenerateOptions o;
+  o.policy = RoutingPolicy::causal(model::random_thresholds(model.config, random));
+  o.max_new_tokens = 30;
+  o.sampling.seed = 5;
+  o.prefill_chunk = 1 + static_cast<int64_t>(random.below(20));
+  return o;
+}
+
+TEST(Generate, GreedyTextIsThatOfFullRecompute) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    const Model model = talker(seed);
+    Random random(seed);
+    Engine engine(model.weights, {.threads = 1});
+    GenerateOptions o = options_for(model, random);
+    o.sampling.temperature = 0;
+    const std::vector<int32_t> prompt = model::random_tokens(model.config, 17, random);
+    const GenerateResult result = generate(engine, nullptr, {&prompt, 1}, o);
+    std::vector<int32_t> all = prompt;
+    for (int i = 0; i < 30; ++i) {
+      const Reading reading = read(engine, all, o.policy);
+      const auto last = std::span(reading.logits).last(model.config.vocab_size);
+      all.push_back(static_cast<int32_t>(std::max_element(last.begin(), last.end()) - last.begin()));
+    }
+    EXPECT_EQ(result.texts[0].ids, std::vector<int32_t>(all.begin() + 17, all.end()));
+    EXPECT_EQ(result.texts[0].finish, Finish::length);
+    EXPECT_EQ(result.texts[0].decisions.run, read(engine, all, o.policy).decisions.run);
+    EXPECT_EQ(engine.pool().pages_in_use(), 0);
+    EXPECT_EQ(result.stats.prompt_tokens, 17);
+    EXPECT_EQ(result.stats.new_tokens, 30);
+  }
+}
+
+TEST(Generate, SeveralPromptsAreEachAsAlone) {
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    const Model model = talker(seed + 50);
+    Random random(seed);
+    Engine engine(model.weights, {.threads = 1});
+    GenerateOptions o = options_for(model, random);
+    std::vector<std::vector<int32_t>> prompts;
+    for (int i = 0; i < 5; ++i) prompts.push_back(model::random_tokens(model.config, 1 + static_cast<int64_t>(random.below(30)), random));
+    const GenerateResult together = generate(engine, &tokenizer(), prompts, o);
+    // The same stream of draws: the prompt stands at its index among empty-handed others.
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      std::vector<std::vector<int32_t>> others(i + 1, std::vector<int32_t>{1});
+      others[i] = prompts[i];
+      o.prefill_chunk = 3;
+      const GenerateResult alone = generate(engine, &tokenizer(), others, o);
+      EXPECT_EQ(alone.texts[i].ids, together.texts[i].ids);
+      EXPECT_EQ(alone.texts[i].text, together.texts[i].text);
+      EXPECT_EQ(alone.texts[i].decisions.run, together.texts[i].decisions.run);
+    }
+  }
+}
+
+TEST(Generate, EventsTellTextAndDepth) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    const Model model = talker(seed + 100);
+    Random random(seed);
+    Engine engine(model.weights, {.threads = 1});
+    const GenerateOptions o = options_for(model, random);
+    const std::vector<int32_t> prompt = tokenizer().encode("the cat");
+    std::string text;
+    std::vector<int32_t> ids;
+    std::vector<std::vector<uint8_t>> runs;
+    const GenerateResult result = generate(engine, &tokenizer(), {&prompt, 1}, o, [&](const TokenEvent& e) {
+      text += e.text;
+      ids.push_back(e.id);
+      runs.emplace_back(e.run.begin(), e.run.end());
+      EXPECT_EQ(e.prompt, 0u);
+      EXPECT_EQ(e.position, static_cast<int64_t>(prompt.size() + ids.size()) - 1);
+      const int64_t dense = model.config.num_hidden_layers - static_cast<int64_t>(e.run.size());
+      EXPECT_EQ(e.depth, dense + std::count(e.run.begin(), e.run.end(), 1));
+      return true;
+    });
+    const Generated& out = result.texts[0];
+    EXPECT_EQ(ids, out.ids);
+    EXPECT_EQ(out.text, tokenizer().decode(out.ids));
+    EXPECT_EQ(out.text.substr(0, text.size()), text);  // what was held back inside a character comes at the end
+    for (size_t i = 0; i < runs.size(); ++i)
+      for (size_t r = 0; r < runs[i].size(); ++r) EXPECT_EQ(runs[i][r], out.decisions.run[r][prompt.size() + i]);
+    EXPECT_GT(result.stats.block_fraction, 0);
+    EXPECT_GE(out.kv_bytes, out.kv_slot_bytes);
+    EXPECT_LE(out.kv_slot_bytes, out.kv_slot_bytes_dense);
+    EXPECT_EQ(result.stats.decode_tokens, 30);
+  }
+}
+
+TEST(Generate, StopsWhereItShould) {
+  const Model model = talker(7);
+  Random random(7);
+  Engine engine(model.weights, {.threads = 1});
+  GenerateOptions o = options_for(model, random);
+  const std::vector<int32_t> prompt = tokenizer().encode("on the log");
+  const Generated free = generate(engine, &tokenizer(), {&prompt, 1}, o).texts[0];
+  ASSERT_EQ(free.ids.size(), 30u);
+
+  o.stop_ids = {free.ids[11]};
+  const Generated by_id = generate(engine, &tokenizer(), {&prompt, 1}, o).texts[0];
+  EXPECT_EQ(by_id.finish, Finish::stop_id);
+  const size_t first = std::find(free.ids.begin(), free.ids.end(), free.ids[11]) - free.ids.begin();
+  EXPECT_EQ(by_id.ids, std::vector<int32_t>(free.ids.begin(), free.ids.begin() + first));
+  o.stop_ids.clear();
+
+  // A stop string that spans tokens.
+  const std::string needle = free.text.substr(9, 6);
+  o.stop = {"never in the text", needle};
+  const Generated by_text = generate(engine, &tokenizer(), {&prompt, 1}, o).texts[0];
+  EXPECT_EQ(by_text.finish, Finish::stop_string);
+  EXPECT_EQ(by_text.text, free.text.substr(0, free.text.find(needle)));
+  o.stop.clear();
+
+  int events = 0;
+  const Generated cancelled = generate(engine, &tokenizer(), {&prompt, 1}, o, [&](const TokenEvent&) { return ++events < 5; }).texts[0];
+  EXPECT_EQ(cancelled.finish, Finish::cancelled);
+  EXPECT_EQ(events, 5);
+  EXPECT_EQ(cancelled.ids, std::vector<int32_t>(free.ids.begin(), free.ids.begin() + 5));
+  EXPECT_EQ(engine.pool().pages_in_use(), 0);
+
+  o.max_new_tokens = 100000;
+  const Generated full = generate(engine, &tokenizer(), {&prompt, 1}, o).texts[0];
+  EXPECT_EQ(full.finish, Finish::context_full);
+  EXPECT_EQ(static_cast<int64_t>(prompt.size() + full.ids.size()), model.config.max_position_embeddings);
+}
+
+TEST(Generate, Refuses) {
+  const Model model = talker(9);
+  Random random(9);
+  Engine engine(model.weights, {.threads = 1});
+  const GenerateOptions good = options_for(model, random);
+  const auto refused = [&](const std::string& field, std::vector<int32_t> prompt, auto change, const text::Tokenizer* t = &tokenizer()) {
+    GenerateOptions o = good;
+    change(o);
+    try {
+      generate(engine, t, {&prompt, 1}, o);
+      ADD_FAILURE() << field << " was accepted";
+    } catch (const UserError& e) {
+      EXPECT_EQ(e.parts().field, field);
+    }
+  };
+  const auto same = [](GenerateOptions&) {};
+  refused("prompt", {}, same);
+  refused("prompt", std::vector<int32_t>(model.config.max_position_embeddings + 1, 0), same);
+  refused("max_new_tokens", {0}, [](GenerateOptions& o) { o.max_new_tokens = 0; });
+  refused("max_new_tokens", {0}, [](GenerateOptions& o) { o.max_new_tokens = int64_t{1} << 40; });
+  refused("prefill_chunk", {0}, [](GenerateOptions& o) { o.prefill_chunk = 0; });
+  refused("stop", {0}, [](GenerateOptions& o) { o.stop = {""}; });
+  refused("stop", {0}, [](GenerateOptions& o) { o.stop = {std::string(5000, 'x')}; });
+  refused("stop", {0}, [](GenerateOptions& o) { o.stop = std::vector<std::string>(65, "x"); });
+  refused("stop", {0}, [](GenerateOptions& o) { o.stop = {"x"}; }, nullptr);
+  refused("temperature", {0}, [](GenerateOptions& o) { o.sampling.temperature = -1; });
+  EXPECT_TRUE(generate(engine, nullptr, {}, good).texts.empty());
+}
+
+TEST(StopText, HoldsBackWhatMayBecomeAStopString) {
+  const std::string text = "the dog sat on the log. the end";
+  const std::vector<int32_t> ids = tokenizer().encode(text);
+  StopText stream(tokenizer(), {"the e", "zzz"});
+  std::string out;
+  for (int32_t id : ids) {
+    out += stream.push(id);
+    ASSERT_EQ(text.substr(0, out.size()), out);
+    ASSERT_EQ(out.find("the e"), std::string::npos);
+  }
+  EXPECT_TRUE(stream.stopped());
+  EXPECT_EQ(out + stream.finish(), "the dog sat on the log. ");
+  // Held back to the end, and then let go.
+  StopText held(tokenizer(), {"the endless"});
+  out.clear();
+  for (int32_t id : ids) out += held.push(id);
+  EXPECT_EQ(out, "the dog sat on the log. ");
+  EXPECT_EQ(held.finish(), "the end");
+  EXPECT_FALSE(held.stopped());
+}
+
+}  // namespace
+}  // namespace fathom::infer::test
