@@ -24,7 +24,7 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 bool readable(Dtype dtype) { return dtype == Dtype::F32 || dtype == Dtype::BF16 || dtype == Dtype::F16; }
 
 void refuse_not_finite(std::span<const float> values, const std::string& where, const std::string& name, const std::string& hint) {
-  // The branch-free pass vectorises; the second one only runs to name the element.
+  // One pass without a branch over sound weights; the second one only runs to name the element.
   uint32_t bad = 0;
   for (float v : values) bad |= (std::bit_cast<uint32_t>(v) & 0x7f800000u) == 0x7f800000u;
   if (!bad) return;

@@ -16,7 +16,7 @@ inline bool runs(float decision_score, float threshold) { return decision_score 
 
 // The positions of the k highest scores, ascending; ties go to the earlier position; the first `forced` positions are
 // always in and count inside k (when forced > k, exactly the forced ones). A NaN score is picked only where forced, so
-// the result is shorter than k when too few numbers are left; k beyond the sequence picks all of it. O(T).
+// the result is shorter than k when too few numbers are left; k beyond the sequence picks all of it. O(T + k log k).
 std::vector<int64_t> top_k(std::span<const float> scores, int64_t k, int64_t forced);
 
 // Uniform in [0, 1) from (seed, block, position): the random control's score; runs when < capacity.

@@ -80,6 +80,9 @@ TEST(DialTable, FromAnInfiniteThresholdTheLowerPointHoldsUpToTheNext) {
   EXPECT_EQ(t.thresholds(0.55), (Floats{kInf, kInf}));
   EXPECT_EQ(t.thresholds(0.6), (Floats{kInf, 2}));
   EXPECT_EQ(t.thresholds(0.8)[0], kInf);
+  t.points[1].thresholds = {kInf, 2};
+  t.points[2].thresholds = {-kInf, -kInf};
+  EXPECT_EQ(t.thresholds(0.8), (Floats{kInf, 2}));
 }
 
 TEST(DialTable, RefusesDialsOutsideItsRange) {
