@@ -122,7 +122,7 @@ bool Pattern::Matches::next() {
   return false;
 }
 
-std::string Pattern::replace(std::string_view text, std::string_view content, PatternScratch& scratch) const {
+std::string Pattern::replace(std::string_view text, std::string_view content, PatternScratch& scratch, int64_t max_bytes) const {
   std::string out;
   if (text.empty()) return out;
   size_t done = 0;
@@ -131,8 +131,8 @@ std::string Pattern::replace(std::string_view text, std::string_view content, Pa
     out.append(text.substr(done, matches.begin - done));
     out.append(content);
     done = matches.end;
-    if (static_cast<int64_t>(out.size()) > limits::kDocumentBytes)
-      throw UserError({"", "", "a text that replacements grow past the limit", str("at most ", limits::kDocumentBytes, " bytes"), ""});
+    if (static_cast<int64_t>(out.size()) > max_bytes)
+      throw UserError({"", "text", "replacements that make it too long", str("at most ", max_bytes, " bytes"), ""});
   }
   out.append(text.substr(done));
   return out;

@@ -3,9 +3,12 @@
 // `$` stand at lines, \p{L} knows Unicode 16.0. A construct that the two engines read differently is refused by name.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
+
+#include "core/limits.h"
 
 namespace fathom::text {
 
@@ -44,8 +47,8 @@ class Pattern {
     size_t from_ = 0, last_end_ = std::string_view::npos;
   };
 
-  // The text with every match replaced.
-  std::string replace(std::string_view text, std::string_view content, PatternScratch& scratch) const;
+  // The text with every match replaced. UserError when it grows past `max_bytes`.
+  std::string replace(std::string_view text, std::string_view content, PatternScratch& scratch, int64_t max_bytes = limits::kDocumentBytes) const;
 
  private:
   struct Compiled;
