@@ -19,7 +19,8 @@ void open_standard_files() {
 }
 
 void complain(const Program& program, const std::string& message) {
-  std::fprintf(stderr, "%s: %s\n", program.name.c_str(), message.c_str());
+  const bool named = message.starts_with(program.name + " ") || message.starts_with(program.name + ":");
+  std::fprintf(stderr, "%s%s%s\n", named ? "" : program.name.c_str(), named ? "" : ": ", message.c_str());
 }
 
 std::string two_words(const std::vector<std::string>& words) {

@@ -1,5 +1,8 @@
 #include "study/depthmap.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "core/progress.h"
 #include "formats/html.h"
 #include "formats/svg.h"
@@ -7,6 +10,8 @@
 
 namespace fathom::study {
 namespace {
+
+constexpr int kHalf = 460;  // width of a chart that shares its line with another
 
 using namespace formats;
 
@@ -29,7 +34,7 @@ std::string share_chart(const DepthStudy& s) {
   c.series = {share};
   c.y = from_zero("share of tokens", TickFormat::percent);
   c.values = true;
-  c.height = 300;
+  c.width = kHalf, c.height = 290;
   return bar_chart(c);
 }
 
@@ -44,7 +49,7 @@ std::string histogram_chart(const DepthStudy& s) {
   c.series = {share};
   c.y = from_zero("share of tokens", TickFormat::percent);
   c.values = true;
-  c.height = 300;
+  c.width = kHalf, c.height = 290;
   return bar_chart(c);
 }
 
@@ -61,6 +66,7 @@ std::string group_chart(const DepthStudy& s, const std::string& title, const std
   c.series = {mean};
   c.y = from_zero(str("routed blocks run, of ", s.routed.size()), TickFormat::number);
   c.values = true;
+  c.width = kHalf;
   return bar_chart(c);
 }
 
@@ -86,15 +92,29 @@ std::string position_map(const DepthStudy& s) {
   for (const DepthGroup& g : s.by_position) m.columns.push_back(g.name);
   m.column_label = "position in the window";
   m.format = TickFormat::percent;
-  m.low = 0.0;
+  double most = 0;
+  for (const auto& row : m.cells)
+    for (const double share : row) most = std::isfinite(share) ? std::max(most, share) : most;
+  m.low = 0.0, m.high = std::max(0.05, std::ceil(most * 20) / 20);
   return heat_map(m);
+}
+
+// On one line: a new line as a sign, runs of white space as one space.
+std::string flat(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '\n') out += "↵";
+    else if (c == ' ' || c == '\t') out += out.empty() || out.back() != ' ' ? " " : "";
+    else out += c;
+  }
+  return html_escape(out);
 }
 
 std::string examples(const DepthStudy& s, const std::vector<TokenExample>& list) {
   std::string out = "<ul class=\"examples\">";
   for (const TokenExample& e : list)
-    out += str("<li><span class=\"depth\">depth ", e.depth, "</span><span class=\"near\">…", html_escape(e.before), "</span>",
-               token_chip(e.token, static_cast<double>(e.depth), s.least, s.most, str("depth ", e.depth)), "<span class=\"near\">", html_escape(e.after), "…</span></li>");
+    out += str("<li><span class=\"depth\">depth ", e.depth, "</span><span class=\"near\">…", flat(e.before), "</span>",
+               "<span class=\"chip s", depth_step(static_cast<double>(e.depth), s.least, s.most), "\">", flat(e.token), "</span><span class=\"near\">", flat(e.after), "…</span></li>");
   return out + "</ul>";
 }
 
@@ -117,10 +137,10 @@ std::string depth_sections(const DepthStudy& s) {
                            html_figure(histogram_chart(s), str("How many blocks a token runs in full: ", s.least, " to ", s.most, ".")) + "</div>");
   body += html_section("position", "By position", html_figure(position_map(s), "Each row is a routed block, each column a stretch of the window. A router that looks at position alone would show vertical stripes."));
   body += html_section("kinds", "By kind of token",
-                       html_figure(group_chart(s, "Routed blocks run, by class of token", s.by_class), "By class of token.") + group_table(s, "class", s.by_class) +
-                           html_figure(group_chart(s, "Routed blocks run, by frequency", s.by_frequency), "By how frequent the token is in this text.") +
-                           html_figure(group_chart(s, "Routed blocks run, by difficulty of the next token", s.by_difficulty),
-                                       "By how hard the next token was to predict (its loss): does the model spend more where it is unsure?"));
+                       "<div class=\"pair\">" + html_figure(group_chart(s, "By class of token", s.by_class), "White space, punctuation, digits, words.") +
+                           html_figure(group_chart(s, "By frequency of the token", s.by_frequency), "How often the token stands in this text.") +
+                           html_figure(group_chart(s, "By loss of the next token", s.by_difficulty), "How hard the next token was to predict: does the model spend more where it is unsure?") +
+                           "</div>" + group_table(s, "class", s.by_class));
   body += html_section("extremes", "The deepest and the shallowest",
                        "<div class=\"pair\"><div><h3>Deepest in context</h3>" + examples(s, s.deepest) + "</div><div><h3>Shallowest in context</h3>" + examples(s, s.shallowest) +
                            "</div></div><h3>Tokens that go deep on average</h3>" + chips(s, s.deep_types) + "<h3>Tokens that stay shallow</h3>" + chips(s, s.shallow_types));

@@ -67,8 +67,10 @@ const std::string& depth_style() {
 .tokens>.p{text-decoration:underline;text-decoration-thickness:1px;text-underline-offset:.3em}
 .s0{background:var(--d0);color:var(--e0)}.s1{background:var(--d1);color:var(--e1)}.s2{background:var(--d2);color:var(--e2)}
 .s3{background:var(--d3);color:var(--e3)}.s4{background:var(--d4);color:var(--e4)}.s5{background:var(--d5);color:var(--e5)}.s6{background:var(--d6);color:var(--e6)}
-.map{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.82rem;line-height:1.35;max-height:34rem;overflow-y:auto}
-.map .k{display:inline-block;vertical-align:top;margin:0 1px 9px 0;white-space:pre;min-width:.7em;cursor:default}
+@media(min-width:50rem){.tiles{grid-template-columns:repeat(3,1fr)}}
+.map{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.85rem;line-height:1.4;max-height:36rem;overflow-y:auto;padding:2px}
+.map .k{display:inline-block;vertical-align:top;margin:0 1px 12px 0;white-space:pre;min-width:.7em;cursor:default}
+.map b{display:block;font-weight:400;border-radius:2px 2px 0 0}
 .map .k>i{display:block;height:5px;margin-top:1px;background:var(--skip)}
 .map .k>i.r{background:var(--d5)}.map .k>i.a{background:var(--always)}
 .map .k.on,.tokens>span.on{outline:2px solid currentColor;outline-offset:1px;border-radius:2px}
@@ -79,9 +81,11 @@ const std::string& depth_style() {
 font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.85rem}
 .examples{list-style:none;padding:0;margin:.5rem 0}
 .examples li{padding:.4rem 0;border-top:1px solid var(--skip);white-space:pre-wrap;overflow-wrap:anywhere;font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.85rem;line-height:1.5}
+.examples .chip{display:inline;overflow:visible;padding:.1em .05em;margin:0}
+@media(max-width:36rem){table{font-size:.82rem}th,td{padding:.32rem .35rem}td.n,th.n{white-space:normal}}
 .examples .near{opacity:.72}
 .examples .depth{font-family:system-ui,sans-serif;font-size:.8rem;opacity:.72;margin-right:.5rem}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr));gap:0 2rem}
+.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:0 2rem;align-items:start}.pair svg.chart{min-width:0}.pair figure{min-width:0}
 )";
   return style;
 }
@@ -138,7 +142,7 @@ std::string token_map(const std::vector<TokenView>& tokens, const std::vector<in
     std::string text = shown(t.text);
     const bool line_ends = text.ends_with('\n');
     std::erase(text, '\n');
-    out += str("<span class=\"k\" data-depth=\"", t.depth, "\" data-run=\"", bits(t), "\"><b style=\"font-weight:400\">", text, "</b>");
+    out += str("<span class=\"k\" data-depth=\"", t.depth, "\" data-run=\"", bits(t), "\"><b class=\"s", depth_step(static_cast<double>(t.depth), blocks - static_cast<int64_t>(routed.size()), blocks), "\">", text, "</b>");
     size_t r = 0;
     for (int64_t b = 0; b < blocks; ++b) {
       const bool is_routed = r < routed.size() && routed[r] == b;

@@ -52,6 +52,7 @@ Unit flops_unit(const Report& r) {
 std::string curves(const Report& r, bool by_seconds) {
   const Unit unit = by_seconds ? Unit{1, ""} : flops_unit(r);
   Chart chart;
+  chart.width = 460, chart.height = 320;
   chart.title = by_seconds ? "Held-out loss against seconds of training" : "Held-out loss against training FLOPs";
   chart.x.label = by_seconds ? "training time" : str("training ", unit.name);
   if (by_seconds) chart.x.format = TickFormat::seconds;
@@ -98,7 +99,8 @@ std::vector<HtmlTile> tiles(const Report& r) {
   std::vector<HtmlTile> out = {{fixed(m.quality.loss(), 3), "nats per token", "held out, under the causal rule"}};
   if (twin > 0) {
     const Interval d = loss_difference(m.quality, r.models[twin].quality);
-    out.push_back({signed_interval(d, 3), "against " + r.models[twin].run.name, "nats, paired over documents; below 0 is better"});
+    out.push_back({signed_interval({d.value, NAN, 0}, 3), "nats against " + r.models[twin].run.name,
+                   (std::isfinite(d.half) ? "± " + fixed(d.half, 3) + ", paired; " : std::string()) + "below 0 is better"});
     out.push_back({fixed(m.speed.tokens_per_second / r.models[twin].speed.tokens_per_second, 2) + " ×", "decode speed", "of the same twin"});
   }
   out.push_back({percent(m.quality.block_fraction()), "block fraction", "FLOPs in the blocks, of every token in full"});
@@ -177,7 +179,7 @@ std::string report_page(const Report& r) {
   page.lead = "<p>" + html_escape(verdict(r)) + " Every figure of quality is under the causal rule, on text that no model was trained on.</p>";
   page.body = html_tiles(tiles(r));
   page.body += html_section("comparison", "The comparison", html_table(head, rows) +
-                            "<p>Intervals are 95 % over documents. Top-k looks into the future: its loss is the teacher's view, no measure of quality.</p>");
+                            "<p>Intervals are 95 % over " + units_text(mod.quality, static_cast<int64_t>(mod.quality.units.size())) + ". Top-k looks into the future: its loss is the teacher's view, no measure of quality.</p>");
   if (has_curves(r))
     page.body += html_section("training", "Training", "<div class=\"pair\">" + html_figure(curves(r, false), "Loss on held-out text under the causal rule, against training FLOPs as the cost model counts them.") +
                               html_figure(curves(r, true), "The same against seconds on this machine.") + "</div>");
