@@ -11,16 +11,16 @@ namespace fathom::formats {
 std::string html_escape(std::string_view text);
 
 struct HtmlPage {
-  std::string title;
-  std::string lead;      // HTML: a sentence or two under the title
-  std::string body;      // HTML
-  std::string style;     // more CSS
-  std::string script;    // more JavaScript, run after the body
-  std::string footer;    // HTML: how the page was made
+  std::string title = {};
+  std::string lead = {};      // HTML: a sentence or two under the title
+  std::string body = {};      // HTML
+  std::string style = {};     // more CSS
+  std::string script = {};    // more JavaScript, run after the body
+  std::string footer = {};    // HTML: how the page was made
 };
 std::string html_page(const HtmlPage& page);
 
-// `<section>` with a heading; sections() of a page get a table of contents by their ids.
+// `<section>` with a heading that links to itself by its id.
 std::string html_section(std::string_view id, std::string_view heading, std::string_view html);
 
 // A table that scrolls sideways on a narrow screen. Cells are text, escaped; a cell that begins with a digit, a sign or
@@ -32,7 +32,7 @@ std::string html_figure(std::string_view svg, std::string_view caption);
 
 // A row of large numbers: {"value", "what it is"} each.
 struct HtmlTile {
-  std::string value, label, note;
+  std::string value = {}, label = {}, note = {};
 };
 std::string html_tiles(const std::vector<HtmlTile>& tiles);
 

@@ -17,17 +17,17 @@ enum class TickFormat {
 };
 
 struct Axis {
-  std::string label;
+  std::string label = {};
   bool log = false;
   TickFormat format = TickFormat::number;
-  std::optional<double> low, high;  // fixed ends; else from the data
+  std::optional<double> low = {}, high = {};  // fixed ends; else from the data
   bool zero = false;                // include 0 (linear axes)
 };
 
 struct Series {
-  std::string name;                  // in the legend; "" = not there
-  std::vector<double> x, y;          // equally many
-  std::vector<double> low, high;     // a band around a line, as many as x, or empty
+  std::string name = {};             // in the legend; "" = not there
+  std::vector<double> x = {}, y = {};  // equally many
+  std::vector<double> low = {}, high = {};  // a band around a line, as many as x, or empty
   bool dashed = false;
   bool markers = false;              // dots on the line's points
   int color = -1;                    // 0 to 7 of the palette; -1: by position
@@ -35,24 +35,24 @@ struct Series {
 
 struct ReferenceLine {
   double value = 0;
-  std::string label;
+  std::string label = {};
 };
 
 struct Chart {
-  std::string title;                  // for readers that do not see it, too
-  Axis x, y;
-  std::vector<Series> series;
-  std::vector<ReferenceLine> horizontal, vertical;
+  std::string title = {};             // for readers that do not see it, too
+  Axis x = {}, y = {};
+  std::vector<Series> series = {};
+  std::vector<ReferenceLine> horizontal = {}, vertical = {};
   int width = 720, height = 400;      // of the drawing's own coordinates: it scales to the page
 };
 std::string line_chart(const Chart& chart);
 std::string scatter_chart(const Chart& chart);
 
 struct BarChart {
-  std::string title;
-  std::vector<std::string> categories;
-  Axis y;
-  std::vector<Series> series;          // y used: one value per category, side by side
+  std::string title = {};
+  std::vector<std::string> categories = {};
+  Axis y = {};
+  std::vector<Series> series = {};     // y used: one value per category, side by side
   bool horizontal = false;             // bars to the right: for long category names
   bool values = false;                 // print the value at each bar
   int width = 720, height = 360;       // horizontal bars choose their own height
@@ -60,11 +60,11 @@ struct BarChart {
 std::string bar_chart(const BarChart& chart);
 
 struct HeatMap {
-  std::string title;
-  std::vector<std::vector<double>> cells;   // rows of equally many values; not finite = empty
-  std::vector<std::string> rows, columns;   // labels; empty = the indices
-  std::string row_label, column_label;
-  std::optional<double> low, high;          // ends of the colour scale
+  std::string title = {};
+  std::vector<std::vector<double>> cells = {};  // rows of equally many values; not finite = empty
+  std::vector<std::string> rows = {}, columns = {};  // labels; empty = the indices
+  std::string row_label = {}, column_label = {};
+  std::optional<double> low = {}, high = {};  // ends of the colour scale
   TickFormat format = TickFormat::number;
   int cell_width = 0, cell_height = 0;      // 0 = chosen
   int width = 720;
