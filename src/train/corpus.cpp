@@ -47,7 +47,7 @@ void prepare(const TrainConfig& config, const std::string& run, const std::strin
   std::unique_ptr<Progress> progress;
   options.progress = [&](int64_t done, int64_t total, int64_t tokens) {
     if (stop && stop()) throw Interrupted(str("stopped while the text was prepared; go on with: fathom train --resume ", run));
-    if (!progress) progress = std::make_unique<Progress>("prepare", "B", total);
+    if (!progress) progress = std::make_unique<Progress>("prepare", "B", total, done);
     progress->update(done, human_count(static_cast<double>(tokens)) + " tokens");
   };
   const data::PrepareResult result = data::prepare(config.data.text, folder, tokenizer, options);

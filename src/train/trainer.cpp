@@ -73,6 +73,7 @@ class Run {
   void update_quantiles(const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity);
   void log(const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity, double lr, double norm);
   double reach() const;
+  void measure_again();
   void warn_of(const RouterHealth& health, const std::vector<double>& capacity);
   void evaluate();
   void save();
@@ -294,11 +295,20 @@ double Run::reach() const {
   return 1e9 * std::max(nn::f32_route() == nn::F32Route::mkl ? matmul_.mkl_gflops : matmul_.onednn_gflops, 1e-9);
 }
 
+void Run::measure_again() {
+  const nn::MatmulReport again = nn::measure_matmul();
+  matmul_.mkl_gflops = std::max(matmul_.mkl_gflops, again.mkl_gflops);
+  matmul_.onednn_gflops = std::max(matmul_.onednn_gflops, again.onednn_gflops);
+  matmul_.bf16_gflops = std::max(matmul_.bf16_gflops, again.bf16_gflops);
+}
+
 void Run::log(const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity, double lr, double norm) {
   Progression& p = now_.progression;
   if ((p.step % config_.interval.log_steps != 0 && p.step != p.total) || p.loss_count == 0) return;
   const double seconds = std::max(p.seconds - logged_.seconds, 1e-9);
   flops_per_second_ = (p.flops - logged_.flops) / seconds;
+  // Other work on the machine can spoil the measurement at the start, and then a share of it would exceed the whole.
+  if (flops_per_second_ > 0.9 * reach()) measure_again();
   Json line = {{"type", "train"}, {"step", p.step}, {"tokens", p.tokens}, {"flops", p.flops}, {"seconds", p.seconds},
                {"loss", p.loss_sum / static_cast<double>(p.loss_count)}, {"lr", lr}, {"gradient_norm", norm},
                {"tokens_per_second", static_cast<double>(p.tokens - logged_.tokens) / seconds},

@@ -1,0 +1,119 @@
+#include "train/schedule.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "model/cost.h"
+#include "train/helpers.h"
+
+namespace fathom::train {
+namespace {
+
+ScheduleConfig schedule(ScheduleKind kind, int64_t warmup, double low, int64_t decay = 0) {
+  ScheduleConfig s;
+  s.kind = kind;
+  s.warmup = {warmup, 0};
+  s.final_ratio = low;
+  s.decay = {decay, 0};
+  return s;
+}
+
+TEST(Schedule, WarmUpReachesOneAtItsLastStep) {
+  for (const ScheduleKind kind : {ScheduleKind::constant, ScheduleKind::linear, ScheduleKind::cosine, ScheduleKind::wsd}) {
+    const ScheduleConfig s = schedule(kind, 4, 0.1, 5);
+    EXPECT_DOUBLE_EQ(learning_rate_factor(s, 0, 20), 0.25);
+    EXPECT_DOUBLE_EQ(learning_rate_factor(s, 1, 20), 0.5);
+    EXPECT_DOUBLE_EQ(learning_rate_factor(s, 3, 20), 1);
+    EXPECT_DOUBLE_EQ(learning_rate_factor(s, 4, 20), 1);
+  }
+}
+
+TEST(Schedule, ValuesOfEachKind) {
+  EXPECT_DOUBLE_EQ(learning_rate_factor(schedule(ScheduleKind::constant, 0, 0.1), 19, 20), 1);
+  const ScheduleConfig linear = schedule(ScheduleKind::linear, 0, 0.2);
+  EXPECT_DOUBLE_EQ(learning_rate_factor(linear, 10, 20), 0.6);
+  EXPECT_DOUBLE_EQ(learning_rate_factor(linear, 19, 20), 1 - 0.8 * 0.95);
+  const ScheduleConfig cosine = schedule(ScheduleKind::cosine, 4, 0.1);
+  EXPECT_NEAR(learning_rate_factor(cosine, 12, 20), 0.55, 1e-12);               // half of the way
+  EXPECT_NEAR(learning_rate_factor(cosine, 8, 20), 0.1 + 0.9 * 0.5 * (1 + std::cos(M_PI / 4)), 1e-12);
+  const ScheduleConfig wsd = schedule(ScheduleKind::wsd, 2, 0, 4);
+  EXPECT_DOUBLE_EQ(learning_rate_factor(wsd, 15, 20), 1);
+  EXPECT_DOUBLE_EQ(learning_rate_factor(wsd, 16, 20), 1);
+  EXPECT_DOUBLE_EQ(learning_rate_factor(wsd, 17, 20), 0.75);
+  EXPECT_DOUBLE_EQ(learning_rate_factor(wsd, 19, 20), 0.25);
+}
+
+TEST(Schedule, ShortRunsAndFullWarmUpStayInRange) {
+  for (const ScheduleKind kind : {ScheduleKind::constant, ScheduleKind::linear, ScheduleKind::cosine, ScheduleKind::wsd})
+    for (const int64_t warmup : {0, 1, 5, 100})
+      for (int64_t total = 1; total < 8; ++total)
+        for (int64_t step = 0; step < total; ++step) {
+          const double f = learning_rate_factor(schedule(kind, warmup, 0.1, 3), step, total);
+          EXPECT_GE(f, 0.1 * 0) << total;
+          EXPECT_LE(f, 1) << total;
+          EXPECT_GT(f, 0) << total;
+        }
+}
+
+TEST(Schedule, SharesAreOfTheWholeRun) {
+  EXPECT_EQ((Span{{}, 0.05}).of(200), 10);
+  EXPECT_EQ((Span{7, 0}).of(200), 7);
+  EXPECT_EQ((Span{700, 0}).of(200), 200);
+}
+
+TEST(Schedule, CapacityWarmUp) {
+  const TrainConfig linear = tiny({{"router.capacity_warmup_steps", "4"}});
+  EXPECT_EQ(capacities_at(linear, 0, 10), (std::vector<double>{1, 1}));
+  EXPECT_EQ(capacities_at(linear, 2, 10), (std::vector<double>{0.625, 0.625}));
+  EXPECT_EQ(capacities_at(linear, 4, 10), (std::vector<double>{0.25, 0.25}));
+  const TrainConfig cosine = tiny({{"router.capacity_warmup_share", "0.4"}, {"router.capacity_curve", "cosine"}, {"router.capacity_start", "0.5"}});
+  EXPECT_NEAR(capacities_at(cosine, 1, 10)[0], 0.5 - 0.25 * (0.5 - 0.5 * std::cos(M_PI / 4)), 1e-12);
+  EXPECT_EQ(capacities_at(tiny(), 0, 10), (std::vector<double>{0.25, 0.25}));
+}
+
+TEST(Budget, StepsAndTokens) {
+  EXPECT_EQ(total_steps(tiny({{"budget.steps", "17"}})), 17);
+  EXPECT_EQ(total_steps(tiny({{"budget.tokens", "1280"}})), 10);  // 4 rows of 32
+  EXPECT_EQ(total_steps(tiny({{"budget.tokens", "1280"}, {"accumulation", "2"}})), 5);
+  EXPECT_EQ(total_steps(tiny({{"budget.tokens", "1"}})), 1);
+}
+
+Overrides with(Overrides a, const Overrides& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+TEST(Budget, FlopsAreMetWithinHalfAStepWarmUpIncluded) {
+  for (const Overrides& shape : std::vector<Overrides>{{{"model.fathom", "null"}}, {}, {{"router.capacity_warmup_share", "0.3"}},
+                                                        {{"router.capacity_warmup_steps", "50"}}, {{"model.num_hidden_layers", "2"}}}) {
+    const TrainConfig c = tiny(with(shape, {{"model.vocab_size", "320"}, {"budget.flops", "3e9"}}));
+    const int64_t n = total_steps(c);
+    const double one = step_flops(c, std::vector<double>(c.model.routing.blocks.size(), 1.0));
+    EXPECT_GT(n, 5);
+    EXPECT_LE(std::abs(run_flops(c, n) - 3e9), 0.51 * one) << n;
+    // The sum over its steps is what the run counts.
+    double sum = 0;
+    for (int64_t s = 0; s < n; ++s) sum += step_flops(c, capacities_at(c, s, n));
+    EXPECT_NEAR(sum, run_flops(c, n), 1e-9 * sum);
+  }
+}
+
+TEST(Budget, TwinsSpendTheSame) {
+  const Overrides budget = {{"model.vocab_size", "320"}, {"budget.flops", "5e9"}};
+  const TrainConfig mod = tiny(budget), same_shape = tiny(with(budget, {{"model.fathom", "null"}})),
+                    shallower = tiny(with(budget, {{"model.fathom", "null"}, {"model.num_hidden_layers", "2"}}));
+  const double a = run_flops(mod, total_steps(mod)), b = run_flops(same_shape, total_steps(same_shape)), c = run_flops(shallower, total_steps(shallower));
+  const double step = step_flops(same_shape, {});
+  EXPECT_LE(std::abs(a - b), step);
+  EXPECT_LE(std::abs(a - c), step);
+  EXPECT_GT(total_steps(mod), total_steps(same_shape));
+  EXPECT_DOUBLE_EQ(step_flops(same_shape, {}), 4 * model::train_flops_per_row(same_shape.model, 32));
+}
+
+TEST(Budget, AnAbsurdOneIsRefused) {
+  EXPECT_NE(error_of([] { total_steps(tiny({{"model.vocab_size", "320"}, {"budget.flops", "1e30"}})); }).find("a budget of at most"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace fathom::train
