@@ -55,6 +55,9 @@ void AdamW::step(double lr, double gradient_norm) {
     if (values.empty()) continue;
     at::_fused_adamw_(values, gradients, first, second, {}, steps, lr * group.lr_scale, config_.beta1, config_.beta2,
                       group.weight_decay, config_.eps, /*amsgrad=*/false, /*maximize=*/false, scale, {});
+    // The fused kernel writes through a tensor list without counting it as a change; the network's bf16 copies are
+    // refreshed by that count (without this a bf16 run trains on its initial matrices for ever).
+    for (const at::Tensor& value : values) value.unsafeGetTensorImpl()->bump_version();
   }
   drop_gradients();
 }
