@@ -1,7 +1,11 @@
+#include <csignal>
+
 #include "cli/commands.h"
 #include "cli/program.h"
 
 int main(int argc, char** argv) {
+  // A write past RLIMIT_FSIZE is an error of that write (EFBIG), not the end of the process.
+  std::signal(SIGXFSZ, SIG_IGN);
   using namespace fathom::cli;
   Program program;
   program.name = "fathom";

@@ -83,6 +83,10 @@ std::string read_file(const std::string& path, int64_t max_bytes) {
 }
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)), temporary_(temporary_beside(path_)) {
+  // The rename at the end would put a file in the place of a device.
+  struct stat status;
+  if (::stat(path_.c_str(), &status) == 0 && !S_ISREG(status.st_mode))
+    throw UserError({path_, "", S_ISDIR(status.st_mode) ? "a folder" : "a device or pipe", "the name of a file", ""});
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   if (fd_ < 0) fail(path_, "cannot create", errno);
 }

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "formats/svg_canvas.h"
 
 namespace fathom::formats {
@@ -93,7 +94,8 @@ std::string tooltip(const Plot& p, const Series& s, size_t i) {
 std::string line_chart(const Chart& chart) {
   Plot p = begin(chart, Swatch::line, 0.0);
   // What lies outside fixed ends of an axis is clipped at the frame.
-  const std::string id = str("clip", chart.width, "x", coordinate(p.frame.left), "x", coordinate(p.frame.top), "x", coordinate(p.frame.bottom));
+  // Ids are of the whole page: two charts of one size must not share one.
+  const std::string id = str("clip", hash_bytes(chart.title).substr(0, 8), "-", chart.width, "x", coordinate(p.frame.left), "x", coordinate(p.frame.top), "x", coordinate(p.frame.bottom));
   p.canvas.raw(str("<clipPath id=\"", id, "\"><rect x=\"", coordinate(p.frame.left - 5), "\" y=\"", coordinate(p.frame.top - 4), "\" width=\"",
                    coordinate(p.frame.right - p.frame.left + 10), "\" height=\"", coordinate(p.frame.bottom - p.frame.top + 5), "\"/></clipPath>\n<g clip-path=\"url(#", id, ")\">\n"));
   for (size_t k = 0; k < chart.series.size(); ++k) {

@@ -52,15 +52,16 @@ HeldOut cut_windows(std::vector<std::vector<int32_t>> documents, int64_t context
       all.push_back({d, begin, 0, ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(std::min(context, size - begin)))});
   }
   text.all_windows = static_cast<int64_t>(all.size());
-  int64_t predicted = 0;
-  for (const Window& w : all) predicted += static_cast<int64_t>(w.tokens.size()) - 1;
   size_t take = all.size();
-  if (limit > 0 && predicted > limit)
-    take = std::max<size_t>(1, static_cast<size_t>(static_cast<double>(all.size()) * static_cast<double>(limit) / static_cast<double>(predicted)));
-  for (size_t i = 0; i < take; ++i) {  // evenly spread: window i of `take` stands at the middle of its share
-    const Window& w = all[(2 * i + 1) * all.size() / (2 * take)];
-    text.windows.push_back(w);
-    text.predicted += static_cast<int64_t>(w.tokens.size()) - 1;
+  for (;;) {  // evenly spread: window i of `take` stands at the middle of its share
+    text.windows.clear();
+    text.predicted = 0;
+    for (size_t i = 0; i < take; ++i) {
+      text.windows.push_back(all[(2 * i + 1) * all.size() / (2 * take)]);
+      text.predicted += static_cast<int64_t>(text.windows.back().tokens.size()) - 1;
+    }
+    if (limit <= 0 || text.predicted <= limit || take <= 1) break;
+    take = std::clamp<size_t>(static_cast<size_t>(static_cast<double>(take) * static_cast<double>(limit) / static_cast<double>(text.predicted)), 1, take - 1);
   }
   text.by_stretch = text.documents.size() < kFewDocuments;
   text.units = text.by_stretch ? std::min(kStretches, take) : text.documents.size();

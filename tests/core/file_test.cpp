@@ -131,6 +131,21 @@ TEST_F(FileTest, AKillLeavesNoFolder) {
   EXPECT_EQ(read_file(at("set/a"), 10), "2");
 }
 
+TEST_F(FileTest, NeverTakesThePlaceOfADeviceOrAFolder) {
+  make_folders(at("folder"));
+  ASSERT_EQ(::mkfifo(at("pipe").c_str(), 0600), 0);
+  for (const char* name : {"folder", "pipe"}) {
+    try {
+      atomic_write(at(name), "x");
+      FAIL() << name;
+    } catch (const UserError& e) {
+      EXPECT_EQ(e.parts().expected, "the name of a file") << e.what();
+    }
+  }
+  EXPECT_THAT(list_folder(folder_.path()), ElementsAre("folder", "pipe"));
+  EXPECT_TRUE(is_folder(at("folder")));
+}
+
 TEST_F(FileTest, Maps) {
   atomic_write(at("a"), "mapped");
   atomic_write(at("empty"), "");

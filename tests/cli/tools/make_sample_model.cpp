@@ -1,5 +1,6 @@
-// make_sample_model OUT TOKENIZER mod|dense|thin [SEED]: a small model with weights drawn from a seed and the given tokenizer.json.
+// make_sample_model OUT TOKENIZER mod|long|dense|thin [SEED]: a small model with weights drawn from a seed and the given tokenizer.json.
 //   mod    4 blocks, blocks 1 and 3 routed at capacity 0.25 and 0.5, a dial of three points
+//   long   as mod, with a context of 2^20 tokens: a text that does not end while a test looks
 //   dense  the same shape without routing;  thin  2 blocks without routing
 #include <cstdio>
 #include <cstdlib>
@@ -14,7 +15,7 @@
 
 int main(int argc, char** argv) {
   using namespace fathom;
-  if (argc < 4) return std::fprintf(stderr, "make_sample_model OUT TOKENIZER mod|dense|thin [SEED]\n"), 2;
+  if (argc < 4) return std::fprintf(stderr, "make_sample_model OUT TOKENIZER mod|long|dense|thin [SEED]\n"), 2;
   try {
     const std::string kind = argv[3];
     const uint64_t seed = argc > 4 ? std::strtoull(argv[4], nullptr, 10) : 1;
@@ -24,14 +25,15 @@ int main(int argc, char** argv) {
     c.vocab_size = tokenizer.vocab_size();
     c.hidden_size = 48, c.intermediate_size = 96, c.num_hidden_layers = kind == "thin" ? 2 : 4;
     c.num_attention_heads = 4, c.num_key_value_heads = 2, c.head_dim = 12;
-    c.max_position_embeddings = 128;
+    c.max_position_embeddings = kind == "long" ? 1 << 20 : 128;
     if (const auto eos = tokenizer.eos_id()) c.eos_token_ids = {*eos};
-    if (kind == "mod") c.routing.blocks = {{1, 0.25}, {3, 0.5}};
+    const bool routed = kind == "mod" || kind == "long";
+    if (routed) c.routing.blocks = {{1, 0.25}, {3, 0.5}};
     model::Weights weights = model::random_weights(c, seed);
     for (float& w : weights.at("lm_head.weight")) w *= 0.25F;  // a loss not far from ln V, and texts that vary
     model::ModelToWrite out = model::model_to_write(c, std::move(weights), seed);
     out.tokenizer_json = json;
-    if (kind == "mod") {
+    if (routed) {
       routing::DialTable dial;
       dial.default_dial = 0.7;
       dial.points = {{0.6, 0.61, {1.5F, 1.0F}, {0.1, 0.2}, 7.0}, {0.7, 0.69, {0.7F, 0.0F}, {0.25, 0.5}, 6.9}, {1.0, 1.0, {-4.0F, -4.0F}, {1, 1}, 6.8}};

@@ -1,0 +1,341 @@
+"""The program as a user meets it: every command's way through, JSON, exit codes, pipes, Ctrl-C, help and completion."""
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+COMMANDS = ["tokenizer train", "tokenizer encode", "tokenizer decode", "data prepare", "train", "eval", "generate", "depthmap", "info", "report"]
+
+
+# Help, version, completion
+
+
+def test_help_starts_fast_and_names_every_command(fathom):
+    start = time.perf_counter()
+    rounds = 20
+    for _ in range(rounds):
+        text = fathom("--help").out
+    each = (time.perf_counter() - start) / rounds
+    print(f"fathom --help: {1000 * each:.1f} ms, process included")
+    for command in COMMANDS:
+        assert command in text
+    assert "0 done, 1 failure, 2 wrong command line, 130 interrupted" in text
+    assert each < 0.2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(fathom, command):
+    text = fathom(*command.split(), "--help").out
+    assert text.startswith(f"Usage: fathom {command}")
+    assert "Exit codes" in text
+    assert fathom("help", *command.split()).out == text
+
+
+def test_help_of_a_family(fathom):
+    text = fathom("tokenizer", "--help").out
+    assert "tokenizer train" in text and "tokenizer decode" in text and "generate" not in text
+    assert fathom("help", "tokenizer").out == text
+
+
+def test_no_words_at_all(fathom):
+    done = fathom(code=2)
+    assert done.out == "" and "Usage: fathom COMMAND" in done.err
+
+
+def test_version(fathom):
+    assert re.fullmatch(r"fathom \d+\.\d+\.\d+\n", fathom("version").out)
+    assert fathom("--version").out == fathom("version").out
+    assert json.loads(fathom("version", "--json").out)["program"] == "fathom"
+
+
+def test_the_engine_links_no_libtorch(build):
+    listed = subprocess.run(["ldd", build / "fathom"], capture_output=True, text=True, check=True).stdout
+    assert "torch" not in listed and "c10" not in listed and "python" not in listed
+    assert "libstdc++" in listed
+
+
+def test_the_documented_flags_are_those_of_the_program(fathom):
+    docs = os.path.join(os.path.dirname(__file__), "../../docs/cli.md")
+    with open(docs, encoding="utf-8") as f:
+        assert f.read() == fathom("help", "--markdown").out, "docs/cli.md is old: build/release/fathom help --markdown > docs/cli.md"
+
+
+def complete(fathom, *words):
+    """What bash would offer for the last of `words`."""
+    script = fathom("completion", "bash").out
+    line = " ".join(f"'{w}'" for w in ("fathom", *words))
+    run = f"{script}\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}; _fathom; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    return subprocess.run(["bash", "-c", run], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_bash_completion_completes(fathom):
+    assert set(complete(fathom, "")) >= {"generate", "eval", "tokenizer", "data", "completion"}
+    assert complete(fathom, "gen") == ["generate"]
+    assert set(complete(fathom, "tokenizer", "")) == {"train", "encode", "decode"}
+    assert "--temperature" in complete(fathom, "generate", "model", "--te")
+    assert set(complete(fathom, "eval", "model", "--rule", "")) == {"causal", "topk", "random"}
+    assert "--pattern" in complete(fathom, "tokenizer", "train", "--pat")
+    assert "--resume" in complete(fathom, "train", "--re")
+    assert complete(fathom, "completion", "") == ["bash", "zsh"]
+
+
+def test_zsh_completion(fathom):
+    script = fathom("completion", "zsh").out
+    assert script.startswith("#compdef fathom")
+    assert "'--rule[" in script and "(causal topk random)" in script
+    if shutil.which("zsh"):
+        subprocess.run(["zsh", "-n"], input=script, text=True, check=True)
+
+
+# Tokenizer and data
+
+
+def test_tokenizer_round_trip(fathom, folder):
+    text = "The sea — été, 1867!\n  ok 日本 😀"
+    ids = fathom("tokenizer", "encode", "tok.json", text).out
+    assert fathom("tokenizer", "decode", "tok.json", *ids.split(), "--no-newline").out == text
+    assert fathom("tokenizer", "decode", "tok.json", "-", "--no-newline", stdin=ids).out == text
+    assert fathom("tokenizer", "encode", "mod", "--file", "-", stdin=text).out == ids
+    found = json.loads(fathom("tokenizer", "encode", "tok.json", text, "--json").out)
+    assert found["ids"] == [int(i) for i in ids.split()] and found["count"] == len(found["tokens"])
+    assert fathom("tokenizer", "encode", "tok.json", text, "--count").out == f"{found['count']}\n"
+    assert len(fathom("tokenizer", "encode", "tok.json", text, "--pieces").out.splitlines()) == found["count"]
+    plain = fathom("tokenizer", "encode", "tok.json", "<|endoftext|>", "--count").out
+    assert int(plain) > 1
+    special = fathom("tokenizer", "encode", "tok.json", "<|endoftext|>", "--parse-special").out
+    assert len(special.split()) == 1
+    assert fathom("tokenizer", "decode", "tok.json", special.strip()).out == "\n"
+    assert fathom("tokenizer", "decode", "tok.json", special.strip(), "--keep-special").out == "<|endoftext|>\n"
+
+
+def test_tokenizer_train_is_deterministic(fathom, folder):
+    first = json.loads(fathom("tokenizer", "train", "corpus.txt", "--vocab-size", "300", "--out", "a.json", "--threads", "1", "--json", "--quiet").out)
+    second = json.loads(fathom("tokenizer", "train", "corpus.txt", "--vocab-size", "300", "--out", "b.json", "--threads", "2", "--json", "--quiet").out)
+    assert first["vocab_size"] == 300 and first["identity"] == second["identity"] and first["documents"] == 60
+    assert (folder / "a.json").read_bytes() == (folder / "b.json").read_bytes()
+
+
+def test_data_prepare(fathom, folder):
+    made = json.loads(fathom("data", "prepare", "corpus.txt", "--tokenizer", "tok.json", "--out", "data-json", "--json", "--quiet").out)
+    assert made["train"]["documents"] + made["validation"]["documents"] == 60
+    assert made["train"]["tokens"] > 1000 and made["resumed"] is False
+    assert (folder / "data-json/manifest.json").exists()
+    done = fathom("data", "prepare", "corpus.txt", "--tokenizer", "tok.json", "--out", "data-text", "--quiet", "--split", "none")
+    assert "60" in done.out and "bytes per token" in done.out
+
+
+# Info and eval
+
+
+def test_info(fathom):
+    text = fathom("info", "mod").out
+    assert "blocks 1 at 25.0 %, 3 at 50.0 %" in text and "KV cache" in text and "0.700 *" in text
+    found = json.loads(fathom("info", "mod", "--json").out)
+    assert found["parameters"]["total"] == sum(v for k, v in found["parameters"].items() if k != "total")
+    flops = found["flops_per_token"]
+    assert flops["expected"] < flops["dense"] < flops["worst"]
+    assert found["kv_bytes_per_token_and_block"] == 2 * 2 * 12 * 4
+    assert found["kv_bytes_per_token"]["expected"] == pytest.approx(192 * (2 + 0.25 + 0.5))
+    assert [d["dial"] for d in found["dials"]] == [0.6, 0.7, 1.0]
+    dense = json.loads(fathom("info", "dense", "--json").out)
+    assert dense["flops_per_token"]["expected"] == dense["flops_per_token"]["dense"] == dense["flops_per_token"]["worst"]
+    lower = json.loads(fathom("info", "mod", "--dial", "0.6", "--json").out)
+    assert lower["flops_per_token"]["expected"] < flops["expected"]
+
+
+def test_eval(fathom):
+    done = fathom("eval", "mod", "--data", "data", "--twin", "dense", "--twin", "thin", "--quiet")
+    for word in ("loss, nats per token", "bits per byte", "Teacher's view", "agreement", "mod − dense", "mod − thin", "block fraction"):
+        assert word in done.out
+    assert done.err == ""
+    found = json.loads(fathom("eval", "mod", "--data", "data", "--twin", "dense", "--json").out)
+    model = found["model"]
+    assert model["rule"] == "causal" and model["dial"] == 0.7
+    assert model["loss"] == pytest.approx(model["nll"] / model["tokens"])
+    assert model["perplexity"] == pytest.approx(2.718281828459045 ** model["loss"])
+    assert model["bits_per_byte"] == pytest.approx(model["nll"] / 0.6931471805599453 / model["bytes"])
+    assert 0 < model["block_fraction"] < model["total_fraction"] < 1
+    assert [b["block"] for b in model["blocks"]] == [1, 3]
+    for block in model["blocks"]:
+        assert 0 <= block["precision"] <= 1 and 0 <= block["recall"] <= 1 and 0 < block["agreement"] <= 1
+    assert "future" in found["teacher"]["note"] and found["teacher"]["rule"] == "topk"
+    twin = found["twins"][0]
+    assert twin["block_fraction"] == 1 and twin["blocks"] == []
+    assert twin["model_minus_twin"]["loss"]["value"] == pytest.approx(model["loss"] - twin["loss"])
+
+
+def test_eval_rules(fathom):
+    topk = fathom("eval", "mod", "--data", "corpus.txt", "--rule", "topk", "--limit", "2k", "--quiet").out
+    assert "teacher's view (top-k, looks into the future)" in topk
+    assert "random control" in fathom("eval", "mod", "--data", "corpus.txt", "--rule", "random", "--limit", "2k", "--quiet").out
+    full = json.loads(fathom("eval", "mod", "--data", "corpus.txt", "--dial", "1", "--no-teacher", "--limit", "2k", "--json").out)
+    assert full["model"]["blocks"][0]["realised"] == 1 and full["model"]["block_fraction"] >= 1 and full["teacher"] is None
+    limited = json.loads(fathom("eval", "dense", "--data", "corpus.txt", "--limit", "1k", "--json", "--quiet").out)
+    assert 500 < limited["model"]["tokens"] <= 1000 and limited["text"]["windows"] < limited["text"]["all_windows"]
+
+
+def test_eval_does_not_depend_on_threads_or_batches(fathom):
+    def nll(*words):
+        return json.loads(fathom("eval", "mod", "--data", "corpus.txt", "--limit", "3k", "--json", "--no-teacher", *words).out)["model"]["nll"]
+    assert nll("--threads", "1") == nll("--threads", "3")
+
+
+# Generate
+
+
+def test_generate(fathom):
+    words = ("generate", "mod", "--prompt", "The sea", "--max-tokens", "20", "--no-eos")
+    text = fathom(*words).out
+    assert text.endswith("\n") and len(text) > 10
+    assert fathom(*words).out == text, "the same command gives the same text"
+    assert fathom(*words, "--threads", "1").out == text
+    assert fathom(*words, "--seed", "1").out != text
+    assert fathom(*words, "--echo").out == "The sea" + text
+    assert fathom("generate", "mod", "--prompt", "-", "--max-tokens", "20", "--no-eos", stdin="The sea").out == text
+    assert fathom("generate", "mod", "--prompt-file", "-", "--max-tokens", "20", "--no-eos", stdin="The sea").out == text
+    found = json.loads(fathom(*words, "--json").out)
+    assert found["text"] + "\n" == text and found["finish"] == "length"
+    assert len(found["ids"]) == len(found["tokens"]) == 20
+    for token in found["tokens"]:
+        assert token["depth"] == 2 + sum(token["run"])
+    assert found["kv_bytes"]["slots"] < found["kv_bytes"]["slots_if_dense"]
+
+
+def test_generate_greedy_takes_the_most_likely(fathom):
+    greedy = fathom("generate", "mod", "--prompt", "The sea", "--temperature", "0", "--max-tokens", "16").out
+    assert fathom("generate", "mod", "--prompt", "The sea", "--top-k", "1", "--max-tokens", "16", "--seed", "7").out == greedy
+
+
+def test_generate_stops_before_a_stop_string(fathom):
+    whole = json.loads(fathom("generate", "mod", "--prompt", "The", "--max-tokens", "30", "--no-eos", "--json").out)["text"]
+    stop = whole[5:8]
+    cut = json.loads(fathom("generate", "mod", "--prompt", "The", "--max-tokens", "30", "--no-eos", "--json", "--stop", stop, "--stop", "never seen").out)
+    assert cut["finish"] == "stop_string" and cut["text"] == whole[: whole.index(stop)]
+
+
+def test_generate_says_when_the_context_is_full(fathom):
+    done = fathom("generate", "mod", "--prompt", "The sea", "--max-tokens", "500", "--no-eos")
+    assert "context of 128 tokens is full" in done.err
+
+
+def test_show_depth_colours_only_when_asked_or_on_a_terminal(fathom):
+    words = ("generate", "mod", "--prompt", "The sea", "--max-tokens", "30", "--show-depth")
+    piped = fathom(*words).out
+    assert not ANSI.search(piped) and "depth 2" in piped
+    coloured = fathom(*words, "--color", "always").out
+    assert ANSI.search(coloured) and "blocks run in full" in coloured.splitlines()[0]
+    assert not ANSI.search(fathom(*words, "--color", "never").out)
+    assert ANSI.search(fathom(*words, "--color", "always", env={"NO_COLOR": "1"}).out)
+    plain = fathom("generate", "mod", "--prompt", "The sea", "--max-tokens", "30").out
+    assert plain.strip() in piped
+
+
+def on_a_terminal(fathom, words, env=None):
+    """Runs the program with standard output on a pseudo terminal; returns what a person would see."""
+    import pty
+    master, slave = pty.openpty()
+    full = dict(os.environ, TERM="xterm-256color", **(env or {}))
+    if not env:
+        full.pop("NO_COLOR", None)
+    process = subprocess.Popen([fathom.path, *words], stdout=slave, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, cwd=fathom.folder, env=full)
+    os.close(slave)
+    seen = b""
+    while True:
+        try:
+            part = os.read(master, 65536)
+        except OSError:  # the other side is closed
+            break
+        if not part:
+            break
+        seen += part
+    os.close(master)
+    assert process.wait(30) == 0
+    return seen.decode(errors="replace")
+
+
+def test_a_terminal_gets_colours_and_no_stray_controls(fathom):
+    words = ["generate", "mod", "--prompt", "The sea", "--max-tokens", "60", "--no-eos", "--show-depth"]
+    seen = on_a_terminal(fathom, words)
+    assert ANSI.search(seen)
+    # What the model writes may hold any byte; none of them may steer the terminal.
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", ANSI.sub("", seen))
+    assert not ANSI.search(on_a_terminal(fathom, words, env={"NO_COLOR": "1"}))
+
+
+def test_stats(fathom):
+    done = fathom("generate", "mod", "--prompt", "The sea", "--max-tokens", "10", "--stats")
+    assert "block fraction" in done.err and "KV cache" in done.err and "block fraction" not in done.out
+
+
+# Ctrl-C, pipes, failures of output
+
+
+def interrupt_when(fathom, words, ready):
+    """Starts the program, sends SIGINT once `ready(process)` returned, returns (code, out, err)."""
+    process = subprocess.Popen([fathom.path, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=fathom.folder)
+    try:
+        ready(process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+def test_ctrl_c_ends_generate_cleanly(fathom):
+    code, out, err = interrupt_when(fathom, ["generate", "long", "--prompt", "The sea", "--max-tokens", "1M", "--no-eos"], lambda p: p.stdout.read(64))
+    assert code == 130
+    assert out.endswith("\n") and re.search(r"interrupted after \d+ tokens", err)
+
+
+def test_ctrl_c_keeps_the_json_whole(fathom):
+    code, out, err = interrupt_when(fathom, ["generate", "long", "--prompt", "The sea", "--max-tokens", "1M", "--no-eos", "--json"], lambda p: time.sleep(0.7))
+    assert code == 130
+    found = json.loads(out)
+    assert found["finish"] == "cancelled" and found["new_tokens"] > 0
+
+
+def test_ctrl_c_ends_eval(fathom, folder):
+    # A text that takes far longer than the test waits.
+    (folder / "big.txt").write_text((folder / "corpus.txt").read_text() * 200)
+    code, out, err = interrupt_when(fathom, ["eval", "mod", "--data", "big.txt", "--threads", "1"], lambda p: p.stderr.read(20))
+    assert code == 130 and out == "" and "interrupted" in err
+
+
+def test_a_reader_that_has_enough(fathom):
+    for line in ("help --markdown | head -n 1", "generate long --prompt The --max-tokens 1M --no-eos | head -c 40"):
+        done = subprocess.run(["bash", "-c", f"{fathom.path} {line}; echo ${{PIPESTATUS[0]}} >&2"], capture_output=True, text=True, cwd=fathom.folder,
+                              timeout=60, errors="replace")
+        assert done.stderr.strip() == "0", done.stderr
+        assert done.stdout
+
+
+def test_closed_and_full_outputs(fathom):
+    closed = subprocess.run(["bash", "-c", f"{fathom.path} --help >&-"], capture_output=True, text=True, cwd=fathom.folder)
+    assert closed.returncode == 0
+    full = subprocess.run(["bash", "-c", f"{fathom.path} --help >/dev/full"], capture_output=True, text=True, cwd=fathom.folder)
+    assert full.returncode == 1 and "standard output: found No space left on device" in full.stderr
+
+
+# The training program beside it
+
+
+def test_train_runs_the_program_beside_it(fathom, tmp_path):
+    alone = tmp_path / "fathom"
+    shutil.copy(fathom.path, alone)
+    done = subprocess.run([alone, "train", "config.json"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "found no fathom-train beside" in done.stderr and "-DFATHOM_TRAIN=ON" in done.stderr
+    assert subprocess.run([alone, "train", "--help"], capture_output=True, text=True).returncode == 0
+    beside = tmp_path / "fathom-train"
+    beside.write_text("#!/bin/sh\nprintf '%s|' \"$@\"\nexit 42\n")
+    beside.chmod(0o755)
+    done = subprocess.run([alone, "train", "config.json", "--optimizer.lr", "1e-3", "--no-such", "--", "-x y"], capture_output=True, text=True)
+    assert done.returncode == 42
+    assert done.stdout == "train|config.json|--optimizer.lr|1e-3|--no-such|--|-x y|"
