@@ -20,34 +20,64 @@ static inline void _mm_pause() {}
 
 namespace fathom {
 
+namespace {
+
+// A thread's share of the chunks: the next one and the end in one word, so that a claim sees both of one job. An exhausted
+// share stays so until the next job: a thread that wakes late claims nothing, and nobody has to wait for it.
+struct alignas(64) Share {
+  std::atomic<uint64_t> word{0};
+
+  void set(int64_t next, int64_t end) {
+    word.store(static_cast<uint64_t>(end) << 32 | static_cast<uint64_t>(next), std::memory_order_release);
+  }
+  int64_t claim() {  // −1 when there is none left
+    const uint64_t now = word.load(std::memory_order_relaxed);
+    if ((now & 0xffffffff) >= now >> 32) return -1;
+    const uint64_t was = word.fetch_add(1, std::memory_order_acquire);
+    return (was & 0xffffffff) < was >> 32 ? static_cast<int64_t>(was & 0xffffffff) : -1;
+  }
+  int64_t drop() {  // how many were left
+    const uint64_t was = word.exchange(0, std::memory_order_acq_rel);
+    return std::max<int64_t>(0, static_cast<int64_t>(was >> 32) - static_cast<int64_t>(was & 0xffffffff));
+  }
+};
+
+}  // namespace
+
 struct ThreadPool::State {
   std::vector<std::thread> threads;
+  std::vector<Share> shares;
   std::mutex mutex;
   std::condition_variable wake;
   std::atomic<uint64_t> generation{0};
   std::atomic<bool> stop{false};
-  // The job of this generation. Workers of an earlier generation are all done before it changes (`running` is 0).
+  // The job at hand: set before its shares, and not changed while a chunk of it is claimed and not done.
   const std::function<void(int64_t)>* body = nullptr;
-  int64_t chunks = 0;
-  std::atomic<int64_t> next{0};
-  std::atomic<int> running{0};
+  std::atomic<int64_t> undone{0};
   std::exception_ptr error;
 
-  void take_chunks() {
-    while (true) {
-      const int64_t i = next.fetch_add(1, std::memory_order_relaxed);
-      if (i >= chunks) return;
-      try {
-        (*body)(i);
-      } catch (...) {
-        std::lock_guard lock(mutex);
-        if (!error) error = std::current_exception();
-        next.store(chunks, std::memory_order_relaxed);
+  explicit State(int count) : shares(static_cast<size_t>(count)) {}
+
+  void take_chunks(size_t self) {
+    int64_t done = 0;
+    for (size_t i = 0; i < shares.size(); ++i) {
+      Share& share = shares[(self + i) % shares.size()];
+      for (int64_t chunk = share.claim(); chunk >= 0; chunk = share.claim(), ++done) {
+        try {
+          (*body)(chunk);
+        } catch (...) {
+          {
+            std::lock_guard lock(mutex);
+            if (!error) error = std::current_exception();
+          }
+          for (Share& s : shares) done += s.drop();
+        }
       }
     }
+    if (done > 0) undone.fetch_sub(done, std::memory_order_release);
   }
 
-  void work() {
+  void work(size_t self) {
     uint64_t seen = 0;
     while (true) {
       // Spin about 20 µs (a decode step issues many short loops), then sleep.
@@ -58,15 +88,16 @@ struct ThreadPool::State {
       }
       if (stop) return;
       seen = generation.load(std::memory_order_acquire);
-      take_chunks();
-      running.fetch_sub(1, std::memory_order_release);
+      take_chunks(self);
     }
   }
 };
 
-ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
+ThreadPool::ThreadPool(int threads) {
   FATHOM_ASSERT(threads >= 1, threads);
-  for (int i = 1; i < threads; ++i) state_->threads.emplace_back([s = state_.get()] { s->work(); });
+  state_ = std::make_unique<State>(threads);
+  for (int i = 1; i < threads; ++i)
+    state_->threads.emplace_back([s = state_.get(), i] { s->work(static_cast<size_t>(i)); });
 }
 
 ThreadPool::~ThreadPool() {
@@ -87,18 +118,19 @@ void ThreadPool::parallel_for(int64_t chunks, const std::function<void(int64_t)>
     for (int64_t i = 0; i < chunks; ++i) body(i);
     return;
   }
+  FATHOM_ASSERT(chunks <= INT32_MAX, chunks);
   s.body = &body;
-  s.chunks = chunks;
   s.error = nullptr;
-  s.next.store(0, std::memory_order_relaxed);
-  s.running.store(static_cast<int>(s.threads.size()), std::memory_order_relaxed);
+  s.undone.store(chunks, std::memory_order_relaxed);
+  const int64_t threads = static_cast<int64_t>(s.shares.size());
+  for (int64_t i = 0; i < threads; ++i) s.shares[static_cast<size_t>(i)].set(chunks * i / threads, chunks * (i + 1) / threads);
   {
     std::lock_guard lock(s.mutex);
     s.generation.fetch_add(1, std::memory_order_release);
   }
   s.wake.notify_all();
-  s.take_chunks();
-  for (int spin = 0; s.running.load(std::memory_order_acquire) != 0; ++spin)
+  s.take_chunks(0);
+  for (int spin = 0; s.undone.load(std::memory_order_acquire) != 0; ++spin)
     if (spin < 10000) _mm_pause(); else std::this_thread::yield();
   if (s.error) std::rethrow_exception(s.error);
 }

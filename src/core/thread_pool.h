@@ -11,8 +11,9 @@ class ThreadPool {
   explicit ThreadPool(int threads);  // >= 1; 1 runs everything on the caller
   ~ThreadPool();
   int size() const;
-  // Calls body(chunk) for every chunk in [0, chunks), each on one thread; returns when all are done. Chunks are taken
-  // in order by whoever is free, so results must not depend on which thread runs one. The first exception is rethrown.
+  // Calls body(chunk) for every chunk in [0, chunks), each on one thread; returns when all are done. Every thread begins
+  // with its own stretch of chunks, the same for the same `chunks` (so that weights stay in that core's cache), then helps
+  // the others: results must not depend on which thread runs a chunk. The first exception is rethrown.
   void parallel_for(int64_t chunks, const std::function<void(int64_t)>& body);
 
  private:
