@@ -100,19 +100,27 @@ template <int R, int N>
 void product_tile(const float* x, int64_t x_stride, const float* w, int64_t width, int64_t inner, float* y, int64_t y_stride,
                   int64_t outputs) {
   __m256 acc[R][N];
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n) acc[r][n] = _mm256_setzero_ps();
   const float* row[R];
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) row[r] = x + r * x_stride;
   for (int64_t k = 0; k < inner; ++k, w += width) {
     __m256 weight[N];
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n) weight[n] = _mm256_loadu_ps(w + n * 8);
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const __m256 value = _mm256_broadcast_ss(row[r] + k);
+#pragma GCC unroll 8
       for (int n = 0; n < N; ++n) acc[r][n] = _mm256_fmadd_ps(value, weight[n], acc[r][n]);
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
       const int64_t left = outputs - n * 8;
       float* const to = y + r * y_stride + n * 8;

@@ -75,19 +75,27 @@ template <int R, int W>
 void product_tile(const float* x, int64_t x_stride, const float* w, int64_t inner, float* y, int64_t y_stride,
                   int64_t outputs) {
   V16 acc[R][W];
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
     for (int n = 0; n < W; ++n) acc[r][n] = zero();
   const float* row[R];
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) row[r] = x + r * x_stride;
   for (int64_t k = 0; k < inner; ++k) {
     V16 weight[W];
+#pragma GCC unroll 8
     for (int n = 0; n < W; ++n) weight[n] = load(w + (k * W + n) * kLanes);
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const V16 value = set1(row[r][k]);
+#pragma GCC unroll 8
       for (int n = 0; n < W; ++n) acc[r][n] = fma(value, weight[n], acc[r][n]);
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
     for (int n = 0; n < W; ++n) {
       const int64_t left = outputs - n * kLanes;
       if (left >= kLanes) store(y + r * y_stride + n * kLanes, acc[r][n]);

@@ -137,17 +137,23 @@ template <int Q, int P>
 void page_scores(const Attend& a, const float* const* queries, int64_t page, int64_t slots, float* scores) {
   V16 acc[Q][P];
   const float* key[P];
+#pragma GCC unroll 8
   for (int p = 0; p < P; ++p) {
     key[p] = a.pages[page + p] + a.key_offset;
+#pragma GCC unroll 8
     for (int q = 0; q < Q; ++q) acc[q][p] = zero();
   }
   for (int64_t d = 0; d < a.head_dim; ++d)
+#pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
       const V16 keys = load(key[p] + d * kLanes);
+#pragma GCC unroll 8
       for (int q = 0; q < Q; ++q) acc[q][p] = fma(set1(queries[q][d]), keys, acc[q][p]);
     }
   const V16 scale = set1(a.scale);
+#pragma GCC unroll 8
   for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 8
     for (int p = 0; p < P; ++p) store(scores + q * slots + (page + p) * kLanes, mul(acc[q][p], scale));
 }
 
@@ -178,19 +184,25 @@ void weigh_values(const Attend& a, const float* scores, int64_t slots, int64_t f
                   float* const* outputs) {
   V16 acc[Q][N];
   const bool whole = left == kLanes;
+#pragma GCC unroll 8
   for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
       const float* const at = outputs[q] + first + n * kLanes;
       acc[q][n] = from == 0 ? zero() : n + 1 < N || whole ? load(at) : load_first(at, left);
     }
   for (int64_t j = from; j < to; ++j) {
     const float* const value = a.pages[j / kLanes] + a.value_offset + j % kLanes * a.head_dim + first;
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
       const V16 v = n + 1 < N || whole ? load(value + n * kLanes) : load_first(value + n * kLanes, left);
+#pragma GCC unroll 8
       for (int q = 0; q < Q; ++q) acc[q][n] = fma(set1(scores[q * slots + j]), v, acc[q][n]);
     }
   }
+#pragma GCC unroll 8
   for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
       float* const at = outputs[q] + first + n * kLanes;
       if (n + 1 < N || whole) store(at, acc[q][n]);
@@ -219,14 +231,17 @@ void attend_tile(const Attend& a, int64_t begin) {
   for (; page < pages; ++page) page_scores<Q, 1>(a, queries, page, slots, a.scratch);
 
   float inv[Q];
+#pragma GCC unroll 8
   for (int q = 0; q < Q; ++q) inv[q] = softmax(a.scratch + q * slots, visible[q]);
   // Slots that all see together, then what each sees beyond: a value that a query must not see is never touched, even
   // with probability 0, since 0 · ∞ would reach it.
   constexpr int kVectors = kAttendSums / Q >= 4 ? 4 : kAttendSums / Q >= 2 ? 2 : 1;
   weigh_all<Q, kVectors>(a, a.scratch, slots, 0, visible[0], outputs);
+#pragma GCC unroll 8
   for (int q = 1; q < Q; ++q)
     if (visible[q] > visible[0])
       weigh_all<1, kAttendSums >= 4 ? 4 : 2>(a, a.scratch + q * slots, slots, visible[0], visible[q], outputs + q);
+#pragma GCC unroll 8
   for (int q = 0; q < Q; ++q) {
     float* const out = outputs[q];
     const V16 scale = set1(inv[q]);

@@ -1,0 +1,131 @@
+#include "machine.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "core/thread_pool.h"
+#include "kernels/buffer.h"
+
+namespace fathom::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
+uint64_t read_words(const void* from, int64_t bytes) {
+  const uint64_t* const words = static_cast<const uint64_t*>(from);
+  uint64_t sum[8] = {};
+  for (int64_t i = 0; i < bytes / 8; i += 8)
+    for (int j = 0; j < 8; ++j) sum[j] ^= words[i + j];
+  uint64_t out = 0;
+  for (int j = 0; j < 8; ++j) out ^= sum[j];
+  return out;
+}
+
+}  // namespace
+
+#if defined(__x86_64__)
+namespace {
+
+__attribute__((target("avx512f"))) uint64_t read_avx512(const void* from, int64_t bytes) {
+  const char* const p = static_cast<const char*>(from);
+  __m512i sum[8] = {};
+  for (int64_t i = 0; i < bytes; i += 512)
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) sum[j] = _mm512_xor_si512(sum[j], _mm512_loadu_si512(p + i + j * 64));
+  for (int j = 1; j < 8; ++j) sum[0] = _mm512_xor_si512(sum[0], sum[j]);
+  return static_cast<uint64_t>(_mm_cvtsi128_si64(_mm512_castsi512_si128(sum[0])));
+}
+
+__attribute__((target("avx2"))) uint64_t read_avx2(const void* from, int64_t bytes) {
+  const char* const p = static_cast<const char*>(from);
+  __m256i sum[8] = {};
+  for (int64_t i = 0; i < bytes; i += 256)
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j)
+      sum[j] = _mm256_xor_si256(sum[j], _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i + j * 32)));
+  for (int j = 1; j < 8; ++j) sum[0] = _mm256_xor_si256(sum[0], sum[j]);
+  return static_cast<uint64_t>(_mm_cvtsi128_si64(_mm256_castsi256_si128(sum[0])));
+}
+
+// 24 independent sums hide the latency of an addition on every CPU that we know. Returns FLOP done.
+__attribute__((target("avx512f"))) double multiply_adds_avx512(int64_t rounds, float* out) {
+  __m512 sum[24], x = _mm512_set1_ps(0.5f), y = _mm512_set1_ps(1.0f);
+  for (int s = 0; s < 24; ++s) sum[s] = _mm512_set1_ps(static_cast<float>(s));
+  for (int64_t r = 0; r < rounds; ++r)
+#pragma GCC unroll 24
+    for (int s = 0; s < 24; ++s) sum[s] = _mm512_fmadd_ps(sum[s], x, y);
+  for (int s = 1; s < 24; ++s) sum[0] = _mm512_add_ps(sum[0], sum[s]);
+  *out = _mm512_cvtss_f32(sum[0]);
+  return 2.0 * 24 * 16 * static_cast<double>(rounds);
+}
+
+__attribute__((target("avx2,fma"))) double multiply_adds_avx2(int64_t rounds, float* out) {
+  __m256 sum[12], x = _mm256_set1_ps(0.5f), y = _mm256_set1_ps(1.0f);
+  for (int s = 0; s < 12; ++s) sum[s] = _mm256_set1_ps(static_cast<float>(s));
+  for (int64_t r = 0; r < rounds; ++r)
+#pragma GCC unroll 12
+    for (int s = 0; s < 12; ++s) sum[s] = _mm256_fmadd_ps(sum[s], x, y);
+  for (int s = 1; s < 12; ++s) sum[0] = _mm256_add_ps(sum[0], sum[s]);
+  *out = _mm256_cvtss_f32(sum[0]);
+  return 2.0 * 12 * 8 * static_cast<double>(rounds);
+}
+
+}  // namespace
+#endif
+
+double read_bandwidth(int64_t bytes, int threads) {
+  uint64_t (*read)(const void*, int64_t) = read_words;
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f")) read = read_avx512;
+  else if (__builtin_cpu_supports("avx2")) read = read_avx2;
+#endif
+  const int64_t share = bytes / threads / 512 * 512;
+  kernels::Buffer memory(share * threads / 4);
+  std::memset(memory.data(), 1, static_cast<size_t>(share * threads));
+  ThreadPool pool(threads);
+  std::atomic<uint64_t> keep{0};
+  const std::function<void(int64_t)> body = [&](int64_t part) {
+    keep ^= read(reinterpret_cast<const char*>(memory.data()) + part * share, share);
+  };
+  const int passes = static_cast<int>(std::clamp<int64_t>((int64_t{3} << 30) / bytes, 6, 200));
+  double best = 1e30;
+  for (int i = 0; i < passes; ++i) {
+    const auto begin = Clock::now();
+    pool.parallel_for(threads, body);
+    best = std::min(best, seconds_since(begin));
+  }
+  return static_cast<double>(share * threads) / best / 1e9;
+}
+
+double multiply_add_peak(int threads) {
+  double (*work)(int64_t, float*) = nullptr;
+#if defined(__x86_64__)
+  work = __builtin_cpu_supports("avx512f") ? multiply_adds_avx512 : __builtin_cpu_supports("fma") ? multiply_adds_avx2 : nullptr;
+#endif
+  if (!work) return 0;
+  ThreadPool pool(threads);
+  std::vector<float> keep(threads);
+  std::vector<double> done(threads);
+  const std::function<void(int64_t)> body = [&](int64_t part) { done[part] = work(400000, &keep[part]); };
+  double best = 0;
+  for (int i = 0; i < 10; ++i) {
+    const auto begin = Clock::now();
+    pool.parallel_for(threads, body);
+    double flop = 0;
+    for (double d : done) flop += d;
+    best = std::max(best, flop / seconds_since(begin) / 1e9);
+  }
+  return best;
+}
+
+}  // namespace fathom::bench
