@@ -55,7 +55,7 @@ std::string bash_completion(const Program& program) {
   std::string function = "_" + p;
   std::replace(function.begin(), function.end(), '-', '_');
   std::string text = "# Completion of " + p + " for bash: source <(" + p + " completion bash)\n" + function + "() {\n"
-                     "  local word=\"${COMP_WORDS[COMP_CWORD]}\" previous=\"${COMP_WORDS[COMP_CWORD-1]}\" command=\"${COMP_WORDS[1]}\" flags=\"\" first=2\n"
+                     "  local word=\"${COMP_WORDS[COMP_CWORD]}\" previous=\"${COMP_WORDS[COMP_CWORD-1]}\" command=\"${COMP_WORDS[1]}\" flags=\"\"\n"
                      "  COMPREPLY=()\n"
                      "  if [ \"$COMP_CWORD\" -eq 1 ]; then\n"
                      "    COMPREPLY=($(compgen -W \"" + joined(first_words(program)) + "\" -- \"$word\"))\n    return\n  fi\n"

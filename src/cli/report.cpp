@@ -37,9 +37,8 @@ std::string role_of(const model::ModelConfig& first, const model::ModelConfig& c
 
 std::vector<std::string> inputs_of(const Arguments& args, const study::RunRecord& run) {
   if (args.given("data")) return args.texts("data");
-  const std::string own = join_path(run.path, "data");
-  if (exists(own)) return {own};
-  args.wrong("data", "nothing, and no data in " + run.path, "held-out text");
+  if (!run.dataset.empty()) return {run.dataset};
+  args.wrong("data", "nothing, and no dataset that " + run.path + " was trained on", "held-out text");
 }
 
 study::Sample sample(const Subject& s, const std::vector<int32_t>& prompt, int64_t tokens, uint64_t seed) {

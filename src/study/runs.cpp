@@ -65,6 +65,13 @@ RunRecord read_run(const std::string& path) {
     run.flops = number(summary, "train_flops");
     run.seconds = number(summary, "train_seconds");
   }
+  if (const std::string own = join_path(path, "data"); is_folder(own)) {
+    run.dataset = own;
+  } else if (const std::string file = join_path(path, "config.json"); exists(file)) {
+    const Json config = read_json(file, {.comments = true});
+    if (config.is_object() && config.contains("data") && config["data"].is_object() && config["data"].contains("dataset") && config["data"]["dataset"].is_string())
+      run.dataset = config["data"]["dataset"];
+  }
   if (const std::string file = join_path(path, "metrics.jsonl"); exists(file)) read_metrics(file, run);
   return run;
 }

@@ -17,6 +17,7 @@ struct Curve {                // one point per line of metrics.jsonl
 
 struct RunRecord {
   std::string name, path, model;    // `model`: its model folder
+  std::string dataset;              // what it was trained on: RUN/data or its configuration's data.dataset; "" if unknown
   double steps = NAN, tokens = NAN, flops = NAN, seconds = NAN;  // of training
   Curve train;                      // loss of training steps, smoothed
   Curve held_out;                   // loss on validation under the causal rule ("eval" and "final" lines)

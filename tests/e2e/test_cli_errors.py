@@ -43,7 +43,7 @@ USAGE = [
      "fathom tokenizer train: FILES: found nothing, expected text files, .jsonl, their .zst, or folders of them; see fathom tokenizer train --help"),
     ("data prepare corpus.txt --out d", "fathom data prepare: --tokenizer: found nothing, expected a path (a tokenizer.json, or a folder that holds one); "
                                         "see fathom data prepare --help"),
-    ("report mod", "fathom report: --data: found nothing, and no data in mod, expected held-out text"),
+    ("report mod", "fathom report: --data: found nothing, and no dataset that mod was trained on, expected held-out text"),
 ]
 
 

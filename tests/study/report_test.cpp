@@ -43,6 +43,16 @@ TEST(Runs, MetricsAndSummary) {
   EXPECT_TRUE(std::isnan(r.seconds));
 }
 
+TEST(Runs, TheDatasetThatItWasTrainedOn) {
+  const TemporaryFolder folder;
+  const std::string run = make_run(folder, "", "");
+  EXPECT_EQ(read_run(run).dataset, "");
+  atomic_write(join_path(run, "config.json"), "{\"data\": {\"dataset\": \"somewhere\"}} // a comment");
+  EXPECT_EQ(read_run(run).dataset, "somewhere");
+  make_folders(join_path(run, "data"));
+  EXPECT_EQ(read_run(run).dataset, join_path(run, "data"));
+}
+
 TEST(Runs, WithoutRecordsEverythingIsUnknown) {
   const TemporaryFolder folder;
   const RunRecord r = read_run(make_run(folder, "", ""));
