@@ -114,7 +114,7 @@ static void attend(Step& step, std::span<const int64_t> visible, int64_t block) 
                          .scale = 1.0f / std::sqrt(static_cast<float>(D)), .queries = queries, .outputs = queries,
                          .visible = seen, .count = count, .scratch = attention_scratch(kernels::kAttendTile * slots)});
   };
-  if (work < (1 << 16)) {
+  if (work < (1 << 14)) {  // a few µs: sharing out costs as much
     for (size_t t = 0; t < tasks.size(); ++t) run(static_cast<int64_t>(t));
   } else {
     step.threads.parallel_for(static_cast<int64_t>(tasks.size()), std::ref(run));

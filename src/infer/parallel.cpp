@@ -8,8 +8,8 @@ namespace fathom::infer {
 namespace {
 // A chunk holds at most this many rows, so that its inputs stay in the second-level cache beside a group of weights.
 constexpr int64_t kRowBlock = 96;
-// Below this many multiply–adds (about 10 µs) waking a thread costs more than it saves.
-constexpr int64_t kWorthThreads = 1 << 17;
+// Below this many multiply–adds (about 3 µs of reading weights) a second thread costs more than it saves.
+constexpr int64_t kWorthThreads = 1 << 15;
 }  // namespace
 
 void products(Step& step, std::span<const kernels::Matmul> jobs) {
