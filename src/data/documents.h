@@ -28,7 +28,7 @@ struct DocumentOptions {
 
 struct SourceFile {
   std::string path;       // to open it
-  std::string name;       // as the user gave it, or relative to the folder that the user gave
+  std::string name;       // the file's own, or its path in the folder that the user gave
   int64_t bytes = 0;      // on disk
   int64_t modified = 0;   // nanoseconds since the epoch
   bool given = false;     // named by the user: never passed over as binary

@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <set>
+#include <thread>
 
 #include "core/error.h"
 #include "core/limits.h"
@@ -42,7 +44,13 @@ class Lock {
   Lock(const std::string& work, const std::string& folder) : path_(join_path(work, kLock)) {
     fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd_ < 0) throw UserError({path_, str("cannot create: ", std::strerror(errno)), "", "", ""});
-    if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+    // A killed run may take a moment to go: wait up to two seconds.
+    int held = ::flock(fd_, LOCK_EX | LOCK_NB);
+    for (int i = 0; held != 0 && i < 20; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      held = ::flock(fd_, LOCK_EX | LOCK_NB);
+    }
+    if (held != 0) {
       ::close(fd_);
       throw UserError({folder, "", "another run that prepares it now", "none", "wait for it or end it"});
     }

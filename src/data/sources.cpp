@@ -19,7 +19,7 @@ class Walk {
     struct stat s;
     if (::stat(path.c_str(), &s) != 0) throw UserError({path, "", std::strerror(errno), "a file or a folder", "check the path"});
     if (!S_ISDIR(s.st_mode)) {
-      add_file(path, path, s, true);
+      add_file(path, path.substr(path.rfind('/') + 1), s, true);
       return;
     }
     const size_t before = files.size();

@@ -70,6 +70,7 @@ TEST(Documents, FoldersAreWalkedInOrder) {
   EXPECT_EQ(stream.counts().bytes, 6);
   EXPECT_EQ(stream.bytes_read(), stream.total_bytes());
   EXPECT_EQ(stream.sources()[0].name, "a/deep/x.md.zst");
+  EXPECT_EQ(stream.sources().back().name, "b.txt");
 }
 
 TEST(Documents, TextInOtherEncodingsOfAFolderIsNoBinary) {
