@@ -67,6 +67,7 @@ void add_norm(int64_t rows, int64_t C, const P* x, const A* delta, const P* norm
     if (delta) {
       const A* d = delta + i * C;
       P* to = h + i * C;
+#pragma omp simd reduction(+ : sum)
       for (int64_t c = 0; c < C; ++c) {
         const P v = source[c] + static_cast<P>(get(d[c]));
         to[c] = v;
@@ -74,6 +75,7 @@ void add_norm(int64_t rows, int64_t C, const P* x, const A* delta, const P* norm
       }
       source = to;
     } else {
+#pragma omp simd reduction(+ : sum)
       for (int64_t c = 0; c < C; ++c) sum += source[c] * source[c];
     }
     const P r = P(1) / static_cast<P>(__builtin_sqrt(static_cast<double>(sum) / static_cast<double>(C) + eps));
@@ -89,6 +91,7 @@ void norm_backward(int64_t rows, int64_t C, const P* h, const P* rstd, const P* 
     const P *hi = h + i * C, r = rstd[i];
     A* di = du + i * C;
     P dot = 0;
+#pragma omp simd reduction(+ : dot)
     for (int64_t c = 0; c < C; ++c) {
       const P n = hi[c] * r, d = static_cast<P>(get(di[c]));
       dnorm[c] += d * n;
@@ -158,11 +161,13 @@ void softmax_loss(int64_t rows, int64_t V, A* logits, const int64_t* target, P s
       continue;
     }
     P largest = kMinusInfinity<P>;
+#pragma omp simd reduction(max : largest)
     for (int64_t v = 0; v < V; ++v) {
       const P x = static_cast<P>(get(row[v]));
       largest = x > largest ? x : largest;
     }
     P sum = 0;
+#pragma omp simd reduction(+ : sum)
     for (int64_t v = 0; v < V; ++v) sum += exponential(static_cast<P>(get(row[v])) - largest);
     nll[i] = largest + static_cast<P>(__builtin_log(static_cast<double>(sum))) - static_cast<P>(get(row[target[i]]));
     if (scale == 0) continue;
@@ -178,6 +183,7 @@ void score(int64_t rows, int64_t C, const P* x, const P* w, bool normed, double 
   for (int64_t i = 0; i < rows; ++i) {
     const P* xi = x + i * C;
     P dot = 0, square = 0;
+#pragma omp simd reduction(+ : dot, square)
     for (int64_t c = 0; c < C; ++c) {
       dot += xi[c] * w[c];
       square += xi[c] * xi[c];
@@ -209,6 +215,7 @@ void scatter_backward(int64_t n, int64_t C, const int64_t* row, const P* d, cons
     A* to = da + i * C;
     const P gi = g ? g[i] : P(1);
     P dot = 0;
+#pragma omp simd reduction(+ : dot)
     for (int64_t c = 0; c < C; ++c) {
       put(to + c, gi * di[c]);
       dot += di[c] * (static_cast<P>(get(ai[c])) + static_cast<P>(get(mi[c])));
@@ -380,8 +387,10 @@ void attention(const AttentionTask<P, A>& t, P* scratch) {
         const int64_t lo = t.lo[i0 + i] - t.key_offset - first, hi = t.hi[i0 + i] - t.key_offset - first;
         P* s = b.s + i * b.n;
         P largest = kMinusInfinity<P>, sum = 0;
+#pragma omp simd reduction(max : largest)
         for (int64_t j = lo; j < hi; ++j) largest = s[j] > largest ? s[j] : largest;
         for (int64_t j = 0; j < lo; ++j) s[j] = 0;
+#pragma omp simd reduction(+ : sum)
         for (int64_t j = lo; j < hi; ++j) {
           const P e = exponential(s[j] - largest);
           s[j] = e;
@@ -417,6 +426,7 @@ void attention_backward(const AttentionTask<P, A>& t, P* scratch) {
     for (int64_t i = 0; i < t.nq; ++i) {
       const A* o = t.out + i * t.out_stride + h * t.D;
       P dot = 0;
+#pragma omp simd reduction(+ : dot)
       for (int64_t j = 0; j < t.D; ++j) dot += static_cast<P>(get(o[j])) * b.dout[i * b.d + j];
       b.delta[i] = dot;
     }

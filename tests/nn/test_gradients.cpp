@@ -1,0 +1,230 @@
+// Every hand-written differentiable operator against central differences in f64. Not here: the straight-through gate, whose
+// forward is constant, so that its gradient is no derivative by design (tests/oracle holds it to the definition instead).
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "nn/ops.h"
+#include "nn/transformer.h"
+
+namespace fathom::nn {
+namespace {
+
+using at::Tensor;
+
+Tensor random(at::IntArrayRef shape, double scale = 1) {
+  return (at::randn(shape, at::kDouble) * scale).requires_grad_(true);
+}
+Tensor leaf(const Tensor& t) { return t.detach().clone().requires_grad_(true); }
+
+Weight weight_of(const std::vector<int64_t>& rows, int64_t columns) {
+  int64_t total = 0, start = 0;
+  for (int64_t r : rows) total += r;
+  const Tensor memory = at::randn({total, columns}, at::kDouble) * 0.5;
+  Weight w;
+  for (int64_t r : rows) {
+    w.parts.push_back(memory.narrow(0, start, r).detach().requires_grad_(true));
+    start += r;
+  }
+  w.joined = memory;
+  return w;
+}
+
+// Σ coefficients · outputs is differentiated with respect to every element of every leaf.
+void check(const std::vector<std::pair<const char*, Tensor>>& leaves, const std::function<std::vector<Tensor>()>& run, double tolerance = 2e-7) {
+  std::vector<Tensor> coefficients;
+  const auto total = [&] {
+    Tensor sum = at::zeros({}, at::kDouble);
+    const auto outputs = run();
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (coefficients.size() <= i) coefficients.push_back(at::randn(outputs[i].sizes(), at::kDouble));
+      sum = sum + (outputs[i] * coefficients[i]).sum();
+    }
+    return sum;
+  };
+  total().backward();
+  for (const auto& [name, t] : leaves) {
+    ASSERT_TRUE(t.grad().defined()) << name;
+    const Tensor found = t.grad().contiguous(), expected = at::zeros_like(found);
+    at::NoGradGuard no_grad;
+    double* x = t.mutable_data_ptr<double>();
+    const double h = 1e-5;
+    for (int64_t i = 0; i < t.numel(); ++i) {
+      const double before = x[i];
+      x[i] = before + h;
+      const double up = total().item<double>();
+      x[i] = before - h;
+      const double down = total().item<double>();
+      x[i] = before;
+      expected.mutable_data_ptr<double>()[i] = (up - down) / (2 * h);
+    }
+    const double scale = std::max(1.0, expected.abs().max().item<double>());
+    EXPECT_LT((found - expected).abs().max().item<double>() / scale, tolerance) << name << "\n" << found << "\n" << expected;
+  }
+}
+
+class Gradients : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    at::manual_seed(7);
+    at::set_num_threads(1);  // ten thousand tiny forwards
+  }
+  void TearDown() override { at::set_num_threads(threads_); }
+  int threads_ = at::get_num_threads();
+};
+
+TEST_F(Gradients, NormLinear) {
+  for (bool with_delta : {false, true}) {
+    const Tensor x = random({5, 7}), delta = random({5, 7}), norm = random({7});
+    const Weight w = weight_of({3, 2, 4}, 7);
+    std::vector<std::pair<const char*, Tensor>> leaves = {{"x", x}, {"norm", norm}, {"w0", w.parts[0]}, {"w1", w.parts[1]}, {"w2", w.parts[2]}};
+    if (with_delta) leaves.emplace_back("delta", delta);
+    check(leaves, [&] {
+      const auto out = add_norm_linear(x, with_delta ? delta : Tensor(), norm, 1e-5, w, at::kDouble);
+      return std::vector<Tensor>{out.h, out.y};
+    });
+  }
+}
+
+TEST_F(Gradients, Linear) {
+  const Tensor x = random({6, 5});
+  const Weight w = weight_of({4}, 5);
+  check({{"x", x}, {"w", w.parts[0]}}, [&] { return std::vector<Tensor>{linear(x, w)}; });
+}
+
+TEST_F(Gradients, SwigluLinear) {
+  const Tensor gate_up = random({6, 10}, 2);
+  const Weight w = weight_of({4}, 5);
+  check({{"gate_up", gate_up}, {"w", w.parts[0]}}, [&] { return std::vector<Tensor>{swiglu_linear(gate_up, w)}; });
+}
+
+// Two sequences; the second has two documents, one of which begins at its third key.
+std::shared_ptr<Attention> ranges(int64_t H, int64_t G, int64_t D, bool keep) {
+  auto a = std::make_shared<Attention>();
+  a->heads = H;
+  a->groups = G;
+  a->width = D;
+  std::tie(a->cosine, a->sine) = rope_table(12, D, 100.0, at::kDouble);
+  if (keep) {  // queries are rows 1, 3 | 4, 7, 8 of nine keys
+    a->q_begin = {0, 2, 5};
+    a->k_begin = {0, 4, 9};
+    a->k_position = {0, 1, 2, 3, 0, 1, 0, 1, 2};
+    a->q_position = {1, 3, 0, 1, 2};
+    a->lo = {0, 0, 4, 6, 6};
+    a->hi = {2, 4, 5, 8, 9};
+  } else {
+    a->q_begin = a->k_begin = {0, 4, 9};
+    a->q_position = a->k_position = {0, 2, 3, 9, 0, 1, 0, 5, 6};
+    a->lo = {0, 0, 0, 0, 4, 4, 6, 6, 6};
+    a->hi = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+  }
+  return a;
+}
+
+TEST_F(Gradients, Attention) {
+  for (const auto& [H, G, D] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{{2, 2, 4}, {4, 2, 2}, {3, 1, 18}}) {
+    const Tensor qkv = random({9, (H + 2 * G) * D});
+    const auto drop = ranges(H, G, D, false), keep = ranges(H, G, D, true);
+    check({{"qkv", qkv}}, [&] { return std::vector<Tensor>{rope_attention(qkv, {}, drop)}; });
+    const Tensor q = random({5, H * D}), kv = random({9, 2 * G * D});
+    check({{"q", q}, {"kv", kv}}, [&] { return std::vector<Tensor>{rope_attention(q, kv, keep)}; });
+  }
+}
+
+TEST_F(Gradients, AttentionOverManyTiles) {  // more queries than one tile holds
+  const int64_t N = 71;
+  auto a = std::make_shared<Attention>();
+  a->heads = a->groups = 1;
+  a->width = 2;
+  std::tie(a->cosine, a->sine) = rope_table(N, 2, 100.0, at::kDouble);
+  a->q_begin = a->k_begin = {0, N};
+  for (int32_t i = 0; i < N; ++i) {
+    a->q_position.push_back(i);
+    a->lo.push_back(i < 50 ? 0 : 50);
+    a->hi.push_back(i + 1);
+  }
+  a->k_position = a->q_position;
+  const Tensor qkv = random({N, 6});
+  check({{"qkv", qkv}}, [&] { return std::vector<Tensor>{rope_attention(qkv, {}, a)}; });
+}
+
+TEST_F(Gradients, HeadLoss) {
+  for (bool with_delta : {false, true}) {
+    const Tensor x = random({70, 3}), delta = random({70, 3}), norm = random({3});
+    Tensor targets = at::randint(5, {70}, at::kLong);
+    targets[3] = -100;
+    targets[9] = -100;
+    const Weight w = weight_of({5}, 3);
+    std::vector<std::pair<const char*, Tensor>> leaves = {{"x", x}, {"norm", norm}, {"w", w.parts[0]}};
+    if (with_delta) leaves.emplace_back("delta", delta);
+    check(leaves, [&] { return std::vector<Tensor>{head_loss(x, with_delta ? delta : Tensor(), norm, 1e-5, w, targets, at::kDouble).loss}; });
+  }
+}
+
+TEST_F(Gradients, Embedding) {
+  const Tensor w = random({6, 4}), tokens = at::tensor({1, 3, 1, 5, 1}, at::kLong);
+  check({{"w", w}}, [&] { return std::vector<Tensor>{embed(w, tokens)}; });
+}
+
+TEST_F(Gradients, AddDelta) {
+  const Tensor x = random({4, 3}), d = random({4, 3});
+  check({{"x", x}, {"delta", d}}, [&] { return std::vector<Tensor>{add_delta(x, d)}; });
+}
+
+TEST_F(Gradients, RouterScore) {
+  for (bool normed : {false, true}) {
+    const Tensor x = random({5, 4}), w = random({1, 4}), b = random({1});
+    check({{"x", x}, {"w", w}, {"b", b}}, [&] { return std::vector<Tensor>{router_score(x, w, b, normed, 1e-5)}; });
+  }
+}
+
+TEST_F(Gradients, GatherAndScatter) {
+  const Tensor x = random({7, 3}), a = random({3, 3}), m = random({3, 3}), g = random({3}), rows = at::tensor({0, 4, 5}, at::kLong);
+  const Tensor z = leaf(x);
+  check({{"x", z}}, [&] { return std::vector<Tensor>{gather_rows(z, rows)}; });
+  check({{"x", x}, {"a", a}, {"m", m}, {"g", g}}, [&] { return std::vector<Tensor>{scatter_delta(x, rows, a, m, g)}; });
+  const Tensor y = leaf(x), b = leaf(a), n = leaf(m);
+  check({{"x", y}, {"a", b}, {"m", n}}, [&] { return std::vector<Tensor>{scatter_delta(y, rows, b, n, {})}; });
+}
+
+// The whole network under imposed decisions, gates and auxiliary losses included.
+TEST_F(Gradients, RoutedNetwork) {
+  for (auto gate : {routing::Gate::one_plus_tanh, routing::Gate::sigmoid, routing::Gate::raw})
+    for (auto kv : {routing::KvPolicy::drop, routing::KvPolicy::keep}) {
+      model::ModelConfig c;
+      c.vocab_size = 9;
+      c.hidden_size = 6;
+      c.intermediate_size = 5;
+      c.num_hidden_layers = 3;
+      c.num_attention_heads = 2;
+      c.num_key_value_heads = 1;
+      c.head_dim = 4;
+      c.routing.blocks = {{0, 0.5}, {2, 0.5}};
+      c.routing.gate = gate;
+      c.routing.kv = kv;
+      c.routing.forced_positions = 1;
+      c.routing.router_bias = true;
+      Transformer model(c, at::kDouble);
+      model.init(3);
+      std::vector<std::pair<const char*, Tensor>> leaves;
+      for (const auto& p : model.parameters()) {
+        at::NoGradGuard no_grad;
+        if (p.matrix) p.tensor.mul_(20);
+        leaves.emplace_back(p.name.c_str(), p.tensor);
+      }
+      Batch batch;
+      batch.tokens = at::randint(9, {2, 6}, at::kLong);
+      batch.targets = at::randint(9, {2, 6}, at::kLong);
+      ForwardOptions options;
+      options.pick = Pick::imposed;
+      for (int r = 0; r < 2; ++r) options.imposed.push_back(at::rand({2, 6}).lt(0.5));
+      options.aux = {{kRouterBce, 0.3}, {kRouterZ, 0.1}};
+      check(leaves, [&] { return std::vector<Tensor>{model.forward(batch, options).total}; }, 1e-6);
+    }
+}
+
+}  // namespace
+}  // namespace fathom::nn
