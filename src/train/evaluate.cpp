@@ -97,7 +97,7 @@ Evaluation Evaluator::evaluate(int64_t tokens, const std::optional<routing::Dial
       options.pick = nn::Pick::topk;
       const nn::ForwardResult other = network_.forward(batch, options);
       topk += other.loss.item<double>() * static_cast<double>(other.target_count);
-      e.health.add(other.routed, one.routed);
+      e.health.add_pair(other.routed, one.routed);
     }
     const at::Tensor targets = batch.targets.contiguous();
     const int64_t* p = targets.const_data_ptr<int64_t>();

@@ -53,7 +53,7 @@ void RouterHealth::add(const std::vector<nn::RoutedResult>& result, const std::v
   for (size_t r = 0; r < result.size(); ++r) count(r, result[r].selected, result[r].decision.ge(thresholds[r]));
 }
 
-void RouterHealth::add(const std::vector<nn::RoutedResult>& truth, const std::vector<nn::RoutedResult>& causal) {
+void RouterHealth::add_pair(const std::vector<nn::RoutedResult>& truth, const std::vector<nn::RoutedResult>& causal) {
   add_selection(causal);
   for (size_t r = 0; r < truth.size(); ++r) count(r, truth[r].selected, causal[r].selected);
 }

@@ -14,10 +14,10 @@ class RouterHealth {
  public:
   explicit RouterHealth(size_t routed_blocks) : blocks_(routed_blocks) {}
 
-  // Adds a forward. `reference`: another forward of the same batch (or thresholds on its decision scores) that took the
-  // place of the causal rule; the selection of `result` is then the truth of precision and recall.
+  // Adds a forward; with thresholds also what the causal rule would have said there: the selection is the truth of
+  // precision and recall. add_pair: two forwards of the same batch, shares are the causal one's.
   void add(const std::vector<nn::RoutedResult>& result, const std::vector<float>& thresholds);
-  void add(const std::vector<nn::RoutedResult>& truth, const std::vector<nn::RoutedResult>& causal);
+  void add_pair(const std::vector<nn::RoutedResult>& truth, const std::vector<nn::RoutedResult>& causal);
 
   struct Block {
     double share = 0;        // of tokens that ran it

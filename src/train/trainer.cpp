@@ -267,7 +267,7 @@ void Run::step() {
   log(results, capacity, lr, norm);
   progress_->update(p.tokens, str("loss ", rounded(loss, 3), flops_per_second_ > 0 ? "  " + human_count(flops_per_second_) + "FLOP/s (" +
                                   rounded(100 * flops_per_second_ / reach(), 0) + " % of matmul)" : ""));
-  if (options_.after_step) options_.after_step(p.step, loss);
+  if (options_.after_step) options_.after_step(p.step, loss, *network_);
 }
 
 void Run::update_quantiles(const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity) {

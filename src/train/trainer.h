@@ -18,10 +18,10 @@
 namespace fathom::train {
 
 struct RunOptions {
-  std::string run;                        // the folder
+  std::string run = {};                   // the folder
   bool resume = false;                    // go on from its last checkpoint (or start, if it has none yet)
-  std::function<bool()> stop;             // asked after every step: true saves, then throws Interrupted
-  std::function<void(int64_t step, double loss)> after_step;  // for tests
+  std::function<bool()> stop = {};             // asked after every step: true saves, then throws Interrupted
+  std::function<void(int64_t step, double loss, nn::Transformer&)> after_step = {};  // for tests
 };
 
 // Trains, calibrates, evaluates, writes RUN/model and RUN/summary.json; returns the summary. Resuming a run that has

@@ -45,8 +45,10 @@ const std::string& corpus() {
     atomic_write(text, all);
     size_t next = 0;
     const std::vector<std::string> docs = documents();
-    const text::BpeTrainResult trained = text::train_bpe(
-        [&](std::string& out) { return next < docs.size() ? (out = docs[next++], true) : false; }, {.vocab_size = 320});
+    text::BpeTrainOptions bpe;
+    bpe.vocab_size = 320;
+    const text::BpeTrainResult trained =
+        text::train_bpe([&](std::string& out) { return next < docs.size() ? (out = docs[next++], true) : false; }, bpe);
     const std::string data = join_path(folder.path(), "data");
     data::PrepareOptions options;
     options.validation_share = 0.1;

@@ -3,10 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <set>
 
 #include "core/file.h"
-#include "text/tokenizer.h"
 #include "train/helpers.h"
 
 namespace fathom::train {
@@ -125,17 +126,17 @@ TEST(Loader, TooLittleTextIsRefused) {
 
 TEST(Loader, ADamagedTokenStopsTraining) {
   const TemporaryFolder folder;
-  data::ShardWriter writer(100000, "x");  // uint32 tokens
-  std::vector<int32_t> ids(500, 5);
-  writer.add(ids, 500);
-  const data::ShardInfo info = writer.write(folder.path(), "train-0.tokens");
-  std::string bytes = read_file(join_path(folder.path(), info.file), 1 << 20);
-  const size_t at = bytes.find(std::string("\5\0\0\0\5\0\0\0", 8));
-  ASSERT_NE(at, std::string::npos);
-  for (size_t i = at + 80; i < at + 400; ++i) bytes[i] = '\x7f';
-  atomic_write(join_path(folder.path(), info.file), bytes);
-  const data::ShardFile shard(join_path(folder.path(), info.file));
-  EXPECT_THROW(shard.read(0, ids), UserError);
+  const std::string copy = join_path(folder.path(), "data");
+  std::filesystem::copy(corpus(), copy, std::filesystem::copy_options::recursive);
+  const std::string shard = join_path(copy, data::Dataset::open(copy, "train")->manifest().train[0].file);
+  std::string bytes = read_file(shard, 1 << 24);
+  std::fill(bytes.begin() + static_cast<std::ptrdiff_t>(bytes.size() / 2), bytes.begin() + static_cast<std::ptrdiff_t>(bytes.size() / 2 + 2000), '\x7f');
+  atomic_write(shard, bytes);
+  const std::string message = error_of([&] {
+    Loader loader(data::Dataset::open(copy, "train"), 4, 32, {});
+    for (int64_t i = 0; i < loader.windows_per_epoch() / 4; ++i) loader.next();
+  });
+  EXPECT_THAT(message, ::testing::HasSubstr("32639"));
 }
 
 TEST(EvaluationWindows, PartsAreDisjointAndSpread) {

@@ -1,0 +1,178 @@
+#include "train/checkpoint.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "core/file.h"
+#include "data/prepare.h"
+#include "text/tokenizer.h"
+#include "train/helpers.h"
+#include "train/metrics.h"
+
+namespace fathom::train {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+// A run that was stopped after six of its steps.
+class StoppedRun : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    run_ = join_path(folder_.path(), "run");
+    int64_t now = 0;
+    RunOptions options{.run = run_};
+    options.after_step = [&](int64_t step, double, nn::Transformer&) { now = step; };
+    options.stop = [&] { return now == 6; };
+    EXPECT_THROW(train(config_, options), Interrupted);
+  }
+  std::string resume_error(const TrainConfig& config) {
+    return error_of([&] { train(config, {.run = run_, .resume = true}); });
+  }
+  std::string last() { return find_checkpoints(run_).back().path; }
+
+  TemporaryFolder folder_;
+  std::string run_;
+  TrainConfig config_ = tiny({{"interval.keep_last", "1"}, {"interval.eval_steps", "2"}});
+};
+
+TEST_F(StoppedRun, KeepsTheLastAndTheBest) {
+  const std::vector<Found> found = find_checkpoints(run_);
+  ASSERT_FALSE(found.empty());
+  EXPECT_EQ(found.back().step, 6);
+  EXPECT_LE(found.size(), 2u);
+  const Progression p = read_checkpoint(found.back().path).progression;
+  ASSERT_TRUE(p.best_loss.has_value());
+  bool best_is_there = false;
+  for (const Found& f : found) best_is_there |= f.step == p.best_step && f.validation_loss == p.best_loss;
+  EXPECT_TRUE(best_is_there);
+}
+
+TEST_F(StoppedRun, RefusesAnotherConfigurationByName) {
+  EXPECT_THAT(resume_error(tiny({{"optimizer.lr", "1e-4"}, {"interval.keep_last", "1"}, {"interval.eval_steps", "2"}})),
+              AllOf(HasSubstr("optimizer.lr"), HasSubstr("the same configuration")));
+  EXPECT_THAT(resume_error(tiny({{"threads", "2"}, {"interval.keep_last", "1"}, {"interval.eval_steps", "2"}})), HasSubstr("threads"));
+}
+
+TEST_F(StoppedRun, AllowsOtherIntervals) {
+  EXPECT_EQ(resume_error(tiny({{"interval.keep_last", "3"}, {"interval.eval_steps", "2"}, {"interval.checkpoint_steps", "1"}})), "");
+}
+
+TEST_F(StoppedRun, RefusesADamagedState) {
+  const std::string path = join_path(last(), "state.safetensors");
+  std::string bytes = read_file(path, 1 << 30);
+  bytes[bytes.size() / 2] ^= 1;
+  atomic_write(path, bytes);
+  EXPECT_THAT(resume_error(config_), AllOf(HasSubstr("state.safetensors"), HasSubstr("hash"), HasSubstr("earlier checkpoint")));
+}
+
+TEST_F(StoppedRun, RefusesATruncatedState) {
+  const std::string path = join_path(last(), "state.safetensors");
+  const std::string bytes = read_file(path, 1 << 30);
+  atomic_write(path, bytes.substr(0, bytes.size() / 2));
+  EXPECT_THAT(resume_error(config_), HasSubstr("hash"));
+}
+
+TEST_F(StoppedRun, RefusesWrongCheckpointFiles) {
+  const std::string path = join_path(last(), "checkpoint.json");
+  const Json good = read_json(path);
+  const auto with = [&](const std::function<void(Json&)>& change) {
+    Json j = good;
+    change(j);
+    atomic_write(path, j.dump());
+    return resume_error(config_);
+  };
+  EXPECT_THAT(with([](Json& j) { j["version"] = 99; }), AllOf(HasSubstr("version"), HasSubstr("99"), HasSubstr("another version")));
+  EXPECT_THAT(with([](Json& j) { j["progression"]["step"] = 5; }), AllOf(HasSubstr("progression.step"), HasSubstr("folder's name")));
+  EXPECT_THAT(with([](Json& j) { j["progression"]["step"] = 500; }), HasSubstr("progression.step"));
+  EXPECT_THAT(with([](Json& j) { j["progression"]["loader"]["epoch"] = -1; }), HasSubstr("progression.loader.epoch"));
+  EXPECT_THAT(with([](Json& j) { j["progression"].erase("tokens"); }), HasSubstr("progression.tokens"));
+  EXPECT_THAT(with([](Json& j) { j["identity"]["precision"] = "fp4"; }), HasSubstr("fp4"));
+  EXPECT_THAT(with([](Json& j) { j["identity"]["tokenizer"] = "0"; }), AllOf(HasSubstr("tokenizer"), HasSubstr("last checkpoint")));
+  EXPECT_THAT(with([](Json& j) { j["identity"]["dataset"] = "0"; }), AllOf(HasSubstr("dataset"), HasSubstr("prepared anew")));
+  EXPECT_THAT(with([](Json& j) { j["identity"]["config"]["optimizer"]["lr"] = 0.5; }), HasSubstr("optimizer.lr"));
+  EXPECT_THAT(with([](Json& j) { j["extra"] = 1; }), HasSubstr("extra"));
+  atomic_write(path, "{\"version\": 1, ");
+  EXPECT_THAT(resume_error(config_), HasSubstr("checkpoint.json"));
+  remove_all(path);
+  EXPECT_THAT(resume_error(config_), HasSubstr("checkpoint.json"));
+}
+
+TEST_F(StoppedRun, CleansWhatAKilledRunLeft) {
+  const std::string half = join_path(run_, "checkpoints/.step-000000009.tmp-123-0");
+  make_folders(half);
+  atomic_write(join_path(half, "state.safetensors"), "half");
+  atomic_write(join_path(run_, ".summary.json.tmp-77-1"), "{");
+  EXPECT_EQ(find_checkpoints(run_).back().step, 6);
+  EXPECT_EQ(resume_error(config_), "");
+  EXPECT_FALSE(exists(half));
+  EXPECT_FALSE(exists(join_path(run_, ".summary.json.tmp-77-1")));
+}
+
+TEST_F(StoppedRun, AHalfRemovedCheckpointIsNone) {
+  // prune_checkpoints hides a folder before it empties it.
+  std::filesystem::rename(last(), join_path(run_, "checkpoints/.step-000000006.tmp-removed"));
+  EXPECT_EQ(resume_error(config_), "");
+  EXPECT_TRUE(exists(join_path(run_, "summary.json")));
+}
+
+TEST_F(StoppedRun, ASecondProcessIsRefused) {
+  const RunLock lock(run_);
+  EXPECT_THAT(resume_error(config_), HasSubstr("another process"));
+}
+
+TEST_F(StoppedRun, ANewRunDoesNotOverwriteIt) {
+  EXPECT_THAT(error_of([&] { train(config_, {.run = run_}); }), HasSubstr("another run"));
+}
+
+TEST_F(StoppedRun, ExportsACheckpoint) {
+  const std::string model = join_path(folder_.path(), "exported");
+  const Json figures = export_checkpoint(last(), model);
+  EXPECT_GT(figures.at("loss").get<double>(), 0);
+  EXPECT_TRUE(exists(join_path(model, "model.safetensors")));
+  EXPECT_TRUE(exists(join_path(model, "fathom_dial.json")));
+  EXPECT_TRUE(exists(join_path(model, "tokenizer.json")));
+  EXPECT_THAT(error_of([&] { export_checkpoint(last(), model); }), HasSubstr("an existing path"));
+}
+
+TEST(Runs, ResumingWhatIsNoRunIsRefused) {
+  const TemporaryFolder folder;
+  EXPECT_THAT(error_of([&] { config_of_run(join_path(folder.path(), "no")); }), AllOf(HasSubstr("no such folder"), HasSubstr("--out")));
+  EXPECT_THAT(error_of([&] { config_of_run(folder.path()); }), HasSubstr("without config.json"));
+}
+
+TEST(Runs, AnotherDatasetUnderTheSameNameIsRefused) {
+  const TemporaryFolder folder;
+  const std::string data = join_path(folder.path(), "data"), run = join_path(folder.path(), "run");
+  std::filesystem::copy(corpus(), data, std::filesystem::copy_options::recursive);
+  const TrainConfig config = tiny({{"data.dataset", data}});
+  int64_t now = 0;
+  RunOptions options{.run = run};
+  options.after_step = [&](int64_t step, double, nn::Transformer&) { now = step; };
+  options.stop = [&] { return now == 2; };
+  EXPECT_THROW(train(config, options), Interrupted);
+  const text::Tokenizer tokenizer = text::Tokenizer::load(data);
+  remove_all(data);
+  const std::string text = join_path(folder.path(), "other.txt");
+  std::string words;
+  for (int i = 0; i < 3000; ++i) words += "Ada sees the red boat.\n";
+  atomic_write(text, words);
+  data::prepare({text}, data, tokenizer, {});
+  EXPECT_THAT(error_of([&] { train(config, {.run = run, .resume = true}); }), HasSubstr("dataset"));
+}
+
+TEST(Metrics, TruncationKeepsWholeLinesUpToAStep) {
+  const TemporaryFolder folder;
+  const std::string path = join_path(folder.path(), "metrics.jsonl");
+  const std::string one = "{\"step\":1,\"type\":\"train\"}\n", two = "{\"step\":2,\"type\":\"eval\"}\n";
+  atomic_write(path, one + two + "{\"step\":2,\"type\":\"final\"}\n{\"step\":3,\"type\":\"train\"}\n{\"step\":2,\"ty");
+  truncate_metrics(path, 2);
+  EXPECT_EQ(read_file(path, 1000), one + two);
+  atomic_write(path, one + "what?\n" + two);
+  EXPECT_THAT(error_of([&] { truncate_metrics(path, 2); }), HasSubstr("metrics.jsonl:2"));
+}
+
+}  // namespace
+}  // namespace fathom::train

@@ -1,0 +1,199 @@
+#include "train/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/file.h"
+#include "model/folder.h"
+#include "routing/dial.h"
+#include "train/helpers.h"
+#include "train/schedule.h"
+
+namespace fathom::train {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class Training : public ::testing::Test {
+ protected:
+  std::string run(const std::string& name = "run") { return join_path(folder_.path(), name); }
+  TemporaryFolder folder_;
+};
+
+// The grammar's sentences are predictable but for names, verbs, things and two digits.
+const Overrides kLearn = {{"budget.steps", "250"}, {"batch_size", "8"}, {"sequence_length", "64"}, {"optimizer.lr", "1e-2"}, {"interval.eval_steps", "0"},
+                          {"interval.log_steps", "10"}, {"interval.checkpoint_steps", "0"}, {"interval.final_eval_tokens", "4096"},
+                          {"calibration.tokens", "2048"}};
+
+Overrides with(Overrides a, const Overrides& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+TEST_F(Training, LearnsUnderTheCausalRuleToo) {
+  const Json s = train(tiny(kLearn), {.run = run()});
+  const Json& f = s.at("figures");
+  const double causal = f.at("loss"), topk = f.at("loss_topk");
+  EXPECT_LT(causal, 1.2);
+  EXPECT_LT(topk, 1.2);
+  EXPECT_LT(std::abs(causal - topk), 0.1);
+  for (const Json& share : f.at("share")) EXPECT_NEAR(share.get<double>(), 0.25, 0.1);
+  EXPECT_GT(f.at("bits_per_byte").get<double>(), 0);
+}
+
+TEST_F(Training, EveryRecipeRunsAndLearns) {
+  const std::vector<Overrides> recipes = {
+      {{"model.fathom", "null"}},
+      {{"model.fathom.selection", "threshold"}},
+      {{"model.fathom.selection", "random"}},
+      {{"model.fathom.rule", "predictor"}},
+      {{"model.fathom.rule", "router_bce"}, {"model.fathom.gate", "sigmoid"}},
+      {{"model.fathom.gate", "hard"}, {"model.fathom.kv", "keep"}, {"model.fathom.forced_positions", "2"}},
+      {{"model.fathom.gate", "raw"}, {"model.fathom.router_input", "normed"}, {"model.fathom.router_bias", "true"}, {"router.noise", "0.1"},
+       {"losses.router_z", "1e-4"}, {"router.capacity_warmup_share", "0.5"}, {"accumulation", "2"}},
+      {{"model.fathom.routed_blocks", "all"}, {"model.fathom.capacity", "0.5"}, {"model.tie_word_embeddings", "false"}}};
+  int number = 0;
+  for (const Overrides& recipe : recipes) {
+    const TrainConfig config = tiny(with(with(kLearn, {{"budget.steps", "40"}, {"schedule.warmup_steps", "5"}}), recipe));
+    const Json s = train(config, {.run = run(std::to_string(number))});
+    EXPECT_LT(s.at("figures").at("loss").get<double>(), 4.0) << number;  // log 320 = 5.8
+    EXPECT_TRUE(std::isfinite(s.at("figures").at("loss_topk").get<double>())) << number;
+    ++number;
+  }
+}
+
+TEST_F(Training, TheModelFolderHoldsWhatWasTrained) {
+  const TrainConfig config = tiny();
+  const Json s = train(config, {.run = run()});
+  const auto folder = model::ModelFolder::open(join_path(run(), "model"));
+  EXPECT_EQ(folder->config().routing, config.model.routing);
+  EXPECT_EQ(folder->config().vocab_size, 320);
+  EXPECT_EQ(folder->config().eos_token_ids, std::vector<int64_t>{0});
+  ASSERT_TRUE(folder->dial().has_value());
+  const routing::DialTable& dial = *folder->dial();
+  EXPECT_EQ(dial.points.back().dial, 1);
+  EXPECT_EQ(dial.points.size(), 3u);  // 0.7, the default, 1
+  const routing::DialPoint point = dial.at(dial.default_dial);
+  for (const double c : point.capacity) EXPECT_NEAR(c, 0.25, 0.01);
+  EXPECT_GT(point.loss, 0);
+  EXPECT_TRUE(folder->has_tokenizer());
+  // The last checkpoint's weights are the model's.
+  nn::Transformer from_checkpoint(folder->config()), from_folder(folder->config());
+  load_weights(find_checkpoints(run()).back().path, from_checkpoint);
+  from_folder.load(*folder);
+  for (const nn::Parameter& p : from_folder.parameters()) EXPECT_TRUE(at::equal(p.tensor, from_checkpoint.parameter(p.name))) << p.name;
+  EXPECT_EQ(s, read_json(join_path(run(), "summary.json")));
+}
+
+TEST_F(Training, CountsWhatTheBudgetCounts) {
+  const TrainConfig config = tiny({{"model.vocab_size", "320"}, {"budget.flops", "1e9"}, {"router.capacity_warmup_share", "0.3"}});
+  const Json s = train(config, {.run = run()});
+  EXPECT_EQ(s.at("steps"), total_steps(config));
+  EXPECT_NEAR(s.at("train_flops").get<double>(), run_flops(config, total_steps(config)), 1e-9 * 1e9);
+  EXPECT_EQ(s.at("tokens").get<int64_t>(), total_steps(config) * 4 * 32);
+}
+
+TEST_F(Training, AFinishedRunAnswersWithItsSummary) {
+  const Json s = train(tiny(), {.run = run()});
+  EXPECT_EQ(train(tiny(), {.run = run(), .resume = true}), s);
+  EXPECT_THAT(describe_summary(s), AllOf(HasSubstr("under the causal rule"), HasSubstr("bits per byte"), HasSubstr("top-k")));
+}
+
+TEST_F(Training, PreparesTextIntoTheRun) {
+  std::string all;
+  for (int d = 0; d < 60; ++d) {
+    for (int i = 0; i < 12; ++i) all += "line " + std::to_string(d * i % 17) + " of document " + std::to_string(d) + " is here\n";
+    all += "<|endoftext|>\n";
+  }
+  const std::string text = join_path(folder_.path(), "t.txt");
+  atomic_write(text, all);
+  const TrainConfig config = tiny({{"data.text", text}, {"data.vocab_size", "300"}, {"data.validation_share", "0.2"}, {"interval.eval_tokens", "64"}});
+  const Json s = train(config, {.run = run()});
+  EXPECT_TRUE(exists(join_path(run(), "data/manifest.json")));
+  EXPECT_EQ(s.at("config").at("model").at("vocab_size"), 300);
+}
+
+TEST_F(Training, SkipsAStepThatIsNotFinite) {
+  std::vector<float> kept;
+  RunOptions options{.run = run()};
+  options.after_step = [&](int64_t step, double, nn::Transformer& network) {
+    const std::string name = "model.layers.0.mlp.up_proj.weight";
+    if (step == 3) {
+      kept = network.read(name);
+      std::vector<float> broken = kept;
+      broken[5] = NAN;
+      network.load(name, broken);
+    }
+    if (step == 5) network.load(name, kept);
+  };
+  train(tiny({{"interval.eval_steps", "0"}}), options);
+  int warnings = 0;
+  for (const Json& line : metrics_of(run())) warnings += line.at("type") == "warning" && line.at("text").get<std::string>().find("not finite") != std::string::npos;
+  EXPECT_EQ(warnings, 2);
+}
+
+TEST_F(Training, StopsWhenNothingIsFiniteAnyMore) {
+  RunOptions options{.run = run()};
+  options.after_step = [&](int64_t step, double, nn::Transformer& network) {
+    if (step != 3) return;
+    const std::string name = "model.norm.weight";
+    std::vector<float> broken = network.read(name);
+    broken[0] = INFINITY;
+    network.load(name, broken);
+  };
+  const std::string message = error_of([&] { train(tiny({{"interval.eval_steps", "0"}, {"budget.steps", "40"}}), options); });
+  EXPECT_THAT(message, AllOf(HasSubstr("step 13"), HasSubstr("10 steps in a row"), HasSubstr("lower optimizer.lr")));
+}
+
+TEST_F(Training, MetricsSayEverythingOfTheRouter) {
+  train(tiny({{"model.fathom.rule", "predictor"}}), {.run = run()});
+  bool train_line = false, eval_line = false;
+  for (const Json& line : metrics_of(run())) {
+    if (line.at("type") == "train") {
+      train_line = true;
+      for (const char* key : {"step", "tokens", "flops", "loss", "lr", "gradient_norm", "share", "agreement", "precision", "recall", "never", "capacity", "position"})
+        EXPECT_TRUE(line.contains(key)) << key;
+      EXPECT_GT(line.at("aux").at("predictor_bce").get<double>(), 0);
+    }
+    if (line.at("type") == "eval") {
+      eval_line = true;
+      for (const char* key : {"loss", "loss_topk", "bits_per_byte", "block_fraction", "total_fraction", "agreement"}) EXPECT_TRUE(line.contains(key)) << key;
+    }
+  }
+  EXPECT_TRUE(train_line && eval_line);
+}
+
+TEST_F(Training, WarnsWhenRoutersCollapseToPositions) {
+  RunOptions options{.run = run()};
+  // Equal scores: ties go to the earlier positions.
+  options.after_step = [&](int64_t, double, nn::Transformer& network) {
+    for (const nn::Parameter& p : network.parameters())
+      if (p.name.find("router") != std::string::npos) network.load(p.name, std::vector<float>(static_cast<size_t>(p.tensor.numel()), 0.0f));
+  };
+  train(tiny({{"batch_size", "16"}, {"interval.eval_steps", "0"}}), options);
+  int warnings = 0;
+  for (const Json& line : metrics_of(run())) warnings += line.at("type") == "warning" && line.at("text").get<std::string>().find("position alone") != std::string::npos;
+  EXPECT_GT(warnings, 10);
+}
+
+TEST_F(Training, AVocabularySmallerThanTheTokenizersIsRefused) {
+  EXPECT_THAT(error_of([&] { train(tiny({{"model.vocab_size", "100"}}), {.run = run()}); }), AllOf(HasSubstr("model.vocab_size"), HasSubstr("the tokenizer's 320")));
+}
+
+TEST_F(Training, ThresholdSelectionKeepsNearItsCapacity) {
+  const Json s = train(tiny(with(kLearn, {{"model.fathom.selection", "threshold"}, {"budget.steps", "120"}, {"router.quantile_decay", "0.9"}})), {.run = run()});
+  double share = 0;
+  int lines = 0;
+  for (const Json& line : metrics_of(run()))
+    if (line.at("type") == "train" && line.at("step").get<int64_t>() > 60) {
+      share += line.at("share")[0].get<double>();
+      ++lines;
+    }
+  EXPECT_NEAR(share / lines, 0.25, 0.1);
+}
+
+}  // namespace
+}  // namespace fathom::train
