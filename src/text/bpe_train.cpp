@@ -52,10 +52,10 @@ class PairMerger {
       tokens_.push_back(std::move(text));
       merges_.emplace_back(left, right);
       std::vector<uint32_t> where = std::move(pair.words);
-      pairs_.erase(top.pair);
       std::sort(where.begin(), where.end());
       where.erase(std::unique(where.begin(), where.end()), where.end());
       for (const uint32_t w : where) rewrite(w, left, right, merged);
+      pairs_.erase(top.pair);  // none is left, and none will come: merges only make longer tokens
       for (const uint64_t p : touched_)
         if (const auto it = pairs_.find(p); it != pairs_.end() && it->second.count > 0) push(p, it->second.count);
       touched_.clear();
@@ -103,18 +103,17 @@ class PairMerger {
     Word& word = words_[w];
     int32_t* s = &symbols_[word.start];
     uint32_t out = 0;
-    const auto itself = [&](int32_t a, int32_t b) { return a == left && b == right; };
     for (uint32_t i = 0; i < word.length;) {
-      if (!(i + 1 < word.length && itself(s[i], s[i + 1]))) {
+      if (!(i + 1 < word.length && s[i] == left && s[i + 1] == right)) {
         s[out++] = s[i++];
         continue;
       }
       if (out > 0) {
-        if (!itself(s[out - 1], left)) change(s[out - 1], left, -word.count, w);
+        change(s[out - 1], left, -word.count, w);
         change(s[out - 1], merged, word.count, w);
       }
       if (i + 2 < word.length) {
-        if (!itself(right, s[i + 2])) change(right, s[i + 2], -word.count, w);
+        change(right, s[i + 2], -word.count, w);
         change(merged, s[i + 2], word.count, w);
       }
       s[out++] = merged;

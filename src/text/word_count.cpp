@@ -13,6 +13,7 @@ constexpr size_t kBatchBytes = size_t{1} << 23;  // counted at once by all threa
 size_t safe_cut(std::string_view text, size_t from) {
   for (size_t at = text.find('\n', from); at != std::string_view::npos && at + 1 < text.size(); at = text.find('\n', at + 1)) {
     const char c = text[at + 1];
+    if (at == 0 || text[at - 1] <= ' ' || text[at - 1] > '~') continue;
     if ((c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z')) return at + 1;
   }
   return text.size();

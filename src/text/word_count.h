@@ -36,8 +36,9 @@ class WordCounter {
   size_t batch_bytes_ = 0;
 };
 
-// Where `text` may be cut so that the parts have the words of the whole: behind a line end that a letter or digit of
-// ASCII follows, which every pattern starts a word at. The first such place at or after `from`; text.size() without one.
+// Where `text` may be cut so that the parts have the words of the whole: behind a line end between a printing character and
+// a letter or digit of ASCII. (Behind more white space it may not: GPT-2's pattern takes the last space of a run apart when
+// something follows, and not when the text ends.) The first such place at or after `from`; text.size() without one.
 size_t safe_cut(std::string_view text, size_t from);
 
 }  // namespace fathom::text

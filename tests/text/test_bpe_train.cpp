@@ -92,6 +92,22 @@ TEST(BpeTrain, LongDocumentsAreCutWhereWordsEnd) {
   }
 }
 
+TEST(BpeTrain, CutTextsHaveTheWordsOfTheWhole) {
+  Random random(43);
+  for (int i = 0; i < 3000; ++i) {
+    const std::string text = random_text(random, 30);
+    for (size_t cut = safe_cut(text, 0); cut < text.size(); cut = safe_cut(text, cut)) {
+      for (const WordRule rule : {WordRule::gpt2, WordRule::llama3, WordRule::qwen2}) {
+        std::vector<size_t> whole, parts;
+        for_each_word(rule, text, [&](size_t, size_t end) { whole.push_back(end); });
+        for_each_word(rule, text.substr(0, cut), [&](size_t, size_t end) { parts.push_back(end); });
+        for_each_word(rule, text.substr(cut), [&](size_t, size_t end) { parts.push_back(cut + end); });
+        ASSERT_EQ(parts, whole) << printable(text, 300) << " cut at " << cut;
+      }
+    }
+  }
+}
+
 TEST(BpeTrain, WhatItWritesIsWhatItCounted) {
   for (const WordPattern pattern : {WordPattern::gpt2, WordPattern::llama3}) {
     BpeTrainOptions o;

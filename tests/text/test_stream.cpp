@@ -54,6 +54,25 @@ TEST(StreamDecoder, ByteFallbackAndTheLeadingSpace) {
   EXPECT_EQ(s.push(*t.token_to_id("▁hello")), " hello");
 }
 
+TEST(StreamDecoder, StripTakesFromTheEndsOfTheWholeTextOnly) {
+  Json json = hello_json();
+  json["decoder"] = {{"type", "Sequence"},
+                     {"decoders", Json::array({{{"type", "Fuse"}}, {{"type", "Strip"}, {"content", "h"}, {"start", 2}, {"stop", 3}}})}};
+  const Tokenizer t = make(json);
+  const int32_t h = *t.token_to_id("h"), o = *t.token_to_id("o");
+  EXPECT_EQ(t.decode(Ids{h, h, h, o, h, h, o, h, h, h, h}), "hohhoh");
+  EXPECT_EQ(t.decode(Ids{o, h, o, h}), "oho");
+  EXPECT_EQ(t.decode(Ids{h, o, h, h, o}), "ohho");
+  EXPECT_EQ(t.decode(Ids{h, h, h}), "");
+  StreamDecoder s(t);
+  EXPECT_EQ(s.push(h), "");
+  EXPECT_EQ(s.push(o), "o");
+  EXPECT_EQ(s.push(h), "");
+  EXPECT_EQ(s.push(o), "ho");
+  EXPECT_EQ(s.push(h), "");
+  EXPECT_EQ(s.finish(), "");
+}
+
 TEST(StreamDecoder, EqualsDecodeOnRandomIds) {
   Random random(17);
   Json odd = hello_json();

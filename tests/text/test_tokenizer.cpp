@@ -143,6 +143,13 @@ TEST(Tokenizer, AddedTokensTakeTheLongestFromTheLeft) {
   EXPECT_EQ(t.encode("[L] [L]"), (Ids{303, 303}));
 }
 
+TEST(Tokenizer, WhiteSpaceThatAnAddedTokenTookIsGone) {
+  Json json = hello_json();
+  json["added_tokens"].push_back({{"id", 300}, {"content", "\n"}, {"special", false}, {"normalized", false}, {"lstrip", true}, {"rstrip", true}});
+  const Tokenizer t = make(json);
+  EXPECT_EQ(t.encode("h \n \n\n o"), (Ids{*t.token_to_id("h"), 300, *t.token_to_id("o")}));
+}
+
 TEST(Tokenizer, NormalizedAddedTokensMatchNormalisedText) {
   Json json = hello_json();
   json["normalizer"] = {{"type", "Lowercase"}};
@@ -184,6 +191,26 @@ TEST(Tokenizer, EndsAreFoundByTheirUsualNames) {
   EXPECT_EQ(t.encode("C", {.add_special_tokens = true}), (Ids{65, *t.token_to_id("C"), 66}));
   EXPECT_EQ(t.bos_id(), 65);
   EXPECT_EQ(t.eos_id(), 66);
+}
+
+TEST(Tokenizer, TemplatesGoAroundTheText) {
+  Json json = spm_json();
+  json["post_processor"]["single"].push_back({{"SpecialToken", {{"id", "</s>"}, {"type_id", 0}}}});
+  json["post_processor"]["special_tokens"]["</s>"] = {{"id", "</s>"}, {"ids", {2, 0}}, {"tokens", {"</s>", "<unk>"}}};
+  const Tokenizer t = make(json);
+  EXPECT_EQ(t.encode("o", {.add_special_tokens = true}), ids_of(t, {"<s>", "▁", "o", "</s>", "<unk>"}));
+  EXPECT_EQ(t.encode("o"), ids_of(t, {"▁", "o"}));
+}
+
+// Long words that differ in their last bytes only, many more than the cache has places.
+TEST(Tokenizer, TheCacheConfusesNoWords) {
+  const Tokenizer t = make(hello_json());
+  for (size_t length = 20; length <= 33; ++length)
+    for (int i = 0; i < 12'000; ++i) {
+      std::string word(length, 'x');
+      for (int k = 0, n = i; k < 4; ++k, n /= 11) word[length - 1 - static_cast<size_t>(k)] = static_cast<char>('a' + n % 11);
+      ASSERT_EQ(t.decode(t.encode(word)), word);
+    }
 }
 
 TEST(Tokenizer, HolesInTheIdsAreNoTokens) {
