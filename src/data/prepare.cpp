@@ -90,7 +90,7 @@ class Preparation {
     while (fill(batch, stream)) {
       pool.parallel_for(static_cast<int64_t>(batch.size()), [&](int64_t i) { encode(batch[static_cast<size_t>(i)]); });
       for (Item& item : batch) {
-        const bool tail_follows = mode_ == SplitMode::by_tail && item.split == Split::train && &item != &batch.back();
+        const bool tail_follows = &item != &batch.back() && (&item + 1)->after == item.after;
         (item.split == Split::train ? train : validation).add(item.tokens, static_cast<int64_t>(item.text.size()));
         if (train.tokens() + validation.tokens() >= options_.shard_tokens && !tail_follows) close_shards(train, validation, item.after);
       }
@@ -113,7 +113,9 @@ class Preparation {
   SplitMode choose_split() const {
     DocumentStream stream(sources_, options_.documents);
     std::string text;
-    return stream.next(text) && stream.next(text) ? SplitMode::by_hash : SplitMode::by_tail;
+    for (double wanted = 5 / options_.validation_share; wanted > 0; --wanted)
+      if (!stream.next(text)) return SplitMode::by_tail;
+    return SplitMode::by_hash;
   }
 
   // The manifest's fixed part, and the fingerprint by which an interrupted run knows itself.
@@ -188,8 +190,6 @@ class Preparation {
       bytes += static_cast<int64_t>(text.size());
       const auto after = stream.position();
       if (mode_ == SplitMode::by_tail) {
-        if (std::exchange(tail_seen_, true) || start_ != DocumentStream::Position{})
-          throw UserError({sources_[0].path, "", "more than one document", "one, whose tail becomes the validation data", "split by hash instead"});
         const size_t cut = split_tail(text, options_.validation_share);
         batch.push_back({text.substr(0, cut), Split::train, after, {}});
         if (cut < text.size()) batch.push_back({text.substr(cut), Split::validation, after, {}});
@@ -256,7 +256,6 @@ class Preparation {
   PrepareResult result_;
   DocumentStream::Position start_;
   int64_t shard_ = 0, done_tokens_ = 0;
-  bool tail_seen_ = false;
 };
 
 }  // namespace

@@ -14,9 +14,9 @@
 namespace fathom::data {
 
 enum class SplitMode {
-  automatic,  // by_hash, or by_tail when there is one document only
-  by_hash,
-  by_tail,    // of a single document
+  automatic,  // by_hash when there are enough documents for about five of them in validation, else by_tail
+  by_hash,    // whole documents
+  by_tail,    // the end of every document
   none,       // all is train
 };
 
