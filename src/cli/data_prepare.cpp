@@ -78,7 +78,7 @@ Command data_prepare_command() {
   c.group("Documents");
   c.flag(field_flag()).flag(repair_flag());
   c.flag(text_flag("separator", "LINE", "the line between two documents of a text file").otherwise("<|endoftext|>"));
-  c.flag(text_flag("split", "HOW", "how validation is chosen: auto is hash, or tail when there is one document").one_of({"auto", "hash", "tail", "none"}).otherwise("auto"));
+  c.flag(text_flag("split", "HOW", "validation: whole documents by their hash, or the tail of every document; auto takes the tails when documents are few").one_of({"auto", "hash", "tail", "none"}).otherwise("auto"));
   c.flag(number_flag("validation-share", "X", "share of the text for validation").range(0, 0.5).otherwise("0.02"));
   c.flag(boolean_flag("bos", "put the tokenizer's begin token before every document").otherwise("true"));
   c.flag(boolean_flag("eos", "put the tokenizer's end token after every document").otherwise("true"));

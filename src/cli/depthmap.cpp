@@ -8,6 +8,7 @@
 #include "core/file.h"
 #include "core/progress.h"
 #include "study/depth.h"
+#include "study/runs.h"
 
 namespace fathom::cli {
 namespace {
@@ -23,7 +24,7 @@ int run(const Arguments& args) {
   study::HeldOutOptions options;
   options.documents.field = args.text("field");
   if (args.boolean("repair-utf8")) options.documents.invalid_utf8 = data::InvalidUtf8::repair;
-  options.context = args.maybe_integer("context").value_or(std::min<int64_t>(most, 1024));
+  options.context = args.maybe_integer("context").value_or(study::default_context({subject.folder->path()}, {most}));
   if (options.context > most) args.wrong("context", str(options.context), str("at most the model's max_position_embeddings ", most));
   options.limit = args.integer("limit");
   options.progress = [](int64_t, int64_t) { stop_if_interrupted(); };
@@ -55,12 +56,12 @@ Command depthmap_command() {
   Command c{.name = "depthmap", .summary = "Write a page that shows which token went how deep"};
   c.details = "One self-contained HTML file: a passage with every token's blocks, shares by block, position, class of token, frequency and difficulty, "
               "and the deepest and shallowest tokens in context. All under the causal rule.";
-  c.positional("MODEL", "the model folder");
+  c.positional("MODEL", "the model folder, or the folder of a run");
   c.flag(path_flag("data", "PATH", "text: a file, a folder, or a dataset folder (its validation split)").many().needed());
   c.flag(path_flag("out", "FILE", "the page to write; an older one is replaced").otherwise("depthmap.html"));
   c.flag(number_flag("dial", "X", "block fraction to ask for").range(1e-6, 1).noted("the model's"));
   c.group("Text");
-  c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).noted("the model's, at most 1024"));
+  c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).noted("that of the training run, else the model's, at most 1024"));
   c.flag(count_flag("limit", "N", "tokens to read, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("50000"));
   c.flag(field_flag()).flag(repair_flag());
   c.group("Output");

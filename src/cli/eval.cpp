@@ -1,4 +1,4 @@
-#include <cmath>
+#include <algorithm>
 
 #include "cli/commands.h"
 #include "cli/common.h"
@@ -8,6 +8,7 @@
 #include "cli/program.h"
 #include "core/progress.h"
 #include "study/evaluate.h"
+#include "study/runs.h"
 
 namespace fathom::cli {
 namespace {
@@ -43,9 +44,11 @@ std::vector<Subject> open_subjects(const Arguments& args, int threads) {
 }
 
 int64_t context_of(const Arguments& args, const std::vector<Subject>& subjects) {
-  int64_t most = subjects.front().engine->config().max_position_embeddings;
-  for (const Subject& s : subjects) most = std::min(most, s.engine->config().max_position_embeddings);
-  const int64_t context = args.maybe_integer("context").value_or(std::min<int64_t>(most, 1024));
+  std::vector<int64_t> lengths;
+  std::vector<std::string> folders;
+  for (const Subject& s : subjects) lengths.push_back(s.engine->config().max_position_embeddings), folders.push_back(s.folder->path());
+  const int64_t most = *std::min_element(lengths.begin(), lengths.end());
+  const int64_t context = args.maybe_integer("context").value_or(study::default_context(folders, lengths));
   if (context > most) args.wrong("context", str(context), str("at most ", most, ", the models' max_position_embeddings"));
   return context;
 }
@@ -92,14 +95,14 @@ Command eval_command() {
   c.details = "Loss, perplexity and bits per byte with 95 % intervals over documents; per routed block the share of tokens that ran and how the causal "
               "rule agrees with top-k. Text is cut into windows of --context tokens. Top-k looks into the future: its loss is the teacher's view, "
               "no measure of quality.";
-  c.positional("MODEL", "the model folder");
+  c.positional("MODEL", "the model folder, or the folder of a run");
   c.flag(path_flag("data", "PATH", "held-out text: a file, a folder, or a dataset folder (its validation split)").many().needed());
   c.flag(path_flag("twin", "MODEL", "a dense model to set beside it").many());
   c.flag(text_flag("rule", "RULE", "who runs a routed block: the causal rule, the teacher's top-k, or a random control").one_of({"causal", "topk", "random"}).otherwise("causal"));
   c.flag(number_flag("dial", "X", "block fraction to ask for").range(1e-6, 1).noted("the model's"));
   c.flag(boolean_flag("teacher", "also run the teacher's view, for agreement and its loss").otherwise("true"));
   c.group("Text");
-  c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).noted("the model's, at most 1024"));
+  c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).noted("that of the training run, else the model's, at most 1024"));
   c.flag(count_flag("limit", "N", "tokens to score, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("0"));
   c.flag(field_flag()).flag(repair_flag());
   c.group("Output");

@@ -10,6 +10,7 @@
 #include "infer/generate.h"
 #include "infer/weights.h"
 #include "model/folder.h"
+#include "study/evaluate.h"
 
 namespace fathom::cli {
 namespace {
@@ -57,7 +58,7 @@ int run(const Arguments& args) {
   catch_interrupts();
   const bool json = args.boolean("json"), coloured = args.boolean("show-depth") && use_colour() && !json;
   const std::string prompt = prompt_of(args);
-  const auto folder = model::ModelFolder::open(args.positional("MODEL"));
+  const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
   const text::Tokenizer tokenizer = text::Tokenizer::load(folder->tokenizer_path());
   const infer::GenerateOptions options = options_of(args, *folder, tokenizer);
   std::vector<std::vector<int32_t>> prompts = {prompt_ids(args, tokenizer, prompt)};
@@ -103,7 +104,7 @@ int run(const Arguments& args) {
 Command generate_command() {
   Command c{.name = "generate", .summary = "Write text from a prompt, with a cache that skips what the tokens skip"};
   c.details = "Text is written to standard output as it comes. The same command gives the same text on any machine and number of threads.";
-  c.positional("MODEL", "the model folder");
+  c.positional("MODEL", "the model folder, or the folder of a run");
   c.flag(text_flag("prompt", "TEXT", "how the text begins; - reads standard input").noted("nothing"));
   c.flag(path_flag("prompt-file", "FILE", "read the prompt from a file, - for standard input"));
   c.flag(boolean_flag("echo", "print the prompt too"));

@@ -6,6 +6,7 @@
 #include "core/progress.h"
 #include "model/cost.h"
 #include "model/folder.h"
+#include "study/runs.h"
 #include "study/speed.h"
 
 namespace fathom::cli {
@@ -61,10 +62,10 @@ std::string routing_line(const ModelConfig& c) {
 
 int run(const Arguments& args) {
   apply_colour(args);
-  const auto folder = model::ModelFolder::open(args.positional("MODEL"));
+  const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
   const ModelConfig& c = folder->config();
   const double dial = args.maybe_number("dial").value_or(folder->dial() ? folder->dial()->default_dial : 1.0);
-  const int64_t context = args.maybe_integer("context").value_or(std::min<int64_t>(c.max_position_embeddings, 1024));
+  const int64_t context = args.maybe_integer("context").value_or(study::default_context({folder->path()}, {c.max_position_embeddings}));
   if (context > c.max_position_embeddings)
     args.wrong("context", str(context), str("at most the model's max_position_embeddings ", c.max_position_embeddings));
   const Costs k = costs(c, *folder, dial, context);
@@ -108,8 +109,8 @@ int run(const Arguments& args) {
 
 Command info_command() {
   Command c{.name = "info", .summary = "Show a model's parameters, FLOPs, bytes and dial curve"};
-  c.positional("MODEL", "the model folder");
-  c.flag(integer_flag("context", "N", "tokens of context that FLOPs and bytes are counted for").range(1, static_cast<double>(limits::kContext)).noted("the model's, at most 1024"));
+  c.positional("MODEL", "the model folder, or the folder of a run");
+  c.flag(integer_flag("context", "N", "tokens of context that FLOPs and bytes are counted for").range(1, static_cast<double>(limits::kContext)).noted("that of the training run, else the model's, at most 1024"));
   c.flag(number_flag("dial", "X", "block fraction to ask for").range(1e-6, 1).noted("the model's"));
   c.flag(json_flag()).flag(colour_flag());
   c.examples = {"fathom info model/", "fathom info model/ --dial 0.6 --json"};

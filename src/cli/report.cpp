@@ -1,5 +1,6 @@
 #include "study/report.h"
 
+#include <algorithm>
 #include <ctime>
 
 #include "cli/commands.h"
@@ -82,19 +83,23 @@ Report make_report(const Arguments& args, std::unique_ptr<Progress>& bar) {
   const int threads = threads_of(args);
   Report report;
   std::vector<Subject> subjects;
-  int64_t context = args.maybe_integer("context").value_or(1024);
+  std::vector<int64_t> lengths;
+  std::vector<std::string> folders;
   for (const std::string& path : args.rest()) {
     report.models.push_back({.run = study::read_run(path), .role = "", .quality = {}, .teacher = {}, .speed = {}});
     subjects.push_back(Subject::open(report.models.back().run.model, threads));
     const model::ModelConfig& c = subjects.back().engine->config();
     if (subjects.back().tokenizer->identity() != subjects.front().tokenizer->identity())
       throw UserError({path, "tokenizer.json", "another tokenizer than that of " + args.rest()[0], "the same one", "losses per token of different tokenizers do not compare"});
-    context = std::min(context, c.max_position_embeddings);
+    lengths.push_back(c.max_position_embeddings), folders.push_back(subjects.back().folder->path());
     study::ReportModel& m = report.models.back();
     m.role = role_of(subjects.front().engine->config(), c);
     m.blocks = c.num_hidden_layers, m.width = c.hidden_size;
     m.parameters = model::parameters(c).total();
   }
+  const int64_t most = *std::min_element(lengths.begin(), lengths.end());
+  const int64_t context = args.maybe_integer("context").value_or(study::default_context(folders, lengths));
+  if (context > most) args.wrong("context", str(context), str("at most ", most, ", the models' max_position_embeddings"));
   study::HeldOutOptions options;
   options.context = context;
   options.limit = args.integer("limit");
@@ -165,7 +170,7 @@ Command report_command() {
   c.flag(path_flag("data", "PATH", "held-out text: a file, a folder, or a dataset folder (its validation split)").many().noted("the first run's own"));
   c.flag(path_flag("out", "FILE", "the page to write; an older one is replaced").otherwise("report.html"));
   c.flag(count_flag("limit", "N", "tokens to evaluate, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("50000"));
-  c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).noted("the models', at most 1024"));
+  c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).noted("that of the training runs, else the models', at most 1024"));
   c.flag(field_flag());
   c.flag(text_flag("prompt", "TEXT", "a text to go on with").many().noted("two places of the held-out text"));
   c.flag(integer_flag("sample-tokens", "N", "length of the sampled texts").range(1, 100000).otherwise("160"));

@@ -129,7 +129,7 @@ std::string chips(const DepthStudy& s, const std::vector<TokenType>& types) {
 
 std::string depth_sections(const DepthStudy& s) {
   std::string body = html_section("passage", "A passage, token by token",
-                                  "<p>Every column is a token; the cells under it are the blocks, the first on top. The deeper a token goes, the more cells are filled.</p>" +
+                                  "<p>Every column is a token; the cells under it are the blocks, the first on top. The deeper a token goes, the more cells are filled.</p>" + depth_legend(s.least, s.most) +
                                       token_map(s.passage, s.routed, s.most));
   if (s.routed.empty()) return body + "<p>No block of this model is routed: every token runs all of them.</p>";
   body += html_section("blocks", "Blocks and depth",

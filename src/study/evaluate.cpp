@@ -2,7 +2,9 @@
 
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 
+#include "core/file.h"
 #include "infer/score.h"
 #include "infer/weights.h"
 #include "routing/select.h"
@@ -87,17 +89,25 @@ Evaluation score(const Subject& subject, const HeldOut& text, infer::Rule rule, 
 
 }  // namespace
 
+std::string model_folder_of(const std::string& path) {
+  if (exists(join_path(path, "model.safetensors")) || exists(join_path(path, "model.safetensors.index.json"))) return path;
+  const std::string inside = join_path(path, "model");
+  return is_folder(inside) ? inside : path;
+}
+
 Subject Subject::open(const std::string& path, int threads) {
   Subject s;
-  s.folder = model::ModelFolder::open(path);
+  s.folder = model::ModelFolder::open(model_folder_of(path));
   s.tokenizer = std::make_shared<const text::Tokenizer>(text::Tokenizer::load(s.folder->tokenizer_path()));
   if (s.tokenizer->vocab_size() > s.folder->config().vocab_size)
     throw UserError({s.folder->tokenizer_path(), "", str(s.tokenizer->vocab_size(), " tokens"),
                      str("at most the model's vocab_size ", s.folder->config().vocab_size), "the folder holds another model's tokenizer"});
   s.engine = std::make_shared<infer::Engine>(infer::Weights::load(*s.folder), infer::EngineOptions{.threads = threads});
-  std::string trimmed = path;
-  while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
-  s.name = trimmed.substr(trimmed.rfind('/') + 1);
+  // RUN/model is called after the run.
+  std::filesystem::path trimmed = std::filesystem::path(path).lexically_normal();
+  if (trimmed.filename().empty()) trimmed = trimmed.parent_path();
+  if (trimmed.filename() == "model" && trimmed.has_parent_path()) trimmed = trimmed.parent_path();
+  s.name = trimmed.filename().string();
   return s;
 }
 

@@ -19,9 +19,12 @@
 
 namespace fathom::study {
 
+// The model folder that a user means: `path`, or `path`/model when it is the folder of a run.
+std::string model_folder_of(const std::string& path);
+
 // A model ready to be scored: its folder, tokenizer and engine.
 struct Subject {
-  std::string name;                          // for tables: the folder's last part
+  std::string name;                          // for tables: the last part of the run's or the model's folder
   std::shared_ptr<model::ModelFolder> folder;
   std::shared_ptr<const text::Tokenizer> tokenizer;
   std::shared_ptr<infer::Engine> engine;

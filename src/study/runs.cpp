@@ -1,11 +1,14 @@
 #include "study/runs.h"
 
+#include <algorithm>
+
 #include "core/file.h"
 #include "core/limits.h"
 
 namespace fathom::study {
 namespace {
 
+constexpr int64_t kDefaultContext = 1024;
 constexpr double kSmoothing = 0.9;  // of the training loss: an exponential mean over about ten lines
 
 double number(const Json& json, const char* key) {
@@ -74,6 +77,25 @@ RunRecord read_run(const std::string& path) {
   }
   if (const std::string file = join_path(path, "metrics.jsonl"); exists(file)) read_metrics(file, run);
   return run;
+}
+
+std::optional<int64_t> trained_context(const std::string& model_folder) {
+  const std::string file = join_path(model_folder, "../config.json");
+  if (!exists(file)) return std::nullopt;
+  const Json config = read_json(file, {.comments = true});
+  if (!config.is_object() || !config.contains("sequence_length") || !config["sequence_length"].is_number_integer()) return std::nullopt;
+  const int64_t length = config["sequence_length"];
+  return length >= 2 ? std::optional(length) : std::nullopt;
+}
+
+int64_t default_context(const std::vector<std::string>& model_folders, const std::vector<int64_t>& max_positions) {
+  FATHOM_ASSERT(model_folders.size() == max_positions.size() && !model_folders.empty(), "one length per model");
+  int64_t context = kDefaultContext;
+  for (size_t i = 0; i < model_folders.size(); ++i) {
+    context = std::min(context, max_positions[i]);
+    if (const auto trained = trained_context(model_folders[i])) context = std::min(context, *trained);
+  }
+  return context;
 }
 
 }  // namespace fathom::study

@@ -3,6 +3,8 @@
 // a report can be made of runs of other versions, and of a run that is still going on.
 #pragma once
 #include <cmath>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,5 +28,12 @@ struct RunRecord {
 
 // UserError when `path` has no model folder or a file in it is broken. A model folder alone is a run without a record.
 RunRecord read_run(const std::string& path);
+
+// Tokens of a training row of the run that a model folder belongs to (the folder above it has the run's config.json).
+std::optional<int64_t> trained_context(const std::string& model_folder);
+
+// The window that quality is measured in when nobody says: the trained one, else the model's, at most 1,024; the least
+// over the models. Past the trained length neither weights nor thresholds have been fitted.
+int64_t default_context(const std::vector<std::string>& model_folders, const std::vector<int64_t>& max_positions);
 
 }  // namespace fathom::study

@@ -122,7 +122,7 @@ def test_tokenizer_train_is_deterministic(fathom, folder):
 
 
 def test_data_prepare(fathom, folder):
-    made = json.loads(fathom("data", "prepare", "corpus.txt", "--tokenizer", "tok.json", "--out", "data-json", "--json", "--quiet").out)
+    made = json.loads(fathom("data", "prepare", "corpus.txt", "--tokenizer", "tok.json", "--out", "data-json", "--split", "hash", "--json", "--quiet").out)
     assert made["train"]["documents"] + made["validation"]["documents"] == 60
     assert made["train"]["tokens"] > 1000 and made["resumed"] is False
     assert (folder / "data-json/manifest.json").exists()

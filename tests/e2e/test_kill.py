@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-BUILD = pathlib.Path(os.environ.get("FATHOM_BUILD", "build/release"))
+BUILD = pathlib.Path(os.environ.get("FATHOM_BUILD", pathlib.Path(__file__).resolve().parents[2] / "build/release")).resolve()
 TRAIN = BUILD / "fathom-train"
 KILLS = 30
 CLOCK = ("seconds", "tokens_per_second", "flops_per_second", "share_of_matmul")

@@ -186,6 +186,17 @@ TEST(Evaluate, RandomControlRunsItsCapacity) {
   EXPECT_NEAR(evaluate(s, text, infer::Rule::random, 0.6).blocks[1].realised, 0.2, 0.15);  // the dial brings its capacity
 }
 
+TEST(Evaluate, ARunFolderStandsForItsModel) {
+  const TemporaryFolder folder;
+  make_folders(join_path(folder.path(), "run"));
+  const Subject s = sample_subject(folder, "run/model", false, 1);
+  const std::string run = join_path(folder.path(), "run");
+  EXPECT_EQ(model_folder_of(run), run + "/model");
+  EXPECT_EQ(model_folder_of(run + "/model"), run + "/model");
+  EXPECT_EQ(model_folder_of("none"), "none");
+  for (const std::string& path : {run, run + "/", run + "/model", run + "/model/"}) EXPECT_EQ(Subject::open(path, 1).name, "run") << path;
+}
+
 TEST(Evaluate, RefusesAnotherModelsTokenizer) {
   const TemporaryFolder folder;
   sample_subject(folder, "m", false, 1);

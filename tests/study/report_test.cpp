@@ -53,6 +53,20 @@ TEST(Runs, TheDatasetThatItWasTrainedOn) {
   EXPECT_EQ(read_run(run).dataset, join_path(run, "data"));
 }
 
+TEST(Runs, TheContextThatItWasTrainedIn) {
+  const TemporaryFolder folder;
+  const std::string run = make_run(folder, "", ""), model = join_path(run, "model");
+  EXPECT_EQ(trained_context(model), std::nullopt);
+  EXPECT_EQ(default_context({model}, {512}), 512);
+  EXPECT_EQ(default_context({model}, {5000}), 1024);
+  atomic_write(join_path(run, "config.json"), "{\"sequence_length\": 256}");
+  EXPECT_EQ(trained_context(model + "/"), 256);
+  EXPECT_EQ(default_context({model}, {512}), 256);
+  EXPECT_EQ(default_context({model, folder.path()}, {512, 100}), 100);
+  atomic_write(join_path(run, "config.json"), "{\"sequence_length\": \"long\"}");
+  EXPECT_EQ(trained_context(model), std::nullopt);
+}
+
 TEST(Runs, WithoutRecordsEverythingIsUnknown) {
   const TemporaryFolder folder;
   const RunRecord r = read_run(make_run(folder, "", ""));
