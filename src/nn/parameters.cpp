@@ -4,6 +4,7 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "model/schema.h"
+#include "nn/memory.h"
 #include "nn/pass.h"
 
 namespace fathom::nn {
@@ -53,6 +54,7 @@ void TransformerState::refresh_low() {
 
 Transformer::Transformer(model::ModelConfig config, at::ScalarType dtype) : state_(std::make_unique<TransformerState>()) {
   FATHOM_ASSERT(dtype == at::kFloat || dtype == at::kDouble);
+  use_kept_memory();
   TransformerState& s = *state_;
   s.config = std::move(config);
   s.type = dtype;
