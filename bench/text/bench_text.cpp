@@ -1,7 +1,9 @@
 // Times our tokenizer and our BPE training; bench/text/run.py drives it beside the `tokenizers` package.
 //   bench_text encode TOKENIZER TEXT DOCUMENT_BYTES   one pass over the documents for each line on stdin; prints
-//                                                     `seconds tokens`
-//   bench_text train TEXT VOCAB THREADS               prints `seconds vocabulary`
+//                                                     `seconds cpu_seconds tokens`
+//   bench_text train TEXT VOCAB THREADS               prints `seconds cpu_seconds vocabulary`
+#include <time.h>
+
 #include <chrono>
 #include <cstdio>
 #include <iostream>
@@ -16,6 +18,12 @@
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+double cpu_seconds() {
+  timespec t;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
 
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -37,9 +45,10 @@ int encode(const std::string& tokenizer_path, const std::string& text_path, size
   std::string line;
   while (std::getline(std::cin, line)) {
     const auto start = Clock::now();
+    const double cpu = cpu_seconds();
     size_t tokens = 0;
     for (const auto& d : docs) tokens += tokenizer.encode(d, {.allow_special = true}).size();
-    std::printf("%.6f %zu\n", since(start), tokens);
+    std::printf("%.6f %.6f %zu\n", since(start), cpu_seconds() - cpu, tokens);
     std::fflush(stdout);
   }
   return 0;
@@ -48,6 +57,7 @@ int encode(const std::string& tokenizer_path, const std::string& text_path, size
 int train(const std::string& text_path, int64_t vocab, int threads) {
   const auto docs = documents(fathom::read_file(text_path, int64_t{1} << 30), 1 << 16);
   const auto start = Clock::now();
+  const double cpu = cpu_seconds();
   size_t i = 0;
   fathom::text::BpeTrainOptions options;
   options.vocab_size = vocab;
@@ -59,7 +69,7 @@ int train(const std::string& text_path, int64_t vocab, int threads) {
         return true;
       },
       options);
-  std::printf("%.6f %lld\n", since(start), static_cast<long long>(result.vocab_size));
+  std::printf("%.6f %.6f %lld\n", since(start), cpu_seconds() - cpu, static_cast<long long>(result.vocab_size));
   return 0;
 }
 
