@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <set>
 
 #include <ATen/Parallel.h>
@@ -59,6 +60,13 @@ void follow(float& running, float found, double decay, int64_t updates) {
   }
   const double keep = std::min(decay, (1.0 + static_cast<double>(updates)) / (10.0 + static_cast<double>(updates)));
   running = static_cast<float>(keep * running + (1 - keep) * found);
+}
+
+// Once per process and number of threads: several runs in one process measure the same machine.
+nn::MatmulReport measured(int64_t threads) {
+  static std::map<int64_t, nn::MatmulReport> reports;
+  const auto it = reports.find(threads);
+  return it != reports.end() ? it->second : reports.emplace(threads, nn::measure_matmul()).first->second;
 }
 
 class Run {
@@ -166,7 +174,7 @@ void Run::check_identity(const Checkpoint& last) const {
 
 // One choice belongs to a whole run: what is measured when it starts stays in the checkpoint.
 void Run::resolve_compute(const std::optional<Checkpoint>& last) {
-  matmul_ = nn::measure_matmul();
+  matmul_ = measured(now_.identity.threads);
   if (last) {
     compute_ = nn::compute_from(last->identity.precision);
     nn::use_f32_route(nn::f32_route_from(last->identity.f32_route));
