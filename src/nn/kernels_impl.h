@@ -57,6 +57,9 @@ inline P silu_sigmoid(P x) {
 template <class P>
 constexpr P kMinusInfinity = -__builtin_huge_val();
 
+// `omp simd` also says that no iteration reads what another one writes: some callers give the same memory as in- and output,
+// element for element, which a compiler's own check for overlap would take for an obstacle.
+
 // ---- rows ----------------------------------------------------------------------------------------------------------
 
 template <class P, class A>
@@ -81,6 +84,7 @@ void add_norm(int64_t rows, int64_t C, const P* x, const A* delta, const P* norm
     const P r = P(1) / static_cast<P>(__builtin_sqrt(static_cast<double>(sum) / static_cast<double>(C) + eps));
     rstd[i] = r;
     A* to = u + i * C;
+#pragma omp simd
     for (int64_t c = 0; c < C; ++c) put(to + c, source[c] * r * norm[c]);
   }
 }
@@ -101,12 +105,14 @@ void norm_backward(int64_t rows, int64_t C, const P* h, const P* rstd, const P* 
     P* to = dx + i * C;
     const P* add = dh ? dh + i * C : nullptr;
     if (add) {
+#pragma omp simd
       for (int64_t c = 0; c < C; ++c) {
         const P n = hi[c] * r;
         to[c] = add[c] + r * (static_cast<P>(get(di[c])) * norm[c] - n * mean);
         put(di + c, n * norm[c]);
       }
     } else {
+#pragma omp simd
       for (int64_t c = 0; c < C; ++c) {
         const P n = hi[c] * r;
         to[c] = r * (static_cast<P>(get(di[c])) * norm[c] - n * mean);
@@ -114,6 +120,7 @@ void norm_backward(int64_t rows, int64_t C, const P* h, const P* rstd, const P* 
       }
     }
     if (da)
+#pragma omp simd
       for (int64_t c = 0; c < C; ++c) put(da + i * C + c, to[c]);
   }
 }
@@ -128,6 +135,7 @@ void swiglu(int64_t rows, int64_t F, const A* gate_up, A* act) {
   for (int64_t i = 0; i < rows; ++i) {
     const A *gate = gate_up + i * 2 * F, *up = gate + F;
     A* to = act + i * F;
+#pragma omp simd
     for (int64_t f = 0; f < F; ++f) {
       const P g = static_cast<P>(get(gate[f]));
       put(to + f, g * silu_sigmoid(g) * static_cast<P>(get(up[f])));
@@ -140,6 +148,7 @@ void swiglu_backward(int64_t rows, int64_t F, const A* gate_up, const A* dact, A
   for (int64_t i = 0; i < rows; ++i) {
     const A *gate = gate_up + i * 2 * F, *up = gate + F, *d = dact + i * F;
     A *dgate = dgate_up + i * 2 * F, *dup = dgate + F, *to = act + i * F;
+#pragma omp simd
     for (int64_t f = 0; f < F; ++f) {
       const P g = static_cast<P>(get(gate[f])), u = static_cast<P>(get(up[f])), dy = static_cast<P>(get(d[f]));
       const P s = silu_sigmoid(g), silu = g * s;
@@ -157,6 +166,7 @@ void softmax_loss(int64_t rows, int64_t V, A* logits, const int64_t* target, P s
     nll[i] = 0;
     if (target[i] < 0) {
       if (scale != 0)
+#pragma omp simd
         for (int64_t v = 0; v < V; ++v) put(row + v, P(0));
       continue;
     }
@@ -173,6 +183,7 @@ void softmax_loss(int64_t rows, int64_t V, A* logits, const int64_t* target, P s
     if (scale == 0) continue;
     const P factor = scale / sum;
     const P of_target = exponential(static_cast<P>(get(row[target[i]])) - largest) * factor - scale;
+#pragma omp simd
     for (int64_t v = 0; v < V; ++v) put(row + v, exponential(static_cast<P>(get(row[v])) - largest) * factor);
     put(row + target[i], of_target);
   }
@@ -203,6 +214,7 @@ void scatter(int64_t n, int64_t C, const int64_t* row, const P* x, const A* a, c
     const A *ai = a + i * C, *mi = m + i * C;
     P* to = out + row[i] * C;
     const P gi = g ? g[i] : P(1);
+#pragma omp simd
     for (int64_t c = 0; c < C; ++c) to[c] = (from[c] + gi * static_cast<P>(get(ai[c]))) + gi * static_cast<P>(get(mi[c]));
   }
 }
@@ -301,6 +313,7 @@ void pack_rotated(int64_t n, int64_t D, const A* from, int64_t stride, const int
     const A* x = from + i * stride;
     const P *c = cosine + position[i] * half, *s = sine + position[i] * half;
     P* y = to + i * ld;
+#pragma omp simd
     for (int64_t j = 0; j < half; ++j) {
       const P a = static_cast<P>(get(x[j])), b = static_cast<P>(get(x[j + half]));
       y[j] = scale * (a * c[j] - b * s[j]);
@@ -318,6 +331,7 @@ void unpack_rotated(int64_t n, int64_t D, const P* from, const int32_t* position
     const P* x = from + i * ld;
     const P *c = cosine + position[i] * half, *s = sine + position[i] * half;
     A* y = to + i * stride;
+#pragma omp simd
     for (int64_t j = 0; j < half; ++j) {
       const P a = x[j], b = x[j + half];
       put(y + j, scale * (a * c[j] + b * s[j]));
@@ -442,6 +456,7 @@ void attention_backward(const AttentionTask<P, A>& t, P* scratch) {
         const P lse = t.lse[h * t.lse_stride + i0 + i], delta = b.delta[i0 + i];
         P *s = b.s + i * b.n, *dp = b.dp + i * b.n;
         for (int64_t j = 0; j < lo; ++j) s[j] = dp[j] = 0;
+#pragma omp simd
         for (int64_t j = lo; j < hi; ++j) {
           s[j] = exponential(s[j] - lse);
           dp[j] = s[j] * (dp[j] - delta);
