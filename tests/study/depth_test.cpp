@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -68,6 +69,13 @@ TEST(Depth, GroupsAddUpToWhatTheEngineDecided) {
       for (const DepthGroup& g : *groups) ran += g.ran[r];
       EXPECT_EQ(ran, e.blocks[r].ran);
     }
+  }
+  ASSERT_EQ(d.by_position.size(), 24u);  // bins of two positions
+  for (size_t bin = 0; bin < 24; ++bin) {
+    int64_t there = 0;
+    for (const Window& w : text.windows) there += std::clamp<int64_t>(static_cast<int64_t>(w.tokens.size()) - 2 * static_cast<int64_t>(bin), 0, 2);
+    EXPECT_EQ(d.by_position[bin].tokens, there) << bin;
+    EXPECT_EQ(d.by_position[bin].name, std::to_string(2 * bin));
   }
   EXPECT_EQ(tokens_of(d.by_difficulty), text.predicted);  // the last token of a window has no next
   double by_histogram = 0;
