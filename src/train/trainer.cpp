@@ -342,6 +342,7 @@ void Run::log(const std::vector<nn::ForwardResult>& results, const std::vector<d
 }
 
 void Run::warn_of(const RouterHealth& health, const std::vector<double>& capacity) {
+  if (config_.model.routing.selection == routing::Selection::random) return;  // by position alone: that is the control
   std::vector<int> index;
   for (const routing::RoutedBlock& b : config_.model.routing.blocks) index.push_back(b.block);
   for (const std::string& text : health.warnings(index, capacity)) {

@@ -137,6 +137,22 @@ TEST_F(StoppedRun, ExportsACheckpoint) {
   EXPECT_THAT(error_of([&] { export_checkpoint(last(), model); }), HasSubstr("an existing path"));
 }
 
+TEST(Runs, TheBestCheckpointStaysWhenItIsNotTheLast) {
+  const TemporaryFolder folder;
+  const std::string run = join_path(folder.path(), "run");
+  RunOptions options{.run = run};
+  options.after_step = [&](int64_t step, double, nn::Transformer& network) {
+    if (step == 5) network.load("model.norm.weight", std::vector<float>(32, -30.0f));  // surely wrong from here on
+  };
+  const Json summary = train(tiny({{"interval.keep_last", "1"}, {"interval.eval_steps", "2"}, {"interval.checkpoint_steps", "1"}}), options);
+  EXPECT_EQ(summary.at("best").at("step"), 4);
+  const std::vector<Found> found = find_checkpoints(run);
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_EQ(found[0].step, 4);
+  EXPECT_EQ(found[0].validation_loss, summary.at("best").at("loss").get<double>());
+  EXPECT_EQ(found[1].step, 12);
+}
+
 TEST(Runs, ResumingWhatIsNoRunIsRefused) {
   const TemporaryFolder folder;
   EXPECT_THAT(error_of([&] { config_of_run(join_path(folder.path(), "no")); }), AllOf(HasSubstr("no such folder"), HasSubstr("--out")));

@@ -59,6 +59,9 @@ TEST(Health, PositionExplainsASelectionByPositionOnly) {
   mixed.add({result(64, 64, [](int64_t b, int64_t t) { return coin(2, b, t, t % 2 ? 0.75 : 0.25); }, none)}, {});
   EXPECT_GT(by_position.blocks()[0].position, 0.99);
   EXPECT_LT(by_token.blocks()[0].position, 0.1);
+  RouterHealth few_rows(1);  // chance alone gives each position a rate of its own
+  few_rows.add({result(4, 256, [](int64_t b, int64_t t) { return coin(4, b, t, 0.25); }, none)}, {});
+  EXPECT_LT(few_rows.blocks()[0].position, 0.1);
   EXPECT_NEAR(mixed.blocks()[0].position, 0.25, 0.06);  // variance of the rate 0.0625 of 0.25
 }
 

@@ -12,6 +12,8 @@ struct Variant {
   Overrides overrides;
 };
 
+void PrintTo(const Variant& v, std::ostream* out) { *out << v.name; }
+
 class Resume : public ::testing::TestWithParam<Variant> {};
 
 TEST_P(Resume, IsBitExact) {

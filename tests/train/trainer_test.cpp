@@ -179,6 +179,11 @@ TEST_F(Training, WarnsWhenRoutersCollapseToPositions) {
   EXPECT_GT(warnings, 10);
 }
 
+TEST_F(Training, TheRandomControlIsNoCollapse) {
+  train(tiny({{"batch_size", "16"}, {"model.fathom.selection", "random"}}), {.run = run()});
+  for (const Json& line : metrics_of(run())) EXPECT_NE(line.at("type"), "warning");
+}
+
 TEST_F(Training, AVocabularySmallerThanTheTokenizersIsRefused) {
   EXPECT_THAT(error_of([&] { train(tiny({{"model.vocab_size", "100"}}), {.run = run()}); }), AllOf(HasSubstr("model.vocab_size"), HasSubstr("the tokenizer's 320")));
 }
