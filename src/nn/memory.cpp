@@ -1,5 +1,6 @@
 #include "nn/memory.h"
 
+#include <malloc.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -72,7 +73,8 @@ class KeptMemory final : public c10::Allocator {
       out_[block.data] = bytes;
       return block.data;
     }
-    while (!free_.empty() && in_use_ + kept_ > peak_) unmap_oldest();
+    // The sizes do not all peak at one time: without slack a step would unmap what its other half maps again.
+    while (!free_.empty() && in_use_ + kept_ > peak_ + peak_ / 3) unmap_oldest();
     void* p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) {
       in_use_ -= static_cast<int64_t>(bytes);
@@ -117,6 +119,9 @@ class KeptMemory final : public c10::Allocator {
 void use_kept_memory() {
   static const bool once = [] {
     c10::SetCPUAllocator(&KeptMemory::instance(), /*priority=*/100);
+    // oneDNN takes its scratch memory from the C library: let that keep it too. 32 MiB is the most it accepts.
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 512 << 20);
     return true;
   }();
   (void)once;

@@ -1,6 +1,7 @@
 // Memory of tensors, kept between steps. A training step allocates and frees the same hundreds of megabytes every time; from
 // the C library each large block comes as fresh pages that the kernel clears on first touch (7 % of a step's time at the
-// benchmark's shape). Freed blocks are kept and given out again; what is held never exceeds the most that was in use at once.
+// benchmark's shape). Freed blocks are kept and given out again; what is held stays below 4/3 of
+// the most that was in use at once.
 #pragma once
 #include <cstdint>
 
