@@ -136,7 +136,7 @@ Report make_report(const Arguments& args, std::unique_ptr<Progress>& bar) {
   bar.reset();
   const auto first = text.windows[0].tokens;
   const auto prompt = first.subspan(0, std::max<size_t>(1, std::min<size_t>(first.size() / 2, 32)));
-  const std::vector<study::DecodeSpeed> speeds = study::measure_decode(all, prompt, std::min<int64_t>(128, context - static_cast<int64_t>(prompt.size())), 5);
+  const std::vector<study::DecodeSpeed> speeds = study::measure_decode(all, prompt, std::min<int64_t>(128, context - static_cast<int64_t>(prompt.size())), 15);
   for (size_t i = 0; i < speeds.size(); ++i) report.models[i].speed = speeds[i];
   add_samples(args, subjects[0], text, report);
   return report;

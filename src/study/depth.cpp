@@ -55,6 +55,7 @@ class Collector {
     s_.histogram.resize(routed + 1);
     s_.all = group("all", routed);
     for (const Window& w : text.windows) s_.context = std::max(s_.context, static_cast<int64_t>(w.tokens.size()));
+    settled_ = std::min<int64_t>(4096, text.predicted / 4);
     bin_ = (s_.context + kPositionBins - 1) / kPositionBins;
     for (int64_t p = 0; p < s_.context; p += bin_) s_.by_position.push_back(group(str(p), routed));
     for (size_t c = 0; c < kTokenClasses; ++c) s_.by_class.push_back(group(token_class_name(static_cast<TokenClass>(c)), routed));
@@ -98,7 +99,7 @@ class Collector {
       for (DepthGroup* g : groups)
         if (g) g->tokens += 1;
       s_.histogram[static_cast<size_t>(depth - s_.least)] += 1;
-      if (!special) remember({score.document, t, depth, margin}, id);
+      if (!special && s_.all.tokens > settled_) remember({score.document, t, depth, margin}, id);
       if (t < score.nll.size()) {
         nll_ += score.nll[t];
         predicted_ += 1;
@@ -130,16 +131,14 @@ class Collector {
   }
 
  private:
-  // The best occurrence of each of the kExamples most extreme tokens, no token twice.
+  // The best occurrence of each of the kExamples most extreme tokens, no token and no window twice.
   void remember(const Occurrence& o, int32_t id) {
     const auto key = [](const Occurrence& x) { return std::pair(x.depth, x.margin); };
     const auto keep = [&](std::vector<std::pair<int32_t, Occurrence>>& best, int sign) {
       const auto better = [&](const Occurrence& a, const Occurrence& b) { return sign > 0 ? key(a) > key(b) : key(a) < key(b); };
-      const auto same = std::find_if(best.begin(), best.end(), [&](const auto& e) { return e.first == id; });
-      if (same != best.end()) {
-        if (better(o, same->second)) same->second = o;
-        return;
-      }
+      const auto rival = [&](const std::pair<int32_t, Occurrence>& e) { return e.first == id || e.second.window == o.window; };
+      if (std::any_of(best.begin(), best.end(), [&](const auto& e) { return rival(e) && !better(o, e.second); })) return;
+      std::erase_if(best, rival);
       best.emplace_back(id, o);
       if (best.size() <= kExamples) return;
       best.erase(std::max_element(best.begin(), best.end(), [&](const auto& a, const auto& b) { return better(a.second, b.second); }));
@@ -212,6 +211,7 @@ class Collector {
   std::vector<Spread> spread_;
   std::vector<std::pair<int32_t, Occurrence>> deepest_, shallowest_;
   model::ForwardCost spent_, dense_;
+  int64_t settled_ = 0;  // tokens after which the deviations of the scores say something
   int64_t bin_ = 1, predicted_ = 0, predicted_bytes_ = 0;
   double nll_ = 0;
 };

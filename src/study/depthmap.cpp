@@ -11,6 +11,7 @@
 namespace fathom::study {
 namespace {
 
+constexpr int64_t kFew = 20;  // tokens below which a group's mean says nothing
 constexpr int kHalf = 460;  // width of a chart that shares its line with another
 
 using namespace formats;
@@ -60,6 +61,7 @@ std::string group_chart(const DepthStudy& s, const std::string& title, const std
   c.horizontal = true;
   Series mean;
   for (const DepthGroup& g : groups) {
+    if (g.tokens < kFew) continue;
     c.categories.push_back(g.name);
     mean.y.push_back(g.mean_depth(0));
   }
@@ -75,6 +77,7 @@ std::string group_table(const DepthStudy& s, const std::string& what, const std:
   for (const int b : s.routed) head.push_back(block_name(b));
   std::vector<std::vector<std::string>> rows;
   for (const DepthGroup& g : groups) {
+    if (g.tokens < kFew) continue;
     rows.push_back({g.name, human_count(static_cast<double>(g.tokens)), fixed(g.mean_depth(s.least), 2)});
     for (size_t r = 0; r < g.ran.size(); ++r) rows.back().push_back(percent(g.share(r)));
   }

@@ -62,7 +62,7 @@ const std::string& depth_style() {
 .legend{display:flex;flex-wrap:wrap;align-items:center;gap:.35rem .5rem;font-size:.85rem;margin:.4rem 0 .8rem}
 .legend .scale{display:inline-flex;border-radius:4px;overflow:hidden}
 .legend .scale span{padding:.1rem .55rem;font-variant-numeric:tabular-nums}
-.tokens{white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.75;font-size:.95rem;font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
+.tokens{white-space:break-spaces;overflow-wrap:anywhere;line-height:1.75;font-size:.95rem;font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 .tokens>span{border-radius:2px;padding:.12em 0}
 .tokens>.p{text-decoration:underline;text-decoration-thickness:1px;text-underline-offset:.3em}
 .s0{background:var(--d0);color:var(--e0)}.s1{background:var(--d1);color:var(--e1)}.s2{background:var(--d2);color:var(--e2)}

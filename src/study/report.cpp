@@ -49,11 +49,18 @@ Unit flops_unit(const Report& r) {
   return {1e9, "GFLOP"};
 }
 
+// Points enough for a line of held-out losses; else the smoothed training loss stands for it.
+constexpr size_t kEnoughPoints = 3;
+bool held_out_curves(const Report& r) {
+  return std::all_of(r.models.begin(), r.models.end(), [](const ReportModel& m) { return m.run.held_out.loss.size() >= kEnoughPoints; });
+}
+
 std::string curves(const Report& r, bool by_seconds) {
   const Unit unit = by_seconds ? Unit{1, ""} : flops_unit(r);
   Chart chart;
   chart.width = 460, chart.height = 320;
-  chart.title = by_seconds ? "Held-out loss against seconds of training" : "Held-out loss against training FLOPs";
+  const bool held_out = held_out_curves(r);
+  chart.title = str(held_out ? "Held-out loss" : "Training loss", by_seconds ? " against seconds" : " against training FLOPs");
   chart.x.label = by_seconds ? "training time" : str("training ", unit.name);
   if (by_seconds) chart.x.format = TickFormat::seconds;
   chart.x.zero = true;
@@ -61,11 +68,10 @@ std::string curves(const Report& r, bool by_seconds) {
   double least = INFINITY, most = 0;
   for (size_t i = 0; i < r.models.size(); ++i) {
     const RunRecord& run = r.models[i].run;
-    const bool held_out = run.held_out.loss.size() >= 3;
     const Curve& c = held_out ? run.held_out : run.train;
     Series s;
-    s.name = run.name + (held_out ? "" : " (training loss)");
-    s.markers = held_out, s.dashed = !held_out, s.color = static_cast<int>(i);
+    s.name = run.name;
+    s.markers = held_out, s.color = static_cast<int>(i);
     for (size_t k = 0; k < c.loss.size(); ++k) s.x.push_back((by_seconds ? c.seconds[k] : c.flops[k]) / unit.factor);
     s.y = c.loss;
     for (const double y : s.y) least = std::min(least, y), most = std::max(most, y);
@@ -181,7 +187,8 @@ std::string report_page(const Report& r) {
   page.body += html_section("comparison", "The comparison", html_table(head, rows) +
                             "<p>Intervals are 95 % over " + units_text(mod.quality, static_cast<int64_t>(mod.quality.units.size())) + ". Top-k looks into the future: its loss is the teacher's view, no measure of quality.</p>");
   if (has_curves(r))
-    page.body += html_section("training", "Training", "<div class=\"pair\">" + html_figure(curves(r, false), "Loss on held-out text under the causal rule, against training FLOPs as the cost model counts them.") +
+    page.body += html_section("training", "Training", "<div class=\"pair\">" + html_figure(curves(r, false), std::string(held_out_curves(r) ? "Loss on held-out text under the causal rule" : "Loss of the training batches (smoothed; routed blocks select by top-k there)") +
+                                                                        ", against training FLOPs as the cost model counts them.") +
                               html_figure(curves(r, true), "The same against seconds on this machine.") + "</div>");
   if (!r.samples.empty()) page.body += html_section("samples", "Text, coloured by depth", samples(r));
   if (!mod.quality.blocks.empty())
