@@ -82,7 +82,7 @@ font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.85re
 .examples{list-style:none;padding:0;margin:.5rem 0}
 .examples li{padding:.4rem 0;border-top:1px solid var(--skip);white-space:pre-wrap;overflow-wrap:anywhere;font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.85rem;line-height:1.5}
 .examples .chip{display:inline;overflow:visible;padding:.1em .05em;margin:0}
-@media(max-width:36rem){table{font-size:.82rem}th,td{padding:.32rem .35rem}td.n,th.n{white-space:normal}}
+@media(max-width:36rem){table{font-size:.82rem}th,td{padding:.32rem .35rem}#comparison td.n,th.n{white-space:normal}}
 .examples .near{opacity:.72}
 .examples .depth{font-family:system-ui,sans-serif;font-size:.8rem;opacity:.72;margin-right:.5rem}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:0 2rem;align-items:start}.pair svg.chart{min-width:0}.pair figure{min-width:0}
