@@ -77,7 +77,7 @@ struct IntervalConfig {
   int64_t log_steps = 10;
   int64_t eval_steps = 0;         // 0 = at the end only
   int64_t eval_tokens = 32768;    // of the validation split
-  int64_t final_eval_tokens = 131072;  // the same for the figures at the end
+  int64_t final_eval_tokens = 65536;   // the same for the figures at the end
   int64_t checkpoint_steps = 0;   // 0 = by seconds only
   double checkpoint_seconds = 300;  // 0 = by steps only
   int64_t keep_last = 2;          // checkpoints; the best by validation loss under the causal rule stays besides
@@ -85,7 +85,7 @@ struct IntervalConfig {
 };
 
 struct CalibrationConfig {
-  int64_t tokens = 65536;         // of the validation split, spread over its documents
+  int64_t tokens = 32768;         // of the validation split, spread over its documents
   std::vector<double> dials;      // block fractions; empty = a default grid
   bool operator==(const CalibrationConfig&) const = default;
 };

@@ -20,7 +20,8 @@ model::ModelConfig effective_model(const TrainConfig& config, const text::Tokeni
   return m;
 }
 
-Json finish_model(nn::Transformer& network, const Corpus& corpus, const TrainConfig& config, nn::Compute compute, const std::string& path) {
+Json finish_model(nn::Transformer& network, const Corpus& corpus, const TrainConfig& config, nn::Compute compute, const std::string& path,
+                  const std::function<void()>& check) {
   const model::ModelConfig& model = network.config();
   const bool routed = !model.routing.dense();
   Evaluator evaluator(network, corpus.validation, corpus.tokenizer, config, compute);
@@ -28,10 +29,14 @@ Json finish_model(nn::Transformer& network, const Corpus& corpus, const TrainCon
   Json figures = Json::object();
   if (routed) {
     Progress progress("calibrate", "dials", 0);
-    out.dial = evaluator.calibrate([&](size_t done, size_t of) { progress.update(static_cast<int64_t>(done), str("of ", of)); });
+    out.dial = evaluator.calibrate([&](size_t done, size_t of) {
+      progress.update(static_cast<int64_t>(done), str("of ", of));
+      if (check) check();
+    });
     progress.finish();
     figures["dial"] = out.dial->to_json();
   }
+  if (check) check();
   const Evaluation evaluation = evaluator.evaluate(config.interval.final_eval_tokens, out.dial);
   figures.update(evaluation.to_json());
 

@@ -1,5 +1,6 @@
 // From trained weights to a model folder: calibration of the dial, final figures, files.
 #pragma once
+#include <functional>
 #include <string>
 
 #include "core/json.h"
@@ -14,6 +15,8 @@ model::ModelConfig effective_model(const TrainConfig& config, const text::Tokeni
 
 // Calibrates (routed models), evaluates on config.interval.final_eval_tokens, replaces `path` by the model folder and
 // returns the figures: {"parameters", "loss", "loss_topk", "bits_per_byte", "dial", …}. `config.model` is the effective one.
-Json finish_model(nn::Transformer& network, const Corpus& corpus, const TrainConfig& config, nn::Compute compute, const std::string& path);
+// `check` is called between the parts of this and may throw Interrupted; nothing is written then.
+Json finish_model(nn::Transformer& network, const Corpus& corpus, const TrainConfig& config, nn::Compute compute, const std::string& path,
+                  const std::function<void()>& check = {});
 
 }  // namespace fathom::train

@@ -378,7 +378,10 @@ void Run::save() {
 
 Json Run::finish() {
   const Progression& p = now_.progression;
-  Json figures = finish_model(*network_, corpus_, config_, compute_, join_path(options_.run, "model"));
+  Json figures = finish_model(*network_, corpus_, config_, compute_, join_path(options_.run, "model"), [&] {
+    if (options_.stop && options_.stop())
+      throw Interrupted(str("stopped before the model was written; go on with: fathom train --resume ", options_.run));
+  });
   Json line = figures;
   line.erase("dial");
   line.update({{"type", "final"}, {"step", p.step}, {"tokens", p.tokens}, {"flops", p.flops}, {"seconds", p.seconds}});
