@@ -102,7 +102,7 @@ void Progress::finish(const std::string& note) {
 }
 
 void Progress::draw(bool last) {
-  if (level == LogLevel::quiet) return;
+  if (level < LogLevel::info) return;
   std::string line = label_ + "  ";
   if (total_ > 0) {
     const double share = std::clamp(static_cast<double>(done_) / static_cast<double>(total_), 0.0, 1.0);
