@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "core/limits.h"
 #include "nn/transformer.h"
@@ -298,7 +299,15 @@ TrainConfig load_config(const std::string& path, const std::vector<std::pair<std
   Json json = read_json(path, {.comments = true});
   if (!json.is_object()) throw UserError({path, "", describe(json), "an object { … }", ""});
   for (const auto& [field, value] : overrides) apply_override(json, field, value, known_paths());
-  return TrainConfig::from_json(json, path);
+  TrainConfig config = TrainConfig::from_json(json, path);
+  // A run may be resumed from another folder.
+  const auto full = [](std::string& p) {
+    if (!p.empty()) p = std::filesystem::absolute(p).lexically_normal().string();
+  };
+  full(config.data.dataset);
+  full(config.data.tokenizer);
+  for (std::string& text : config.data.text) full(text);
+  return config;
 }
 
 std::vector<std::string> differences(const TrainConfig& a, const TrainConfig& b) {
@@ -310,7 +319,7 @@ std::vector<std::string> differences(const TrainConfig& a, const TrainConfig& b)
   for (const auto& [path, value] : l) paths.insert(path);
   for (const auto& [path, value] : r) paths.insert(path);
   for (const char* free : {"interval.log_steps", "interval.checkpoint_steps", "interval.checkpoint_seconds", "interval.keep_last",
-                           "calibration.tokens", "calibration.dials"})
+                           "calibration.tokens", "calibration.dials", "data.dataset", "data.text", "data.tokenizer"})
     paths.erase(free);
   std::vector<std::string> out;
   for (const std::string& path : paths) {

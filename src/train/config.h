@@ -111,16 +111,18 @@ struct TrainConfig {
   int64_t threads = 0;            // 0 = all cores that this process may use
   bool operator==(const TrainConfig&) const = default;
 
-  // `where` names the file in errors. Relative paths stay relative to the working folder. Unknown keys are refused.
+  // `where` names the file in errors. Unknown keys are refused.
   static TrainConfig from_json(const Json& json, const std::string& where);
   Json to_json() const;           // every field, readable by from_json
 };
 
-// Reads a configuration file and applies overrides (overrides.h) before it is checked.
+// Reads a configuration file, applies overrides (overrides.h) before it is checked, and makes the paths in it, which are
+// relative to the working folder, absolute.
 TrainConfig load_config(const std::string& path, const std::vector<std::pair<std::string, std::string>>& overrides);
 
 // Names of the fields in which two configurations differ: what a resume refuses. Fields that change nothing in what is
-// computed (how often is logged and saved, how many checkpoints stay) are left out.
+// computed (how often is logged and saved, how many checkpoints stay) are left out, and so is where the data lies: what
+// it is, is held by its manifest's hash.
 std::vector<std::string> differences(const TrainConfig& a, const TrainConfig& b);
 
 }  // namespace fathom::train

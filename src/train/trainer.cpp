@@ -82,6 +82,7 @@ class Run {
   void log(const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity, double lr, double norm);
   double reach() const;
   void measure_again();
+  void histograms(const std::vector<nn::ForwardResult>& results);
   void warn_of(const RouterHealth& health, const std::vector<double>& capacity);
   void evaluate();
   void save();
@@ -336,9 +337,18 @@ void Run::log(const std::vector<nn::ForwardResult>& results, const std::vector<d
     warn_of(health, capacity);
   }
   metrics_->write(line);
+  if (config_.interval.eval_steps > 0 && p.step % config_.interval.eval_steps == 0) histograms(results);
   p.loss_sum = 0;
   p.loss_count = 0;
   logged_ = p;
+}
+
+void Run::histograms(const std::vector<nn::ForwardResult>& results) {
+  for (size_t r = 0; r < results[0].routed.size(); ++r) {
+    const at::Tensor scores = results[0].routed[r].decision.to(at::kFloat).contiguous();
+    metrics_->histogram(str("score/", r), now_.progression.step,
+                        {scores.const_data_ptr<float>(), static_cast<size_t>(scores.numel())});
+  }
 }
 
 void Run::warn_of(const RouterHealth& health, const std::vector<double>& capacity) {

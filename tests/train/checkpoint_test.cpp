@@ -159,6 +159,18 @@ TEST(Runs, ResumingWhatIsNoRunIsRefused) {
   EXPECT_THAT(error_of([&] { config_of_run(folder.path()); }), HasSubstr("without config.json"));
 }
 
+TEST(Runs, TheSameDataAtAnotherPlaceIsTheSame) {
+  const TemporaryFolder folder;
+  const std::string run = join_path(folder.path(), "run"), moved = join_path(folder.path(), "moved");
+  int64_t now = 0;
+  RunOptions options{.run = run};
+  options.after_step = [&](int64_t step, double, nn::Transformer&) { now = step; };
+  options.stop = [&] { return now == 2; };
+  EXPECT_THROW(train(tiny(), options), Interrupted);
+  std::filesystem::copy(corpus(), moved, std::filesystem::copy_options::recursive);
+  EXPECT_EQ(train(tiny({{"data.dataset", moved}}), {.run = run, .resume = true}).at("steps"), 12);
+}
+
 TEST(Runs, AnotherDatasetUnderTheSameNameIsRefused) {
   const TemporaryFolder folder;
   const std::string data = join_path(folder.path(), "data"), run = join_path(folder.path(), "run");

@@ -3,9 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "core/file.h"
 #include "train/helpers.h"
 #include "train/overrides.h"
+#include "train/schedule.h"
 
 namespace fathom::train {
 namespace {
@@ -68,6 +71,27 @@ TEST(Config, ReadsCommentsAndOverridesFromAFile) {
   const std::string path = join_path(folder.path(), "c.json");
   atomic_write(path, "// what this is\n" + tiny_json().dump(2) + "/* end */\n");
   EXPECT_EQ(load_config(path, {{"optimizer.lr", "0.25"}}).optimizer.lr, 0.25);
+}
+
+TEST(Config, PathsInAFileBecomeAbsolute) {
+  const TemporaryFolder folder;
+  const std::string path = join_path(folder.path(), "c.json");
+  atomic_write(path, tiny_json().dump());
+  const TrainConfig c = load_config(path, {{"data.text", "[\"a/../b.txt\", \"/c\"]"}, {"data.tokenizer", "t.json"}});
+  EXPECT_EQ(c.data.text[0], std::filesystem::current_path().string() + "/b.txt");
+  EXPECT_EQ(c.data.text[1], "/c");
+  EXPECT_EQ(c.data.tokenizer, std::filesystem::current_path().string() + "/t.json");
+}
+
+TEST(Config, TheExamplesAreRight) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(FATHOM_SOURCE_DIR "/configs")) {
+    if (entry.path().extension() != ".json") continue;
+    ++count;
+    const TrainConfig c = load_config(entry.path().string(), {{"data.dataset", corpus()}, {"budget.flops", "1e14"}});
+    EXPECT_GT(total_steps(c), 0) << entry.path();
+  }
+  EXPECT_GE(count, 3);
 }
 
 TEST(Overrides, SplitAtTheFirstEquals) {
