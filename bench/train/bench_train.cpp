@@ -1,5 +1,5 @@
 // Our side of the training benchmark, one process = one row; same model and steps as baseline.py:
-//   bench_train --mod 0|1 --route mkl|onednn --compute f32|bf16 --threads N --steps N [--warmup N] [--profile 1]
+//   bench_train --mod 0|1 --route mkl|onednn --compute f32|bf16 --threads N --steps N [--warmup N]
 //   bench_train --roofline 1
 // Prints one JSON line.
 #include <sys/resource.h>
@@ -102,6 +102,7 @@ int main(int argc, char** argv) {
           for (auto& s : steps[group]) s.add_(1);
           at::_fused_adamw_(parameters[group], gradients, first[group], second[group], {}, steps[group], 3e-4, 0.9, 0.95, group == 1 ? 0.1 : 0.0, 1e-8,
                             false, false);
+          for (auto& p : parameters[group]) p.unsafeGetTensorImpl()->bump_version();  // as train/optimizer.cpp does: bf16 copies follow
           for (auto& p : parameters[group]) p.mutable_grad().reset();
         }
         loss = result.loss.item<double>();

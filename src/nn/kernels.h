@@ -26,6 +26,19 @@ struct AttentionTask {
   A *dq = nullptr, *dk = nullptr, *dv = nullptr;  // same rows as q, k, v
 };
 
+// The way back through the entrance of a routed block (ops.h, score_rows and gather_rows). dx = dh + dg at the gathered rows +
+// the score's own; null: that part is 0. Gathered rows are read from `gathered`, for `h` may have been written over there.
+template <class P, class A>
+struct EntranceTask {
+  int64_t C = 0, count = 0;              // gathered rows, ascending
+  const int64_t* row = nullptr;          // [count]
+  const P *h = nullptr, *gathered = nullptr;
+  const P *w = nullptr, *score = nullptr, *rstd = nullptr;  // rstd null: not normed
+  const P *dh = nullptr, *dg = nullptr, *dscore = nullptr;
+  P* dx = nullptr;
+  A* da = nullptr;  // dx in A, or null
+};
+
 template <class P, class A>
 struct Kernels {
   const char* isa;
@@ -33,16 +46,17 @@ struct Kernels {
   void (*add_norm)(int64_t rows, int64_t C, const P* x, const A* delta, const P* norm, double eps, P* h, A* u, P* rstd);
   // dx = dh + d(rms_norm)/dh · du (dh null: 0); da = dx in A (null: not written); du becomes u again; dnorm [C] is added to
   void (*norm_backward)(int64_t rows, int64_t C, const P* h, const P* rstd, const P* norm, const P* dh, P* dx, A* da, A* du, P* dnorm);
-  void (*add)(int64_t n, const P* x, const A* delta, P* h);
   // gate_up [rows, 2F] → act [rows, F] = silu(gate) · up
   void (*swiglu)(int64_t rows, int64_t F, const A* gate_up, A* act);
   void (*swiglu_backward)(int64_t rows, int64_t F, const A* gate_up, const A* dact, A* dgate_up, A* act);
   // nll [rows]; with `scale` not 0 logits become scale · (softmax − onehot); a negative target: both 0
   void (*softmax_loss)(int64_t rows, int64_t V, A* logits, const int64_t* target, P scale, P* nll);
-  // r = x · w, times 1 / rms(x) when normed (rstd then written)
-  void (*score)(int64_t rows, int64_t C, const P* x, const P* w, bool normed, double eps, P* r, P* rstd);
-  // out[row[i]] = (x[row[i]] + g·a) + g·m; g null: 1
-  void (*scatter)(int64_t n, int64_t C, const int64_t* row, const P* x, const A* a, const A* m, const P* g, P* out);
+  // h = x + delta (delta null: x); r = h · w, times 1 / rms(h) when rstd is not null, which is then written
+  void (*score)(int64_t rows, int64_t C, const P* x, const A* delta, const P* w, double eps, P* h, P* r, P* rstd);
+  // Rows [begin, end) of dx and da; dw [C] is added to
+  void (*entrance_backward)(const EntranceTask<P, A>& task, int64_t begin, int64_t end, P* dw);
+  // x[row[i]] = (x[row[i]] + g·a) + g·m; g null: 1
+  void (*scatter)(int64_t n, int64_t C, const int64_t* row, const A* a, const A* m, const P* g, P* x);
   // da = g · d[row[i]], dg = d[row[i]] · (a + m)
   void (*scatter_backward)(int64_t n, int64_t C, const int64_t* row, const P* d, const A* a, const A* m, const P* g, A* da, P* dg);
   int64_t (*attention_scratch)(int64_t nq, int64_t nk, int64_t D);  // elements of P, for one task of either direction

@@ -126,11 +126,6 @@ void norm_backward(int64_t rows, int64_t C, const P* h, const P* rstd, const P* 
 }
 
 template <class P, class A>
-void add(int64_t n, const P* x, const A* delta, P* h) {
-  for (int64_t i = 0; i < n; ++i) h[i] = x[i] + static_cast<P>(get(delta[i]));
-}
-
-template <class P, class A>
 void swiglu(int64_t rows, int64_t F, const A* gate_up, A* act) {
   for (int64_t i = 0; i < rows; ++i) {
     const A *gate = gate_up + i * 2 * F, *up = gate + F;
@@ -190,17 +185,29 @@ void softmax_loss(int64_t rows, int64_t V, A* logits, const int64_t* target, P s
 }
 
 template <class P, class A>
-void score(int64_t rows, int64_t C, const P* x, const P* w, bool normed, double eps, P* r, P* rstd) {
+void score(int64_t rows, int64_t C, const P* x, const A* delta, const P* w, double eps, P* h, P* r, P* rstd) {
   for (int64_t i = 0; i < rows; ++i) {
-    const P* xi = x + i * C;
-    P dot = 0, square = 0;
+    const P* from = x + i * C;
+    const A* d = delta ? delta + i * C : nullptr;
+    P *to = h + i * C, dot = 0, square = 0;
+    if (d) {
 #pragma omp simd reduction(+ : dot, square)
-    for (int64_t c = 0; c < C; ++c) {
-      dot += xi[c] * w[c];
-      square += xi[c] * xi[c];
+      for (int64_t c = 0; c < C; ++c) {
+        const P v = from[c] + static_cast<P>(get(d[c]));
+        to[c] = v;
+        dot += v * w[c];
+        square += v * v;
+      }
+    } else {
+#pragma omp simd reduction(+ : dot, square)
+      for (int64_t c = 0; c < C; ++c) {
+        to[c] = from[c];
+        dot += from[c] * w[c];
+        square += from[c] * from[c];
+      }
     }
     r[i] = dot;
-    if (normed) {
+    if (rstd) {
       rstd[i] = P(1) / static_cast<P>(__builtin_sqrt(static_cast<double>(square) / static_cast<double>(C) + eps));
       r[i] = dot * rstd[i];
     }
@@ -208,14 +215,55 @@ void score(int64_t rows, int64_t C, const P* x, const P* w, bool normed, double 
 }
 
 template <class P, class A>
-void scatter(int64_t n, int64_t C, const int64_t* row, const P* x, const A* a, const A* m, const P* g, P* out) {
+void entrance_backward(const EntranceTask<P, A>& t, int64_t begin, int64_t end, P* dw) {
+  const int64_t C = t.C;
+  int64_t next = 0;
+  while (next < t.count && t.row[next] < begin) ++next;
+  for (int64_t i = begin; i < end; ++i) {
+    P* to = t.dx + i * C;
+    if (t.dh) {
+      const P* from = t.dh + i * C;
+#pragma omp simd
+      for (int64_t c = 0; c < C; ++c) to[c] = from[c];
+    } else {
+#pragma omp simd
+      for (int64_t c = 0; c < C; ++c) to[c] = 0;
+    }
+    const P* h = t.h + i * C;
+    if (next < t.count && t.row[next] == i) {
+      h = t.gathered + next * C;
+      if (t.dg) {
+        const P* from = t.dg + next * C;
+#pragma omp simd
+        for (int64_t c = 0; c < C; ++c) to[c] += from[c];
+      }
+      ++next;
+    }
+    // Through the gate alone a score has a gradient only where its row runs: most rows end here.
+    if (t.dscore && t.dscore[i] != 0) {
+      // r = (h·w)·rstd and d rstd/dh = −rstd³ h / C give −r·rstd² h / C besides w·rstd.
+      const P s = t.rstd ? t.dscore[i] * t.rstd[i] : t.dscore[i];
+      const P q = t.rstd ? -s * t.rstd[i] * t.score[i] / static_cast<P>(C) : P(0);
+#pragma omp simd
+      for (int64_t c = 0; c < C; ++c) {
+        to[c] += s * t.w[c] + q * h[c];
+        dw[c] += s * h[c];
+      }
+    }
+    if (t.da)
+#pragma omp simd
+      for (int64_t c = 0; c < C; ++c) put(t.da + i * C + c, to[c]);
+  }
+}
+
+template <class P, class A>
+void scatter(int64_t n, int64_t C, const int64_t* row, const A* a, const A* m, const P* g, P* x) {
   for (int64_t i = 0; i < n; ++i) {
-    const P* from = x + row[i] * C;
     const A *ai = a + i * C, *mi = m + i * C;
-    P* to = out + row[i] * C;
+    P* to = x + row[i] * C;
     const P gi = g ? g[i] : P(1);
 #pragma omp simd
-    for (int64_t c = 0; c < C; ++c) to[c] = (from[c] + gi * static_cast<P>(get(ai[c]))) + gi * static_cast<P>(get(mi[c]));
+    for (int64_t c = 0; c < C; ++c) to[c] = (to[c] + gi * static_cast<P>(get(ai[c]))) + gi * static_cast<P>(get(mi[c]));
   }
 }
 
@@ -476,8 +524,8 @@ void attention_backward(const AttentionTask<P, A>& t, P* scratch) {
 
 template <class P, class A>
 constexpr Kernels<P, A> make_table(const char* isa) {
-  return {isa, add_norm<P, A>, norm_backward<P, A>, add<P, A>, swiglu<P, A>, swiglu_backward<P, A>, softmax_loss<P, A>, score<P, A>,
-          scatter<P, A>, scatter_backward<P, A>, attention_scratch<P>, attention<P, A>, attention_backward<P, A>};
+  return {isa, add_norm<P, A>, norm_backward<P, A>, swiglu<P, A>, swiglu_backward<P, A>, softmax_loss<P, A>, score<P, A>,
+          entrance_backward<P, A>, scatter<P, A>, scatter_backward<P, A>, attention_scratch<P>, attention<P, A>, attention_backward<P, A>};
 }
 
 }  // namespace

@@ -60,14 +60,25 @@ struct HeadLoss {
 HeadLoss head_loss(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& norm, double eps, const Weight& w,
                    const at::Tensor& targets, at::ScalarType compute);
 
-// x + delta.
-at::Tensor add_delta(const at::Tensor& x, const at::Tensor& delta);
+// The entrance of a routed block. First what its decision needs, outside the graph:
+struct ScoredRows {
+  at::Tensor x, delta;  // as they came
+  at::Tensor h;         // [N, C] x + delta in memory of its own
+  at::Tensor score;     // [N] h · w, or of h / rms(h) when `normed`; in the parameters' type always
+  at::Tensor rstd;      // [N] 1 / rms(h); undefined when not `normed`
+};
+ScoredRows score_rows(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& w, bool normed, double eps);
+// Then the same inside the graph, with the rows that run gathered (`rows` undefined: none are). One pass over memory brings
+// all three gradients back to x and delta.
+struct GatheredRows {
+  at::Tensor h;         // [N, C] the memory of scored.h
+  at::Tensor score;     // [N]
+  at::Tensor gathered;  // [K, C], undefined without `rows`
+};
+GatheredRows gather_rows(const ScoredRows& scored, const at::Tensor& w, const at::Tensor& rows);  // rows [K] int64, ascending
 
-// r [N] = x · w (+ b), or of x / rms(x) when `normed`; in the parameters' type always.
-at::Tensor router_score(const at::Tensor& x, const at::Tensor& w, const at::Tensor& b, bool normed, double eps);
-
-at::Tensor gather_rows(const at::Tensor& x, const at::Tensor& rows);         // [N, C] → [K, C], rows unique
-// x with rows replaced by (x + g·a) + g·m; a, m [K, C], g [K] (undefined: 1 and outside the graph).
-at::Tensor scatter_delta(const at::Tensor& x, const at::Tensor& rows, const at::Tensor& a, const at::Tensor& m, const at::Tensor& g);
+// x with rows replaced by (x + g·a) + g·m; a, m [K, C], g [K] (undefined: 1 and outside the graph). `in_place`: in the memory
+// of x, for an x that nothing else reads any more (GatheredRows::h, whose backward reads gathered rows from `gathered`).
+at::Tensor scatter_delta(const at::Tensor& x, const at::Tensor& rows, const at::Tensor& a, const at::Tensor& m, const at::Tensor& g, bool in_place);
 
 }  // namespace fathom::nn

@@ -9,67 +9,66 @@ using torch::autograd::variable_list;
 
 namespace {
 
-struct AddDeltaFunction : torch::autograd::Function<AddDeltaFunction> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& delta) {
-    const Tensor h = at::empty_like(x);
-    dispatch(x.scalar_type(), delta.scalar_type(), [&]<class P, class A>(P*, A*) {
-      parallel_rows(x.size(0), [&](int64_t, int64_t i, int64_t end) {
-        const int64_t C = x.size(1);
-        kernels<P, A>().add((end - i) * C, pointer<P>(x) + i * C, pointer<A>(delta) + i * C, pointer<P>(h) + i * C);
-      });
-    });
-    ctx->saved_data["type"] = static_cast<int64_t>(delta.scalar_type());
-    return h;
-  }
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    return {grads[0], grads[0].to(static_cast<at::ScalarType>(ctx->saved_data.at("type").toInt()))};
-  }
-};
-
-struct ScoreFunction : torch::autograd::Function<ScoreFunction> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& w, bool normed, double eps) {
-    const int64_t N = x.size(0), C = x.size(1);
-    const Tensor r = at::empty({N}, x.options()), rstd = normed ? at::empty({N}, x.options()) : Tensor();
-    dispatch(x.scalar_type(), x.scalar_type(), [&]<class P, class A>(P*, A*) {
-      parallel_rows(N, [&](int64_t, int64_t i, int64_t end) {
-        kernels<P, P>().score(end - i, C, pointer<P>(x) + i * C, pointer<P>(w), normed, eps, pointer<P>(r) + i, normed ? pointer<P>(rstd) + i : nullptr);
-      });
-    });
-    ctx->save_for_backward({x, w, r, rstd});
-    return r;
-  }
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto saved = ctx->get_saved_variables();
-    const Tensor &x = saved[0], &w = saved[1], &r = saved[2], &rstd = saved[3];
-    const int64_t C = x.size(1);
-    const Tensor d = rstd.defined() ? grads[0] * rstd : grads[0];
-    Tensor dx = at::outer(d, w.reshape({-1}));
-    // r = (x·w)·rstd and d rstd/dx = −rstd³ x / C give −r·rstd² x / C besides w·rstd.
-    if (rstd.defined()) dx.addcmul_(x, (grads[0] * r * rstd.square()).unsqueeze(1), -1.0 / static_cast<double>(C));
-    return {dx, at::mv(x.t(), d).view_as(w), Tensor(), Tensor()};
-  }
-};
-
 struct GatherFunction : torch::autograd::Function<GatherFunction> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& rows) {
-    ctx->save_for_backward({rows});
-    ctx->saved_data["N"] = x.size(0);
-    return x.index_select(0, rows);
+  static variable_list forward(AutogradContext* ctx, const Tensor& x, const std::optional<Tensor>& delta, const Tensor& w, const ScoredRows& scored,
+                               const std::optional<Tensor>& rows) {
+    const Tensor gathered = rows ? scored.h.index_select(0, *rows) : Tensor();
+    // Not the tensors themselves: they become the outputs, and a node that keeps its outputs is never freed.
+    ScoredRows inside = {{}, {}, scored.h.variable_data(), scored.score.variable_data(), scored.rstd};
+    ctx->save_for_backward({w});
+    keep(ctx, Inside{std::move(inside), gathered.defined() ? gathered.variable_data() : Tensor(), rows.value_or(Tensor()),
+                     delta ? delta->scalar_type() : x.scalar_type(), delta.has_value()});
+    ctx->set_materialize_grads(false);
+    variable_list out{scored.h, scored.score};
+    if (gathered.defined()) out.push_back(gathered);
+    return out;
   }
+
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const Tensor rows = ctx->get_saved_variables()[0];
-    Tensor dx = at::zeros({ctx->saved_data.at("N").toInt(), grads[0].size(1)}, grads[0].options());
-    return {dx.index_copy_(0, rows, grads[0]), Tensor()};  // rows are unique: nothing is added up
+    const Inside& in = kept<Inside>(ctx);
+    const Tensor w = ctx->get_saved_variables()[0], &h = in.scored.h;
+    const int64_t N = h.size(0), C = h.size(1);
+    const auto whole = [](const Tensor& t) { return t.defined() ? t.contiguous() : t; };
+    const Tensor dh = whole(grads[0]), dscore = whole(grads[1]), dg = in.rows.defined() ? whole(grads[2]) : Tensor();
+    const Tensor dx = at::empty_like(h), dw = at::zeros({row_slots(), C}, h.options());
+    const Tensor da = in.has_delta && in.delta_type != h.scalar_type() ? at::empty({N, C}, h.options().dtype(in.delta_type)) : Tensor();
+    dispatch(h.scalar_type(), in.delta_type, [&]<class P, class A>(P*, A*) {
+      EntranceTask<P, A> t;
+      t.C = C;
+      t.count = in.rows.defined() ? in.rows.numel() : 0;
+      t.row = pointer<int64_t>(in.rows);
+      t.h = pointer<P>(h);
+      t.gathered = pointer<P>(in.gathered);
+      t.w = pointer<P>(w);
+      t.score = pointer<P>(in.scored.score);
+      t.rstd = pointer<P>(in.scored.rstd);
+      t.dh = pointer<P>(dh);
+      t.dg = pointer<P>(dg);
+      t.dscore = pointer<P>(dscore);
+      t.dx = pointer<P>(dx);
+      t.da = pointer<A>(da);
+      parallel_rows(N, [&](int64_t slot, int64_t i, int64_t end) { kernels<P, A>().entrance_backward(t, i, end, pointer<P>(dw) + slot * C); });
+    });
+    return {dx, in.has_delta ? (da.defined() ? da : dx) : Tensor(), dw.sum(0).view_as(w), Tensor(), Tensor()};
   }
+
+ private:
+  struct Inside {
+    ScoredRows scored;
+    Tensor gathered, rows;
+    at::ScalarType delta_type;
+    bool has_delta;
+  };
 };
 
 struct ScatterFunction : torch::autograd::Function<ScatterFunction> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& rows, const Tensor& a, const Tensor& m, const std::optional<Tensor>& g) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& rows, const Tensor& a, const Tensor& m, const std::optional<Tensor>& g,
+                        bool in_place) {
     const int64_t C = x.size(1);
-    const Tensor out = x.clone();
+    const Tensor out = in_place ? x.variable_data() : x.clone();
     dispatch(x.scalar_type(), a.scalar_type(), [&]<class P, class A>(P*, A*) {
       parallel_rows(rows.size(0), [&](int64_t, int64_t i, int64_t end) {
-        kernels<P, A>().scatter(end - i, C, pointer<int64_t>(rows) + i, pointer<P>(x), pointer<A>(a) + i * C, pointer<A>(m) + i * C,
+        kernels<P, A>().scatter(end - i, C, pointer<int64_t>(rows) + i, pointer<A>(a) + i * C, pointer<A>(m) + i * C,
                                 g ? pointer<P>(*g) + i : nullptr, pointer<P>(out));
       });
     });
@@ -87,23 +86,34 @@ struct ScatterFunction : torch::autograd::Function<ScatterFunction> {
                                          g.defined() ? pointer<P>(g) + i : nullptr, pointer<A>(da) + i * C, dg.defined() ? pointer<P>(dg) + i : nullptr);
       });
     });
-    return {d, Tensor(), da, da, dg};  // every row of x passes through: the gate is on the delta alone
+    return {d, Tensor(), da, da, dg, Tensor()};  // every row of x passes through: the gate is on the delta alone
   }
 };
 
 }  // namespace
 
-Tensor add_delta(const Tensor& x, const Tensor& delta) { return delta.defined() ? AddDeltaFunction::apply(x, delta) : x; }
-
-Tensor router_score(const Tensor& x, const Tensor& w, const Tensor& b, bool normed, double eps) {
-  const Tensor r = ScoreFunction::apply(x, w, normed, eps);
-  return b.defined() ? r + b : r;
+ScoredRows score_rows(const Tensor& x, const Tensor& delta, const Tensor& w, bool normed, double eps) {
+  const at::NoGradGuard no_grad;
+  const int64_t N = x.size(0), C = x.size(1);
+  FATHOM_ASSERT(x.is_contiguous() && (!delta.defined() || delta.is_contiguous()) && w.numel() == C);
+  ScoredRows s = {x, delta, at::empty(x.sizes(), x.options()), at::empty({N}, x.options()), normed ? at::empty({N}, x.options()) : Tensor()};
+  dispatch(x.scalar_type(), delta.defined() ? delta.scalar_type() : x.scalar_type(), [&]<class P, class A>(P*, A*) {
+    parallel_rows(N, [&](int64_t, int64_t i, int64_t end) {
+      kernels<P, A>().score(end - i, C, pointer<P>(x) + i * C, delta.defined() ? pointer<A>(delta) + i * C : nullptr, pointer<P>(w), eps,
+                            pointer<P>(s.h) + i * C, pointer<P>(s.score) + i, normed ? pointer<P>(s.rstd) + i : nullptr);
+    });
+  });
+  return s;
 }
 
-Tensor gather_rows(const Tensor& x, const Tensor& rows) { return GatherFunction::apply(x, rows); }
+GatheredRows gather_rows(const ScoredRows& s, const Tensor& w, const Tensor& rows) {
+  const auto out = GatherFunction::apply(s.x, s.delta.defined() ? std::optional<Tensor>(s.delta) : std::nullopt, w, s,
+                                         rows.defined() ? std::optional<Tensor>(rows) : std::nullopt);
+  return {out[0], out[1], rows.defined() ? out[2] : Tensor()};
+}
 
-Tensor scatter_delta(const Tensor& x, const Tensor& rows, const Tensor& a, const Tensor& m, const Tensor& g) {
-  return ScatterFunction::apply(x, rows, a, m, g.defined() ? std::optional<Tensor>(g.contiguous()) : std::nullopt);
+Tensor scatter_delta(const Tensor& x, const Tensor& rows, const Tensor& a, const Tensor& m, const Tensor& g, bool in_place) {
+  return ScatterFunction::apply(x, rows, a, m, g.defined() ? std::optional<Tensor>(g.contiguous()) : std::nullopt, in_place);
 }
 
 }  // namespace fathom::nn

@@ -89,17 +89,18 @@ void Pass::dense_block(size_t block, Stream& stream) const {
   stream = {gate_up.h, swiglu_linear(gate_up.y, w.down)};
 }
 
-Pass::Scores Pass::scores(size_t block, Stream& stream) const {
+Pass::Scores Pass::scores(size_t block, const Stream& stream) const {
   const BlockWeights& w = state_.blocks[block];
   const auto& routing = state_.config.routing;
   const double eps = state_.config.rms_norm_eps;
-  stream = {add_delta(stream.x, stream.delta), {}};
   const bool normed = routing.router_input == routing::RouterInput::normed;
   Scores s;
-  s.raw = s.decision = router_score(stream.x, w.router, w.router_bias, normed, eps);
+  s.rows = score_rows(stream.x.contiguous(), stream.delta, w.router, normed, eps);
+  s.raw = w.router_bias.defined() ? s.rows.score + w.router_bias.detach() : s.rows.score;
+  s.decision = s.raw;
   if (routing.rule == routing::CausalRule::predictor) {
-    Tensor u = stream.x.detach();
-    if (normed) u = u * at::rsqrt(u.square().mean(-1, true) + eps);
+    // Memory of its own: the block writes into h.
+    const Tensor u = normed ? s.rows.h * s.rows.rstd.unsqueeze(1) : s.rows.h.clone();
     s.decision = at::linear(at::silu(at::linear(u, w.fc1, w.fc1_bias)), w.fc2, w.fc2_bias).squeeze(-1);
   }
   return s;
@@ -128,16 +129,21 @@ Tensor Pass::gate(const Tensor& raw, const Selected& selected, const Tensor& row
   return g;
 }
 
-void Pass::routed_block(size_t block, Stream& stream, const Scores& scores, const Selected& selected, double tau) const {
-  FATHOM_ASSERT(!stream.delta.defined(), "scores() comes first");
-  if (selected.rows.empty()) return;
+void Pass::routed_block(size_t block, Stream& stream, Scores& scores, const Selected& selected, double tau) const {
   const BlockWeights& w = state_.blocks[block];
   const double eps = state_.config.rms_norm_eps;
   const Tensor rows = index_tensor(selected.rows);
+  const bool some = !selected.rows.empty() && !selected.all;
+  const GatheredRows entered = gather_rows(scores.rows, w.router, some ? rows : Tensor());
+  const bool decided_by_raw = scores.decision.is_same(scores.raw);
+  stream = {entered.h, {}};
+  scores.raw = w.router_bias.defined() ? entered.score + w.router_bias : entered.score;
+  if (decided_by_raw) scores.decision = scores.raw;
+  if (selected.rows.empty()) return;
   const Tensor g = gate(scores.raw, selected, rows, tau);
   if (selected.all && !g.defined()) return dense_block(block, stream);
 
-  const Tensor x = selected.all ? stream.x : gather_rows(stream.x, rows);
+  const Tensor x = some ? entered.gathered : stream.x;
   Tensor attended;
   if (selected.all) {
     attended = rope_attention(add_norm_linear(x, {}, w.input_norm, eps, w.qkv, compute_).y, {}, whole_);
@@ -174,7 +180,9 @@ void Pass::routed_block(size_t block, Stream& stream, const Scores& scores, cons
   }
   const Tensor attn = linear(attended, w.o);
   const Tensor m = swiglu_linear(add_norm_linear(x, attn, w.post_norm, eps, w.gate_up, compute_).y, w.down);
-  stream.x = scatter_delta(stream.x, rows, attn, m, g);
+  // Where only gathered rows were read, nothing needs the others' old values beside the new ones.
+  const bool in_place = some && state_.config.routing.kv == routing::KvPolicy::drop;
+  stream.x = scatter_delta(stream.x, rows, attn, m, g, in_place);
 }
 
 HeadLoss Pass::loss(const Stream& stream, const Tensor& targets) const {

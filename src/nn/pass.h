@@ -51,12 +51,13 @@ class Pass {
   void dense_block(size_t block, Stream& stream) const;
 
   struct Scores {
-    at::Tensor raw;       // [N] with graph
+    at::Tensor raw;       // [N]; with graph only after routed_block
     at::Tensor decision;  // [N]: raw itself, or the predictor's logit (with graph up to the predictor's parameters)
+    ScoredRows rows;
   };
-  // Adds the stream's delta first: a router reads the whole of x.
-  Scores scores(size_t block, Stream& stream) const;
-  void routed_block(size_t block, Stream& stream, const Scores& scores, const Selected& selected, double tau) const;
+  Scores scores(size_t block, const Stream& stream) const;
+  // Consumes the scores' rows: the stream goes on in their memory.
+  void routed_block(size_t block, Stream& stream, Scores& scores, const Selected& selected, double tau) const;
   HeadLoss loss(const Stream& stream, const at::Tensor& targets) const;
   at::Tensor logits(const Stream& stream) const;  // [N, V]
 

@@ -70,7 +70,7 @@ ForwardResult Transformer::forward(const Batch& batch, const ForwardOptions& opt
       pass.dense_block(block, stream);
       continue;
     }
-    const Pass::Scores scores = pass.scores(block, stream);
+    Pass::Scores scores = pass.scores(block, stream);
     const Selected selected = select(options.pick, pass, config, static_cast<size_t>(routed), scores, options);
     const Tensor member = membership(selected, scores.raw.detach());
     pass.routed_block(block, stream, scores, selected, options.straight_through_tau);

@@ -169,25 +169,32 @@ TEST_F(Gradients, Embedding) {
   check({{"w", w}}, [&] { return std::vector<Tensor>{embed(w, tokens)}; });
 }
 
-TEST_F(Gradients, AddDelta) {
-  const Tensor x = random({4, 3}), d = random({4, 3});
-  check({{"x", x}, {"delta", d}}, [&] { return std::vector<Tensor>{add_delta(x, d)}; });
-}
-
 TEST_F(Gradients, RouterScore) {
   for (bool normed : {false, true}) {
-    const Tensor x = random({5, 4}), w = random({1, 4}), b = random({1});
-    check({{"x", x}, {"w", w}, {"b", b}}, [&] { return std::vector<Tensor>{router_score(x, w, b, normed, 1e-5)}; });
+    const Tensor x = random({5, 4}), d = random({5, 4}), w = random({1, 4});
+    check({{"x", x}, {"delta", d}, {"w", w}}, [&] {
+      const GatheredRows e = gather_rows(score_rows(x, d, w, normed, 1e-5), w, {});
+      return std::vector<Tensor>{e.h, e.score};
+    });
+    const Tensor y = leaf(x), v = leaf(w);
+    check({{"x", y}, {"w", v}}, [&] { return std::vector<Tensor>{gather_rows(score_rows(y, {}, v, normed, 1e-5), v, {}).score}; });
   }
 }
 
+// The way a routed block goes: the score, the rows that run, and their way back into the memory that the score was read from.
 TEST_F(Gradients, GatherAndScatter) {
-  const Tensor x = random({7, 3}), a = random({3, 3}), m = random({3, 3}), g = random({3}), rows = at::tensor({0, 4, 5}, at::kLong);
-  const Tensor z = leaf(x);
-  check({{"x", z}}, [&] { return std::vector<Tensor>{gather_rows(z, rows)}; });
-  check({{"x", x}, {"a", a}, {"m", m}, {"g", g}}, [&] { return std::vector<Tensor>{scatter_delta(x, rows, a, m, g)}; });
-  const Tensor y = leaf(x), b = leaf(a), n = leaf(m);
-  check({{"x", y}, {"a", b}, {"m", n}}, [&] { return std::vector<Tensor>{scatter_delta(y, rows, b, n, {})}; });
+  const Tensor rows = at::tensor({0, 4, 5}, at::kLong);
+  for (bool normed : {false, true})
+    for (bool in_place : {false, true}) {
+      const Tensor x = random({7, 3}), d = random({7, 3}), w = random({1, 3}), a = random({3, 3}), m = random({3, 3});
+      check({{"x", x}, {"delta", d}, {"w", w}, {"a", a}, {"m", m}}, [&] {
+        const GatheredRows e = gather_rows(score_rows(x, d, w, normed, 1e-5), w, rows);
+        const Tensor g = at::tanh(e.score.index_select(0, rows)), own = e.gathered * e.gathered;
+        return std::vector<Tensor>{scatter_delta(e.h, rows, a * own, m + own, g, in_place), e.score};
+      });
+    }
+  const Tensor y = random({7, 3}), b = random({3, 3}), n = random({3, 3});
+  check({{"x", y}, {"a", b}, {"m", n}}, [&] { return std::vector<Tensor>{scatter_delta(y, rows, b, n, {}, false)}; });
 }
 
 // The whole network under imposed decisions, gates and auxiliary losses included.

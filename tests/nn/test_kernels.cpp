@@ -201,20 +201,22 @@ TYPED_TEST(KernelTest, RouterAndScatter) {
       const int64_t N = 6, row[3] = {1, 2, 5};
       const size_t n = static_cast<size_t>(N * C), m3 = static_cast<size_t>(3 * C);
       auto x = random_values<P>(random, n), w = random_values<P>(random, static_cast<size_t>(C)), g = random_values<P>(random, 3);
-      auto a = random_values<A>(random, m3), m = random_values<A>(random, m3);
-      Guarded<P> r(6), rstd(6), out(n), dg(3);
+      auto a = random_values<A>(random, m3), m = random_values<A>(random, m3), delta = random_values<A>(random, n);
+      Guarded<P> r(6), h(n), rstd(6), out(n), dg(3);
       Guarded<A> da(m3);
-      std::vector<double> er(6), eout(n), eda(m3), edg(3, 0.0);
+      std::vector<double> er(6), eh(n), eout(n), eda(m3), edg(3, 0.0);
       for (int64_t i = 0; i < N; ++i) {
         double dot = 0, square = 0;
         for (int64_t c = 0; c < C; ++c) {
-          const double v = value(x[static_cast<size_t>(i * C + c)]);
+          const double v = value(x[static_cast<size_t>(i * C + c)]) + value(delta[static_cast<size_t>(i * C + c)]);
+          eh[static_cast<size_t>(i * C + c)] = v;
           dot += v * value(w[static_cast<size_t>(c)]);
           square += v * v;
         }
         er[static_cast<size_t>(i)] = dot / std::sqrt(square / static_cast<double>(C) + 1e-5);
       }
-      k.score(N, C, x.data(), w.data(), true, 1e-5, r.data(), rstd.data());
+      k.score(N, C, x.data(), delta.data(), w.data(), 1e-5, h.data(), r.data(), rstd.data());
+      expect_near<P, P>(h, eh, "x + delta");
       expect_near<P, P>(r, er, "score");
       for (size_t i = 0; i < n; ++i) {
         out[i] = x[i];
@@ -227,11 +229,50 @@ TYPED_TEST(KernelTest, RouterAndScatter) {
           eda[j] = value(g[i]) * value(x[t]);
           edg[i] += value(x[t]) * (value(a[j]) + value(m[j]));
         }
-      k.scatter(3, C, row, x.data(), a.data(), m.data(), g.data(), out.data());
+      k.scatter(3, C, row, a.data(), m.data(), g.data(), out.data());
       expect_near<P, P>(out, eout, "scatter");
       k.scatter_backward(3, C, row, x.data(), a.data(), m.data(), g.data(), da.data(), dg.data());
       expect_near<P, A>(da, eda, "da");
       expect_near<P, P>(dg, edg, "dg");
+
+      // The entrance's way back, in two parts: h may be anything where a row was gathered.
+      auto gathered = random_values<P>(random, m3), dgathered = random_values<P>(random, m3), dscore = random_values<P>(random, 6);
+      dscore[0] = dscore[5] = P(0);
+      Guarded<P> dx(n), dw(static_cast<size_t>(C));
+      Guarded<A> dxa(n);
+      std::vector<double> edx(n), edw(static_cast<size_t>(C), 0.0);
+      for (size_t c = 0; c < static_cast<size_t>(C); ++c) dw[c] = P(0);
+      for (size_t i = 0, j = 0; i < 6; ++i) {
+        const bool runs = i == 1 || i == 2 || i == 5;
+        const double s = value(dscore[i]) * value(rstd[i]);
+        for (size_t c = 0; c < static_cast<size_t>(C); ++c) {
+          const size_t at = i * static_cast<size_t>(C) + c;
+          const double hv = runs ? value(gathered[j * static_cast<size_t>(C) + c]) : value(h[at]);
+          edx[at] = value(x[at]) + (runs ? value(dgathered[j * static_cast<size_t>(C) + c]) : 0.0) + s * value(w[c]) -
+                    s * value(rstd[i]) * value(r[i]) * hv / static_cast<double>(C);
+          edw[c] += s * hv;
+        }
+        j += runs;
+      }
+      EntranceTask<P, A> t;
+      t.C = C;
+      t.count = 3;
+      t.row = row;
+      t.h = h.data();
+      t.gathered = gathered.data();
+      t.w = w.data();
+      t.score = r.data();
+      t.rstd = rstd.data();
+      t.dh = x.data();
+      t.dg = dgathered.data();
+      t.dscore = dscore.data();
+      t.dx = dx.data();
+      t.da = dxa.data();
+      k.entrance_backward(t, 0, 2, dw.data());
+      k.entrance_backward(t, 2, 6, dw.data());
+      expect_near<P, P>(dx, edx, "dx");
+      expect_near<P, A>(dxa, edx, "dx as activations");
+      expect_near<P, P>(dw, edw, "dw");
     }
   });
 }
