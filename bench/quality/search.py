@@ -1,6 +1,6 @@
 """The search over training recipes: each recipe, learning rate and seed is one run at equal training FLOPs.
 
-  bench/quality/search.py --build build/release --data FOLDER --out runs/quality RUN [RUN …] [--flops 1.4e14] [--jobs 2]
+  bench/quality/search.py --build build/release --data FOLDER --out runs/quality RUN [RUN …] [--flops 1.2e14] [--jobs 2]
 
 RUN is RECIPE[@LR[@SEED]], for example keep@8e-3@2; recipes stand in recipes.json, everything else in base.json. FOLDER is what
 `fathom data prepare` made. Each job has one thread. Finished runs are appended to results.jsonl (beside this file, or --results)
@@ -70,7 +70,7 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, required=True)
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--flops", type=float, default=1.4e14)
+    parser.add_argument("--flops", type=float, default=1.2e14)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--results", type=pathlib.Path, default=HERE / "results.jsonl")
     a = parser.parse_args()

@@ -1,6 +1,6 @@
 """What results.jsonl says: every recipe at its best learning rate, and its paired difference from the better dense twin.
 
-  bench/quality/table.py [--results FILE] [--budget 1.4e14]
+  bench/quality/table.py [--results FILE] [--budget 1.2e14]
 
 The difference is this recipe's loss minus the twin's at the same seed, mean over seeds and 95 % interval (Student's t). A
 positive one is a loss. Rates are chosen by seed 1 alone; seeds beyond it only confirm.
@@ -20,7 +20,7 @@ T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}  #
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=pathlib.Path, default=HERE / "results.jsonl")
-    parser.add_argument("--budget", type=float, default=1.4e14)
+    parser.add_argument("--budget", type=float, default=1.2e14)
     a = parser.parse_args()
     runs = [json.loads(line) for line in a.results.read_text().splitlines()]
     by = collections.defaultdict(dict)  # (recipe, lr) → seed → run
