@@ -51,6 +51,10 @@ nn::Batch read_rows(const data::Dataset& dataset, const std::vector<int64_t>& be
   return to_tensors(batch);
 }
 
+void require_held_out(const data::Dataset& validation, int64_t row_tokens) {
+  for (const int part : {kCalibrate, kMeasure}) evaluation_windows(validation, row_tokens, row_tokens, part, kParts);
+}
+
 Json Evaluation::to_json() const {
   Json out = {{"targets", targets}, {"loss", loss}, {"loss_topk", loss_topk}, {"bits_per_byte", bits_per_byte},
               {"block_fraction", block_fraction}, {"total_fraction", total_fraction}};

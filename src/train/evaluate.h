@@ -25,6 +25,10 @@ nn::Batch to_tensors(const Batch& batch);
 // Rows of T tokens at the given places of a split, as one batch.
 nn::Batch read_rows(const data::Dataset& dataset, const std::vector<int64_t>& begins, int64_t row_tokens);
 
+// UserError when the split is too small to calibrate on one half of its windows and to measure on the other: asked before
+// the first step, not after the last.
+void require_held_out(const data::Dataset& validation, int64_t row_tokens);
+
 struct Evaluation {
   int64_t targets = 0;
   double loss = 0;              // nats per token under the causal rule

@@ -188,9 +188,9 @@ int64_t Loader::windows_per_epoch() const {
 std::vector<int64_t> evaluation_windows(const data::Dataset& dataset, int64_t tokens, int64_t row_tokens, int part, int parts) {
   const int64_t windows = (dataset.tokens() - 1) / row_tokens;
   if (windows < parts)
-    throw UserError({dataset.folder(), "validation", str(dataset.tokens(), " tokens"),
+    throw UserError({dataset.folder(), "validation", str(dataset.tokens(), " tokens of held-out text"),
                      str("at least ", parts, " × sequence_length + 1 = ", parts * row_tokens + 1),
-                     "give more text, a greater validation_share or a shorter sequence_length"});
+                     "prepare more text or a greater validation share, or shorten sequence_length"});
   const int64_t mine = (windows - part + parts - 1) / parts;  // windows part, part + parts, part + 2·parts, …
   const int64_t wanted = std::clamp<int64_t>(tokens / row_tokens, 1, mine);
   std::vector<int64_t> out;

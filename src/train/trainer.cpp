@@ -116,6 +116,7 @@ Run::Run(const TrainConfig& config, const RunOptions& options)
     : config_(config), options_(options), lock_(lock_folder(options.run)), corpus_((clean_leftovers(options.run), open_corpus(config, options.run, options.stop))) {
   const std::string& run = options.run;
   config_.model = effective_model(config, corpus_.tokenizer, join_path(run, "config.json"));
+  require_held_out(*corpus_.validation, config.sequence_length);
   const std::vector<Found> found = find_checkpoints(run);
   std::optional<Checkpoint> last;
   if (!found.empty()) last = read_checkpoint(found.back().path);

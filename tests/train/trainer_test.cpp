@@ -6,8 +6,10 @@
 #include <cmath>
 
 #include "core/file.h"
+#include "data/prepare.h"
 #include "model/folder.h"
 #include "routing/dial.h"
+#include "text/tokenizer.h"
 #include "train/helpers.h"
 #include "train/schedule.h"
 
@@ -186,6 +188,31 @@ TEST_F(Training, TheRandomControlIsNoCollapse) {
 
 TEST_F(Training, AVocabularySmallerThanTheTokenizersIsRefused) {
   EXPECT_THAT(error_of([&] { train(tiny({{"model.vocab_size", "100"}}), {.run = run()}); }), AllOf(HasSubstr("model.vocab_size"), HasSubstr("the tokenizer's 320")));
+}
+
+// Known before the first step: what the end of the run needs.
+TEST_F(Training, TooLittleHeldOutTextIsRefusedBeforeTheFirstStep) {
+  std::string words;
+  for (int i = 0; i < 300; ++i) words += "Ada sees the red boat.\n";
+  const std::string text = join_path(folder_.path(), "t.txt"), data = join_path(folder_.path(), "data");
+  atomic_write(text, words);
+  const text::Tokenizer tokenizer = text::Tokenizer::load(corpus());
+  for (const auto& [split, found] : {std::pair{data::SplitMode::by_tail, "tokens of held-out text"}, std::pair{data::SplitMode::none, "found 0 tokens"}}) {
+    data::PrepareOptions prepare;
+    prepare.split = split;
+    prepare.validation_share = 0.01;
+    data::prepare({text}, data, tokenizer, prepare);
+    for (const char* fathom : {"{\"routed_blocks\": \"all\", \"capacity\": 0.5}", "null"}) {
+      bool stepped = false;
+      RunOptions options{.run = run()};
+      options.after_step = [&](int64_t, double, nn::Transformer&) { stepped = true; };
+      EXPECT_THAT(error_of([&] { train(tiny({{"data.dataset", data}, {"model.fathom", fathom}, {"interval.eval_steps", "0"}}), options); }),
+                  AllOf(HasSubstr(data), HasSubstr("validation"), HasSubstr(found), HasSubstr("at least 2 × sequence_length + 1 = 65"), HasSubstr("validation share")));
+      EXPECT_FALSE(stepped);
+      remove_all(run());
+    }
+    remove_all(data);
+  }
 }
 
 TEST_F(Training, ThresholdSelectionKeepsNearItsCapacity) {
