@@ -2,8 +2,8 @@
 
   bench/quality/table.py [--results FILE] [--budget 1.2e14]
 
-The difference is this recipe's loss minus the twin's at the same seed, mean over seeds and 95 % interval (Student's t). A
-positive one is a loss. Rates are chosen by seed 1 alone; seeds beyond it only confirm.
+The difference is this recipe's loss minus the twin's at the same seed. Seed 1 chose recipes and rates, so it shows that
+difference alone; the mean and its 95 % interval (Student's t) come from the seeds beyond it. A positive difference is a loss.
 """
 import argparse
 import collections
@@ -35,20 +35,22 @@ def main():
     twin = min(twins, key=lambda t: by[t, best[t]][1]["loss"]) if twins else None
 
     print(f"budget {a.budget:g} FLOPs; rates tried: " + "; ".join(f"{r} {', '.join(f'{lr:g}' for rr, lr in sorted(by) if rr == r)}" for r in sorted(best)))
-    print("| recipe | lr | loss | under top-k | bits/byte | blocks | tokens, M | minus " + (twin or "?") + " |")
+    print("| recipe | lr | loss, seed 1 | under top-k | bits/byte | blocks | tokens, M | minus " + (twin or "?") + " |")
     print("|---|---|---|---|---|---|---|---|")
     for recipe in sorted(best, key=lambda r: by[r, best[r]][1]["loss"]):
         seeds = by[recipe, best[recipe]]
-        mean = lambda key: statistics.mean(run[key] for run in seeds.values())
+        one = seeds[1]
         versus = ""
         if twin and recipe != twin:
-            pairs = [seeds[s]["loss"] - by[twin, best[twin]][s]["loss"] for s in seeds if s in by[twin, best[twin]]]
-            if pairs:
-                versus = f"{statistics.mean(pairs):+.4f}"
-                if len(pairs) > 1:
-                    versus += f" ± {T95[len(pairs)] * statistics.stdev(pairs) / math.sqrt(len(pairs)):.4f} ({len(pairs)} pairs)"
-        print(f"| {recipe} | {best[recipe]:g} | {mean('loss'):.4f} | {mean('loss_topk'):.4f} | {mean('bits_per_byte'):.4f} | {mean('block_fraction'):.2f} "
-              f"| {mean('tokens') / 1e6:.1f} | {versus} |")
+            others = by[twin, best[twin]]
+            versus = f"{seeds[1]['loss'] - others[1]['loss']:+.4f}"
+            pairs = [seeds[s]["loss"] - others[s]["loss"] for s in seeds if s != 1 and s in others]
+            if len(pairs) > 1:
+                half, scale = T95[len(pairs)] * statistics.stdev(pairs) / math.sqrt(len(pairs)), statistics.mean(others[s]["loss"] for s in others if s != 1 and s in seeds)
+                mean_pair = statistics.mean(pairs)
+                versus += f"; {mean_pair:+.4f} ± {half:.4f} = {100 * mean_pair / scale:+.2f} ± {100 * half / scale:.2f} % ({len(pairs)} pairs)"
+        print(f"| {recipe} | {best[recipe]:g} | {one['loss']:.4f} | {one['loss_topk']:.4f} | {one['bits_per_byte']:.4f} | {one['block_fraction']:.2f} "
+              f"| {one['tokens'] / 1e6:.1f} | {versus} |")
 
 
 if __name__ == "__main__":

@@ -147,6 +147,36 @@ document.title='readout: '+document.querySelector('.readout').textContent+' wide
     assert "wide: false" in title, "the page scrolls sideways at the width of a phone"
 
 
+CONTRAST = """<script>
+const light = c => { const v = c.match(/[\\d.]+/g).map(Number); if (v.length > 3 && v[3] === 0) return null;
+  return v.slice(0, 3).map(x => (x /= 255) <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4).reduce((s, x, i) => s + x * [0.2126, 0.7152, 0.0722][i], 0); };
+const ground = e => { for (; e; e = e.parentElement) { const l = light(getComputedStyle(e).backgroundColor); if (l !== null) return l; } return 1; };
+let worst = 99, where = '';
+const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+for (let n; (n = walk.nextNode());) {
+  const e = n.parentElement;
+  if (!n.data.trim() || e.closest('script,style,svg') || !e.getClientRects().length) continue;
+  const a = light(getComputedStyle(e).color) ?? 0, b = ground(e), ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  if (ratio < worst) { worst = ratio; where = e.tagName + '.' + e.className + ' ' + n.data.trim().slice(0, 30); }
+}
+document.title = 'ground ' + ground(document.body).toFixed(3) + ' contrast ' + worst.toFixed(2) + ' at ' + where;</script></body>"""
+
+
+@pytest.mark.parametrize("name", ["depthmap.html", "report.html"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_themes(folder, pages, tmp_path, name, theme):
+    """The theme that the reader asks for is shown, and every word stands out from what is behind it (WCAG AA: 4.5)."""
+    if not chromium():
+        pytest.skip("no chromium")
+    (tmp_path / name).write_text((folder / name).read_text().replace("</body>", CONTRAST))
+    dom, console = browse(tmp_path / name, tmp_path, f"--blink-settings=preferredColorScheme={0 if theme == 'dark' else 1}")
+    assert not console, console
+    title = re.search(r"<title>(.*?)</title>", dom, re.S).group(1)
+    ground, contrast = map(float, re.match(r"ground ([\d.]+) contrast ([\d.]+)", title).groups())
+    assert ground < 0.05 if theme == "dark" else ground > 0.8, title
+    assert contrast >= 4.5, title
+
+
 def test_the_browser_check_sees_a_script_error(folder, pages, tmp_path):
     if not chromium():
         pytest.skip("no chromium")

@@ -15,7 +15,7 @@ RANK_NN = {room: rank for room, rank in RANK.items() if rank <= RANK["model"]} |
 TRAINING = {"nn", "train"}
 ROOMS = set(RANK) | TRAINING
 LARGEST_BYTES = 30 * 1024
-SUFFIXES = {".h", ".cpp", ".cu", ".cuh", ".inc"}
+SUFFIXES = {".h", ".cpp", ".cu", ".cuh", ".inc", ".inl"}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]', re.M)
 LIBTORCH = re.compile(r"^(torch|ATen|c10|caffe2)/|^torch\.h$")
