@@ -60,6 +60,8 @@ int run(const Arguments& args) {
   const std::vector<Subject> subjects = open_subjects(args, threads_of(args));
   const infer::Rule rule = rule_of(args.text("rule"));
   const std::optional<double> dial = args.maybe_number("dial");
+  if (rule == infer::Rule::topk && subjects[0].engine->config().routing.random())
+    args.wrong("rule", "topk", "causal or random", "the model's blocks pick tokens at random, so nobody trained the scores that top-k would read");
   study::policy_of(subjects[0], infer::Rule::causal, dial);  // refuses a wrong dial before the text is read
 
   study::HeldOutOptions options;
@@ -70,15 +72,14 @@ int run(const Arguments& args) {
   options.progress = [](int64_t, int64_t) { stop_if_interrupted(); };
   const study::HeldOut text = study::load_held_out(args.texts("data"), *subjects[0].tokenizer, options);
 
-  EvaluationReport report{.text = text, .names = {}, .results = {}, .teacher = {}, .routing = subjects[0].engine->config().routing};
+  EvaluationReport report{.text = text, .names = {}, .results = {}, .teacher = {}};
   std::unique_ptr<Progress> bar;
   for (size_t i = 0; i < subjects.size(); ++i) {
     report.names.push_back(subjects[i].name);
     const auto progress = progress_of(args, "evaluating " + subjects[i].name, text.predicted, bar);
     report.results.push_back(study::evaluate(subjects[i], text, i == 0 ? rule : infer::Rule::causal, i == 0 ? dial : std::nullopt, progress));
   }
-  const bool routed = !report.routing.dense();
-  if (rule == infer::Rule::causal && routed && args.boolean("teacher")) {
+  if (rule == infer::Rule::causal && study::has_teacher(subjects[0]) && args.boolean("teacher")) {
     const auto progress = progress_of(args, "teacher's view", text.predicted, bar);
     report.teacher = study::compare_with_teacher(subjects[0], text, report.results[0], dial, progress);
   }
@@ -93,7 +94,7 @@ int run(const Arguments& args) {
 Command eval_command() {
   Command c{.name = "eval", .summary = "Measure a model's quality on text, under the causal rule, beside its dense twins"};
   c.details = "Loss, perplexity and bits per byte with 95 % intervals over documents; per routed block the share of tokens that ran and how the causal "
-              "rule agrees with top-k. Text is cut into windows of --context tokens. Top-k looks into the future: its loss is the teacher's view, "
+              "rule agrees with top-k. A model of random selection is measured as the control that it is. Text is cut into windows of --context tokens. Top-k looks into the future: its loss is the teacher's view, "
               "no measure of quality.";
   c.positional("MODEL", "the model folder, or the folder of a run");
   c.flag(path_flag("data", "PATH", "held-out text: a file, a folder, or a dataset folder (its validation split)").many().needed());

@@ -17,12 +17,8 @@ std::string with_interval(const Interval& i, int digits) {
   return fixed(i.value, digits) + (std::isfinite(i.half) ? " ±" + fixed(i.half, digits) : "");
 }
 
-std::string rule_words(infer::Rule rule) {
-  switch (rule) {
-    case infer::Rule::topk: return "teacher's view (top-k, looks into the future)";
-    case infer::Rule::random: return "random control";
-    default: return "causal rule";
-  }
+std::string words(infer::Rule rule) {
+  return rule == infer::Rule::topk ? "teacher's view (top-k, looks into the future)" : study::rule_words(rule);
 }
 
 Json interval_json(const Interval& i) {
@@ -53,7 +49,7 @@ std::string evaluation_text(const EvaluationReport& report) {
   row("forward FLOPs per token", [](const Evaluation& e) { return human_count(e.spent.flops() / static_cast<double>(e.tokens + e.windows)); });
   row("tokens per second", [](const Evaluation& e) { return e.seconds > 0 ? grouped(static_cast<int64_t>(static_cast<double>(e.tokens) / e.seconds)) : "–"; });
   text += text_table(rows);
-  if (!first.blocks.empty()) text += str("\n", report.names[0], ": ", rule_words(first.rule), ", dial ", fixed(first.dial, 3), "\n");
+  if (!first.blocks.empty()) text += str("\n", report.names[0], ": ", words(first.rule), ", dial ", fixed(first.dial, 3), "\n");
 
   if (report.teacher) {
     const Interval d = loss_difference(first, *report.teacher);
@@ -64,9 +60,12 @@ std::string evaluation_text(const EvaluationReport& report) {
     text += str(report.names[0], " − ", report.names[i], ", paired: ", with_interval(loss_difference(first, report.results[i]), 4),
                 " nats per token, ", with_interval(bits_difference(first, report.results[i]), 4), " bits per byte\n");
   if (!first.blocks.empty()) {
-    rows = {{"\n  routed block", "capacity", "realised", "agreement", "precision", "recall"}};
-    for (const study::BlockAgreement& b : first.blocks)
-      rows.push_back({str("  ", b.block), percent(b.capacity), percent(b.realised), percent(b.agreement()), percent(b.precision()), percent(b.recall())});
+    rows = {{"\n  routed block", "capacity", "realised"}};
+    if (report.teacher) rows[0].insert(rows[0].end(), {"agreement", "precision", "recall"});
+    for (const study::BlockAgreement& b : first.blocks) {
+      rows.push_back({str("  ", b.block), percent(b.capacity), percent(b.realised)});
+      if (report.teacher) rows.back().insert(rows.back().end(), {percent(b.agreement()), percent(b.precision()), percent(b.recall())});
+    }
     text += text_table(rows);
   }
   return text;

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "core/json.h"
-#include "routing/config.h"
 #include "study/evaluate.h"
 
 namespace fathom::cli {
@@ -15,7 +14,6 @@ struct EvaluationReport {
   std::vector<std::string> names;          // the model, then its twins
   std::vector<study::Evaluation> results;  // as many
   std::optional<study::Evaluation> teacher;
-  routing::RoutingConfig routing;          // the model's
 };
 
 std::string evaluation_text(const EvaluationReport& report);

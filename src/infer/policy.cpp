@@ -1,11 +1,14 @@
 #include "infer/policy.h"
 
+#include <cmath>
 #include <limits>
 #include <utility>
 
 #include "core/error.h"
 
 namespace fathom::infer {
+
+constexpr double kSameDial = 1e-3;  // a dial as people copy it from where it is printed
 
 const std::vector<std::pair<const char*, Rule>> kRuleNames = {
     {"causal", Rule::causal}, {"imposed", Rule::imposed}, {"random", Rule::random}, {"topk", Rule::topk}};
@@ -22,6 +25,12 @@ RoutingPolicy RoutingPolicy::causal(std::vector<float> thresholds) {
 
 RoutingPolicy RoutingPolicy::at_dial(const model::ModelConfig& config, const std::optional<routing::DialTable>& table,
                                      std::optional<double> dial) {
+  if (config.routing.random()) {
+    if (dial && *dial == 1) return full(config);
+    if (!dial || (table && std::abs(*dial - table->default_dial) < kSameDial)) return control(config);
+    throw UserError({"dial", "", str(*dial), table && table->default_dial < 1 ? str("1, or ", table->default_dial, ", the model's own") : "1, or none",
+                     "the model's blocks pick tokens at random (selection \"random\"), at the capacities of its config.json alone"});
+  }
   if (config.routing.dense() || !table) {
     if (dial && !(*dial == 1.0))
       throw UserError({"dial", "", str(*dial), "1", config.routing.dense() ? "this model has no routed block" : "this model has no fathom_dial.json"});

@@ -30,7 +30,8 @@ struct RoutingPolicy {
   static RoutingPolicy full(const model::ModelConfig& config);  // every token runs every block (gates still apply)
   static RoutingPolicy causal(std::vector<float> thresholds);
   // The thresholds of a dial, the table's default when none is asked for. A dense model needs no table, and takes no
-  // dial other than 1. UserError.
+  // dial other than 1. A model of random selection has routers that nobody trained: it runs as its own control, or in
+  // full at dial 1, and takes no other dial. UserError.
   static RoutingPolicy at_dial(const model::ModelConfig& config, const std::optional<routing::DialTable>& table,
                                std::optional<double> dial = {});
   static RoutingPolicy teacher(const model::ModelConfig& config);  // topk at the configured capacities

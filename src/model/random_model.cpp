@@ -40,7 +40,7 @@ RoutingConfig random_routing(Random& random, int64_t blocks) {
   r.gate = one_of(random, {Gate::one_plus_tanh, Gate::sigmoid, Gate::raw, Gate::hard});
   r.gate_scale = one_of(random, {0.2, 0.5});
   r.rule = one_of(random, {CausalRule::score, CausalRule::predictor, CausalRule::router_bce});
-  r.selection = one_of(random, {routing::Selection::topk, routing::Selection::threshold});
+  r.selection = one_of(random, {routing::Selection::topk, routing::Selection::threshold, routing::Selection::random});
   r.kv = one_of(random, {routing::KvPolicy::drop, routing::KvPolicy::keep});
   r.router_input = one_of(random, {routing::RouterInput::hidden, routing::RouterInput::normed});
   r.router_bias = chance(random, 0.5);

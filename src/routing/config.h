@@ -72,6 +72,7 @@ struct RoutingConfig {
   bool operator==(const RoutingConfig&) const = default;
 
   bool dense() const { return blocks.empty(); }
+  bool random() const { return !dense() && selection == Selection::random; }  // routed, but by no score
   // Index into `blocks` of a model block, or −1 when that block is not routed.
   int routed_index(int block) const;
 

@@ -63,6 +63,7 @@ class Collector {
     types_.resize(static_cast<size_t>(config.vocab_size), group("", routed));
     spread_.resize(routed);
     policy_ = policy_of(subject, infer::Rule::causal, dial);
+    s_.rule = policy_.rule;
     bytes_ = bytes_of_tokens(*subject.tokenizer);
   }
 
@@ -91,8 +92,10 @@ class Collector {
         const bool ran = score.decisions.run[r][t] != 0;
         depth += ran;
         spread_[r].add(score.decisions.score[r][t]);
-        const float threshold = policy_.thresholds[r];
-        margin += (score.decisions.score[r][t] - (std::isfinite(threshold) ? threshold : 0.0F)) / spread_[r].deviation();
+        if (policy_.rule == infer::Rule::causal) {  // the random control looks at no score
+          const float threshold = policy_.thresholds[r];
+          margin += (score.decisions.score[r][t] - (std::isfinite(threshold) ? threshold : 0.0F)) / spread_[r].deviation();
+        }
         for (DepthGroup* g : groups)
           if (g) g->ran[r] += ran;
       }
@@ -237,7 +240,7 @@ double DepthGroup::mean_depth(int64_t least) const {
 double DepthGroup::share(size_t r) const { return tokens > 0 ? static_cast<double>(ran[r]) / static_cast<double>(tokens) : std::nan(""); }
 
 Json DepthStudy::to_json() const {
-  Json j = {{"model", model}, {"text", text}, {"dial", dial}, {"tokens", tokens}, {"context", context}, {"loss", loss},
+  Json j = {{"model", model}, {"text", text}, {"rule", name_of(rule, infer::kRuleNames)}, {"dial", dial}, {"tokens", tokens}, {"context", context}, {"loss", loss},
             {"bits_per_byte", std::isfinite(bits_per_byte) ? Json(bits_per_byte) : Json()}, {"block_fraction", block_fraction},
             {"total_fraction", total_fraction}, {"routed_blocks", routed}, {"least_depth", least}, {"most_depth", most},
             {"mean_depth", all.mean_depth(least)}, {"tokens_by_depth", histogram}};

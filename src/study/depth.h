@@ -1,4 +1,4 @@
-// Who goes how deep. One pass over held-out text under the causal rule gives, for every token, the routed blocks that it
+// Who goes how deep. One pass over held-out text under the model's rule gives, for every token, the routed blocks that it
 // ran; this gathers them by block, by position in the window, by class of token, by frequency, by how hard the next token
 // was to predict, and keeps the extremes in their context and one passage whole.
 #pragma once
@@ -39,7 +39,7 @@ struct TokenView {           // one token as it is shown
 struct TokenExample {
   std::string before, token, after;
   int64_t depth = 0;
-  double margin = 0;         // Σ over routed blocks of (score − threshold) in deviations of that block's scores
+  double margin = 0;         // Σ over routed blocks of (score − threshold) in deviations of that block's scores; 0 without thresholds
 };
 
 struct TokenType {           // all occurrences of one token
@@ -50,6 +50,7 @@ struct TokenType {           // all occurrences of one token
 
 struct DepthStudy {
   std::string model, text;
+  infer::Rule rule = infer::Rule::causal;  // random for a model of random selection
   double dial = 1, block_fraction = 1, total_fraction = 1, loss = 0, bits_per_byte = 0;
   int64_t tokens = 0, context = 0;
   int64_t least = 0, most = 0;            // blocks that everybody runs, blocks of the model

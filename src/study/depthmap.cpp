@@ -153,7 +153,7 @@ std::string depth_sections(const DepthStudy& s) {
 std::string depthmap_page(const DepthStudy& s) {
   HtmlPage page;
   page.title = "Depth map of " + s.model;
-  page.lead = str("<p>Which token ran which block, under the causal rule, on ", html_escape(s.text), ".</p>");
+  page.lead = str("<p>Which token ran which block, under the ", rule_words(s.rule), ", on ", html_escape(s.text), ".</p>");
   page.body = html_tiles({{percent(s.block_fraction), "block fraction", "FLOPs in the blocks, of every token in full"},
                           {percent(s.total_fraction), "total fraction", "the same with embedding and head"},
                           {fixed(s.all.mean_depth(s.least), 2), str("mean depth of ", s.most), "blocks run in full"},

@@ -48,7 +48,7 @@ struct BlockAgreement {
 };
 
 struct Evaluation {
-  infer::Rule rule = infer::Rule::causal;
+  infer::Rule rule = infer::Rule::causal;  // that decided: `random` for a model of random selection
   double dial = 1;                     // block fraction asked for
   int64_t windows = 0, context = 0;
   std::vector<UnitSum> units;          // by HeldOut::units; tokens 0 where no window was scored
@@ -80,10 +80,13 @@ Interval loss_difference(const Evaluation& a, const Evaluation& b);
 
 using EvaluateProgress = std::function<void(int64_t done, int64_t total, double loss)>;  // tokens; may throw to interrupt
 
-// Scores all windows under `rule`. causal: at `dial`, the model's default when empty. topk and random: at the capacities of
-// that dial.
+// Scores all windows under `rule`. causal: at `dial`, the model's default when empty (a model of random selection runs as
+// its own control, RoutingPolicy::at_dial). topk and random: at the capacities of that dial.
 Evaluation evaluate(const Subject& subject, const HeldOut& text, infer::Rule rule, std::optional<double> dial = {},
                     const EvaluateProgress& progress = {});
+
+// Whether there is a teacher to compare with: top-k of the model's own scores, which a random control never trained.
+bool has_teacher(const Subject& subject);
 
 // Fills the agreement of `causal` from the decision scores of a teacher's pass, which is scored here and returned.
 Evaluation compare_with_teacher(const Subject& subject, const HeldOut& text, Evaluation& causal, std::optional<double> dial = {},
@@ -94,6 +97,8 @@ std::vector<int32_t> bytes_of_tokens(const text::Tokenizer& tokenizer);
 
 // The policy that `rule` means for this model at this dial.
 infer::RoutingPolicy policy_of(const Subject& subject, infer::Rule rule, std::optional<double> dial);
+// "causal rule", "random control" or "top-k".
+const char* rule_words(infer::Rule rule);
 // "12 documents", "32 stretches of text", "1 document".
 std::string units_text(const Evaluation& e, int64_t units);
 

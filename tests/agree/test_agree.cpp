@@ -108,9 +108,18 @@ int64_t compare_decisions(const nn::ForwardResult& network, const infer::StepRes
   return compared;
 }
 
+// What a user of the engine gets whose model folder holds these thresholds: RoutingPolicy::at_dial.
+infer::RoutingPolicy policy_of_folder(const model::ModelConfig& config, const std::vector<float>& thresholds) {
+  routing::DialTable table;
+  table.default_dial = 0.5;
+  table.points = {{.dial = 0.5, .block_fraction = 0.5, .thresholds = thresholds, .capacity = {}}, {.thresholds = thresholds, .capacity = {}}};
+  for (routing::DialPoint& p : table.points) p.capacity.assign(thresholds.size(), p.dial);
+  return infer::RoutingPolicy::at_dial(config, table);
+}
+
 TEST_F(Agree, DecisionsUnderTheCausalRule) {
   Random random(77);
-  int64_t compared = 0, all = 0;
+  int64_t compared = 0, all = 0, controls = 0;
   for (int round = 0; round < 80; ++round) {
     Case c = make_case(random, 1000 + static_cast<uint64_t>(round), false);
     const int64_t T = 1 + static_cast<int64_t>(random.below(48));
@@ -121,17 +130,19 @@ TEST_F(Agree, DecisionsUnderTheCausalRule) {
     options.logits = true;
     const auto expected = c.network->forward(batch_of(tokens), options);
     const bool hash = c.config.routing.selection == routing::Selection::random;
-    const auto policy = hash ? infer::RoutingPolicy::control(c.config) : infer::RoutingPolicy::causal(options.thresholds);
-    const auto found = run_engine(*c.engine, tokens, policy);
+    controls += hash;
+    const auto found = run_engine(*c.engine, tokens, policy_of_folder(c.config, options.thresholds));
     const int64_t total = T * static_cast<int64_t>(expected.routed.size());
     const int64_t same = compare_decisions(expected, found, hash ? std::vector<float>{} : options.thresholds, T, round);
     compared += same;
     all += total;
+    if (hash) EXPECT_EQ(same, total) << "round " << round;  // no score decides
     if (same == total) {
       EXPECT_LT(logit_error(found, expected.logits), kLogitBound) << "round " << round;
     }
   }
   EXPECT_GT(static_cast<double>(compared), 0.95 * static_cast<double>(all)) << compared << " of " << all;
+  EXPECT_GT(controls, 10);
 }
 
 TEST_F(Agree, TheTeachersView) {

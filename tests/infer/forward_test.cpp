@@ -189,7 +189,8 @@ TEST(Forward, RefusesWhatAModelCannotRead) {
 }
 
 TEST(Policy, DialFindsItsThresholds) {
-  const Model model = Model::drawn(11);
+  Model model = Model::drawn(11);
+  model.config.routing.selection = routing::Selection::topk;
   Random random(11);
   const routing::DialTable table = model::random_dial(model.config, random);
   EXPECT_EQ(RoutingPolicy::at_dial(model.config, table).thresholds, table.thresholds(table.default_dial));
@@ -202,6 +203,30 @@ TEST(Policy, DialFindsItsThresholds) {
   EXPECT_TRUE(RoutingPolicy::at_dial(dense.config, {}).thresholds.empty());
   EXPECT_TRUE(RoutingPolicy::at_dial(dense.config, {}, 1.0).thresholds.empty());
   EXPECT_THROW(RoutingPolicy::at_dial(dense.config, {}, 0.5), UserError);
+}
+
+TEST(Policy, AModelOfRandomSelectionRunsAsItsOwnControl) {
+  Model model = Model::drawn(11);
+  model.config.routing.selection = routing::Selection::random;
+  Random random(11);
+  routing::DialTable table = model::random_dial(model.config, random);
+  table.default_dial = 0.432109876;
+  const RoutingPolicy control = RoutingPolicy::control(model.config);
+  for (const auto& policy : {RoutingPolicy::at_dial(model.config, table), RoutingPolicy::at_dial(model.config, {}),
+                             RoutingPolicy::at_dial(model.config, table, 0.432)}) {  // as `fathom eval` prints it
+    EXPECT_EQ(policy.rule, Rule::random);
+    EXPECT_EQ(policy.capacity, control.capacity);
+    EXPECT_EQ(policy.seed, model.config.routing.random_seed);
+  }
+  EXPECT_EQ(RoutingPolicy::at_dial(model.config, table, 1.0).thresholds, RoutingPolicy::full(model.config).thresholds);
+  EXPECT_EQ(RoutingPolicy::at_dial(model.config, table, 1.0).rule, Rule::causal);
+  for (const std::optional<routing::DialTable>& t : {std::optional(table), std::optional<routing::DialTable>()})
+    try {
+      RoutingPolicy::at_dial(model.config, t, 0.7);
+      FAIL();
+    } catch (const UserError& e) {
+      EXPECT_NE(std::string(e.what()).find("pick tokens at random"), std::string::npos) << e.what();
+    }
 }
 
 }  // namespace

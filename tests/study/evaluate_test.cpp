@@ -9,6 +9,7 @@
 #include "infer/score.h"
 #include "routing/select.h"
 #include "sample.h"
+#include "study/depth.h"
 #include "study/statistics.h"
 
 namespace fathom::study {
@@ -184,6 +185,22 @@ TEST(Evaluate, RandomControlRunsItsCapacity) {
   EXPECT_NEAR(e.blocks[0].realised, 0.25, 0.15);
   EXPECT_NEAR(e.blocks[1].realised, 0.5, 0.15);
   EXPECT_NEAR(evaluate(s, text, infer::Rule::random, 0.6).blocks[1].realised, 0.2, 0.15);  // the dial brings its capacity
+}
+
+TEST(Evaluate, AModelOfRandomSelectionIsItsOwnControl) {
+  const TemporaryFolder folder;
+  const Subject s = sample_subject(folder, "random", true, 5, [](model::ModelConfig& c) { c.routing.selection = routing::Selection::random; });
+  const HeldOut text = sample_text(s, 48);
+  const Evaluation e = evaluate(s, text, infer::Rule::causal), control = evaluate(s, text, infer::Rule::random);
+  EXPECT_EQ(e.rule, infer::Rule::random);
+  EXPECT_EQ(e.nll, control.nll);
+  for (size_t r = 0; r < 2; ++r) EXPECT_EQ(e.blocks[r].ran, control.blocks[r].ran);
+  EXPECT_FALSE(has_teacher(s));
+  EXPECT_NE(e.nll, evaluate(s, text, infer::Rule::causal, 1.0).nll);
+  EXPECT_THROW(evaluate(s, text, infer::Rule::causal, 0.6), UserError);
+  const DepthStudy d = study_depth(s, text);  // margins need thresholds; there are none
+  EXPECT_EQ(d.rule, infer::Rule::random);
+  EXPECT_NEAR(d.loss, e.loss(), 1e-9);
 }
 
 TEST(Evaluate, ARunFolderStandsForItsModel) {
