@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/limits.h"
 
 namespace fathom::infer {
 
@@ -12,12 +13,12 @@ void SamplerOptions::validate() const {
   const auto refuse = [](const char* field, const std::string& found, const std::string& expected) {
     throw UserError({"sampling", field, found, expected, ""});
   };
-  if (!(temperature >= 0 && temperature <= kMostTemperature)) refuse("temperature", str(temperature), str("0 to ", kMostTemperature));
+  if (!(temperature >= 0 && temperature <= limits::kTemperature)) refuse("temperature", str(temperature), str("0 to ", limits::kTemperature));
   if (top_k < 0) refuse("top_k", str(top_k), "0 (off) or more");
   if (!(top_p > 0 && top_p <= 1)) refuse("top_p", str(top_p), "more than 0, at most 1");
   if (!(min_p >= 0 && min_p <= 1)) refuse("min_p", str(min_p), "0 to 1");
-  if (!(repetition_penalty > 0 && repetition_penalty <= kMostRepetitionPenalty))
-    refuse("repetition_penalty", str(repetition_penalty), str("more than 0, at most ", kMostRepetitionPenalty));
+  if (!(repetition_penalty >= limits::kRepetitionPenaltyLow && repetition_penalty <= limits::kRepetitionPenaltyHigh))
+    refuse("repetition_penalty", str(repetition_penalty), str(limits::kRepetitionPenaltyLow, " to ", limits::kRepetitionPenaltyHigh));
 }
 
 Sampler::Sampler(const SamplerOptions& options, uint64_t stream)

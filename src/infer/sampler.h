@@ -9,17 +9,13 @@
 
 namespace fathom::infer {
 
-// Bounds of what a caller may ask for.
-inline constexpr double kMostTemperature = 1e6;
-inline constexpr double kMostRepetitionPenalty = 1e6;
-
 // Applied in this order: repetition penalty, temperature, top-k, top-p, min-p (each on what the former left).
 struct SamplerOptions {
-  double temperature = 1.0;         // ≥ 0; 0: greedy, ties to the lowest id
+  double temperature = 1.0;         // 0 to limits::kTemperature; 0: greedy, ties to the lowest id
   int64_t top_k = 0;                // 0: off
   double top_p = 1.0;               // (0, 1]; 1: off
   double min_p = 0.0;               // [0, 1]; keeps ids of at least min_p × the greatest probability; 0: off
-  double repetition_penalty = 1.0;  // > 0; logits of ids seen are divided by it (multiplied when negative); 1: off
+  double repetition_penalty = 1.0;  // limits::kRepetitionPenaltyLow to …High; logits of ids seen are divided by it (multiplied when negative); 1: off
   uint64_t seed = 0;
   void validate() const;            // UserError names the field
 };
