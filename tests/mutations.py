@@ -1,0 +1,154 @@
+"""Breaks the code on purpose, one place at a time, and checks that a test fails: what proves that the proofs are awake.
+
+  .venv/bin/python tests/mutations.py [NAME…] [--folder build/mutations]
+
+Works in a copy of the tracked files with a build of its own (the first takes as long as a whole build; then a mutation costs
+its file and the link). Each must compile, fail its test as broken, and pass it again as written. Not part of ./test: it is
+for whoever changes a proof. Results of the last whole run stand in docs/proofs.md.
+"""
+import argparse
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# name, what it proves, file, text as written, text as broken, program or Python file, filter of cases
+MUTATIONS = [
+    ("law-chunk-forced", "prefill in chunks = whole", "src/infer/decide.cpp", "return first_position + t < routing.forced_positions;",
+     "return t < routing.forced_positions;", "test_infer", "Law.*"),
+    ("law-decode-slot", "cached decode = recompute", "src/infer/kv_cache.cpp", "  return table.length++;",
+     "  return table.length % 16 == 15 ? (table.length++, table.length - 2) : table.length++;", "test_infer", "Law.CachedDecode*"),
+    ("law-batch", "alone = in any batch", "src/infer/decide.cpp", "std::span(step.score).subspan(first, tokens), std::span(run)",
+     "std::span(step.score).subspan(0, tokens), std::span(run)", "test_infer", "Law.ASequenceAlone*"),
+    ("law-batch-bits", "no row's bits depend on its neighbours", "src/kernels/cpu/loops.inl",
+     "    if (visible[q] > visible[0])\n", "    if (visible[q] > visible[0] + 1)\n", "test_infer", "Law.*"),
+    ("law-dense", "capacity 1 and gate 1 = dense", "src/kernels/reference/loops.inl", "y[i] = fma(g, m[i], fma(g, a[i], x[i]));",
+     "y[i] = fma(g, m[i] + a[i], x[i]);", "test_infer", "Law.CapacityOne*"),
+    ("law-top-k-per-item", "the teacher's view is per sequence", "src/infer/decide.cpp",
+     "routing::top_k(router_score, routing::selected_count(policy.capacity[r], tokens), routing.forced_positions)",
+     "routing::top_k(router_score, routing::selected_count(policy.capacity[r], tokens + 1), routing.forced_positions)", "test_agree", "*"),
+    ("law-nn-causal", "nn: full sequence = prefix by prefix", "src/nn/pass.cpp", "          a->hi[static_cast<size_t>(i)] = static_cast<int32_t>(i) + 1;\n        }",
+     "          a->hi[static_cast<size_t>(i)] = static_cast<int32_t>(a->q_begin[s + 1]);\n        }", "test_nn", "Law.*"),
+    ("law-nn-dense", "nn: capacity 1 and gate 1 = dense", "src/nn/kernels_impl.h", "to[c] = (to[c] + gi * static_cast<P>(get(ai[c]))) + gi * static_cast<P>(get(mi[c]));",
+     "to[c] = to[c] + gi * (static_cast<P>(get(ai[c])) + static_cast<P>(get(mi[c])));", "test_nn", "Law.*"),
+    ("packing", "packed documents do not see each other", "src/nn/pass.cpp", "    a->lo[i] = static_cast<int32_t>(i) - rows_.position[i];",
+     "    a->lo[i] = static_cast<int32_t>(i / static_cast<size_t>(rows_.tokens) * static_cast<size_t>(rows_.tokens));", "test_nn", "Packing.*"),
+    ("agree-positions", "nn and infer agree on logits", "src/infer/block.cpp", "step.kernels.rope(key, G, D, step.rope.cosine(row.position), step.rope.sine(row.position));",
+     "step.kernels.rope(key, G, D, step.rope.cosine(step.slots[i]), step.rope.sine(step.slots[i]));", "test_agree", "*"),
+    ("agree-predictor", "nn and infer agree on decisions", "src/infer/decide.cpp", "step.kernels.dot(router.fc2.data(), row, P) + router.fc2_bias;",
+     "step.kernels.dot(router.fc2.data(), row, P);", "test_agree", "*"),
+    ("agree-gate", "nn and infer agree on gates", "src/infer/decide.cpp", "(1.0f - 2.0f / (1.0f + e))", "(1.0f - 2.0f / (1.001f + e))", "test_agree", "*"),
+    ("oracle-gradient", "all gradients equal the plain PyTorch model's", "src/nn/kernels_impl.h", "const P q = t.rstd ? -s * t.rstd[i]",
+     "const P q = t.rstd ? s * t.rstd[i]", "tests/oracle/test_nn.py", "logits_losses"),
+    ("oracle-gate", "logits equal the plain PyTorch model's", "src/nn/pass.cpp", "1 + routing.gate_scale * at::tanh(r)",
+     "1 + at::tanh(routing.gate_scale * r)", "tests/oracle/test_nn.py", "logits_losses"),
+    ("oracle-steps", "ten training losses equal the plain PyTorch model's", "src/train/optimizer.cpp", "config_.beta1, config_.beta2,\n",
+     "config_.beta2, config_.beta1,\n", "tests/oracle/test_nn.py", "ten_training"),
+    ("oracle-dense", "dense models equal transformers", "src/nn/kernels_impl.h", "put(to + f, g * silu_sigmoid(g) * static_cast<P>(get(up[f])));",
+     "put(to + f, g * silu_sigmoid(P(1.01) * g) * static_cast<P>(get(up[f])));", "tests/oracle/test_nn.py", "dense_model_equals"),
+    ("gradient-swiglu", "finite differences: SwiGLU", "src/nn/kernels_impl.h", "put(dgate + f, dy * u * (s + silu * (P(1) - s)));",
+     "put(dgate + f, dy * u * (s + silu * (P(1) - s * s)));", "test_nn", "Gradients.SwigluLinear"),
+    ("gradient-norm", "finite differences: RMSNorm", "src/nn/kernels_impl.h", "- n * mean);\n        put(di + c, n * norm[c]);\n      }\n    } else {",
+     "- n * mean / 2);\n        put(di + c, n * norm[c]);\n      }\n    } else {", "test_nn", "Gradients.*"),
+    ("gradient-loss", "finite differences: head and loss", "src/nn/kernels_impl.h", "* factor - scale;", "* factor - scale / 2;", "test_nn", "Gradients.HeadLoss"),
+    ("gradient-score", "finite differences: router scores", "src/nn/kernels_impl.h", "dw[c] += s * h[c];", "dw[c] += 1.01 * s * h[c];", "test_nn", "Gradients.RouterScore"),
+    ("simd-tail", "SIMD kernels equal the reference on odd shapes", "src/kernels/cpu/loops.inl",
+     "if (i < n) acc = tail_select(n - i, fma(load_first(a + i, n - i), load_first(b + i, n - i), acc), acc);", "", "test_kernels", "*Simd*"),
+    ("simd-guard", "SIMD kernels stay in their buffers", "src/kernels/cpu/loops.inl",
+     "store_first(y + i, left, fma(gate, load_first(m + i, left), fma(gate, load_first(a + i, left), load_first(x + i, left))));",
+     "store(y + i, fma(gate, load(m + i), fma(gate, load(a + i), load(x + i))));", "test_kernels", "*Simd*"),
+    ("cost", "the cost model equals counted operations", "src/model/cost.cpp", "seen += config.routing.kv == KvPolicy::keep ? t + 1 : running;",
+     "seen += t + 1;", "test_infer", "*"),
+    ("resume-quantile", "resume is bit-exact", "src/train/checkpoint.cpp", '  checkpoint.quantiles.raw = read_quantile(file, "quantile.raw");\n', "", "test_train", "*Resume*"),
+    ("resume-hash", "a damaged checkpoint is refused", "src/train/checkpoint.cpp", "  if (found != expected)\n", "  if (false)\n", "test_train", "StoppedRun.*"),
+    ("kill-atomic", "thirty kills lose nothing", "src/train/checkpoint.cpp", "  atomic_folder(path, [&](const std::string& folder) {",
+     "  make_folders(path);\n  ([&](const auto& write) { write(path); })([&](const std::string& folder) {", "tests/e2e/test_kill.py", "thirty"),
+    ("bad-overlap", "overlapping tensors are refused", "src/formats/safetensors.cpp", "if (raw.begin != expected) {", "if (raw.begin > expected) {", "test_formats", "*"),
+    ("bad-duplicate-key", "a key twice is refused", "src/core/json.cpp", "if (!keys_.back().insert(k).second)", "if (keys_.back().insert(k).second && k == \"no such key\")", "test_core", "Json.*"),
+    ("bad-bound", "a bound of config.json holds", "src/model/config.cpp", 'c.head_dim = f.integer("head_dim", 1, kHeadWidth,', 'c.head_dim = f.integer("head_dim", 1, 2 * kHeadWidth,',
+     "test_model", "ModelConfig.*"),
+]
+
+
+def sh(command, cwd, env=None, log=None):
+    done = subprocess.run(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    if log is not None:
+        log.append(done.stdout)
+    return done.returncode
+
+
+def build(folder, targets, log):
+    return sh(["ninja", "-C", str(folder / "build"), *targets], folder, None, log)
+
+
+def test(folder, program, cases, log):
+    env = dict(os.environ, FATHOM_BUILD=str(folder / "build"), OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", PYTHONDONTWRITEBYTECODE="1")
+    if program.endswith(".py"):
+        return sh([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", program, "-k", cases], folder / "source", env, log)
+    return sh([str(folder / "build/tests" / program), "--gtest_brief=1", f"--gtest_filter={cases}"], folder / "source", env, log)
+
+
+def prepare(folder):
+    """The tracked files as they are now; only what changed is copied, so that the build stays warm."""
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in names:
+        here, there = ROOT / name, folder / "source" / name
+        if not here.is_file() or (there.is_file() and there.read_bytes() == here.read_bytes()):
+            continue
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(here, there)
+        os.utime(there)
+    venv = folder / "source/.venv"
+    if not venv.exists() and (ROOT / ".venv").exists():
+        venv.symlink_to(ROOT / ".venv")
+    log = []
+    if sh(["source/scripts/build", "../build", "-DFATHOM_BENCH=OFF"], folder, None, log) != 0:
+        sys.exit(log[-1][-3000:])
+
+
+def targets_of(program):
+    return ["all"] if program.endswith(".py") else [program]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "build/mutations")
+    a = parser.parse_args()
+    folder = a.folder.resolve()
+    chosen = [m for m in MUTATIONS if not a.names or m[0] in a.names]
+    folder.mkdir(parents=True, exist_ok=True)
+    prepare(folder)
+    survived = 0
+    for name, proves, file, written, broken, program, cases in chosen:
+        path, start, log = folder / "source" / file, time.time(), []
+        text = path.read_text()
+        if text.count(written) != 1:
+            verdict = f"NOT APPLIED: found {text.count(written)} times in {file}"
+        else:
+            try:
+                path.write_text(text.replace(written, broken))
+                if build(folder, targets_of(program), log) != 0:
+                    verdict = "NOT APPLIED: does not compile\n" + log[-1][-1500:]
+                else:
+                    verdict = "seen to fail" if test(folder, program, cases, log) != 0 else "SURVIVED"
+            finally:
+                path.write_text(text)
+        survived += verdict != "seen to fail"
+        print(f"{name:20} {verdict:14} {program} {cases}: {proves} ({time.time() - start:.0f} s)", flush=True)
+    wrong, log = 0, []
+    build(folder, ["all"], log)
+    for program, cases in sorted({(m[5], m[6]) for m in chosen}):
+        if test(folder, program, cases, log) != 0:
+            wrong += 1
+            print(f"{program} {cases} fails with the code as written:\n{log[-1][-2000:]}")
+    print(f"{len(chosen) - survived} of {len(chosen)} mutations seen to fail" + (f"; {wrong} tests fail without one" if wrong else "; all of these tests pass without one"))
+    return 1 if survived or wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
