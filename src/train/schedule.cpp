@@ -56,6 +56,26 @@ double step_flops(const TrainConfig& config, const std::vector<double>& capacity
   return static_cast<double>(step_rows(config)) * model::train_flops_per_row(config.model, config.sequence_length, capacity);
 }
 
+double spent_flops(const model::ModelConfig& model, const Batch& batch, const std::vector<nn::RoutedResult>& routed) {
+  FATHOM_ASSERT(routed.size() == model.routing.blocks.size(), routed.size());
+  std::vector<at::Tensor> selected;
+  for (const nn::RoutedResult& r : routed) selected.push_back(r.selected.contiguous());
+  double flops = 0;
+  for (int64_t row = 0; row < batch.rows; ++row) {
+    const int64_t first = row * batch.tokens;
+    for (int64_t t = 0; t < batch.tokens;) {
+      const auto start = [&](int64_t i) { return batch.document_start[static_cast<size_t>(first + i)]; };
+      int64_t end = t + 1;
+      while (end < batch.tokens && start(end) == start(t)) ++end;
+      routing::Decisions decisions;
+      for (const at::Tensor& s : selected) decisions.run.emplace_back(s.const_data_ptr<bool>() + first + t, s.const_data_ptr<bool>() + first + end);
+      flops += 3 * model::forward_cost(model, end - t, decisions, end - t).flops();
+      t = end;
+    }
+  }
+  return flops;
+}
+
 double run_flops(const TrainConfig& config, int64_t total) {
   const int64_t warmup = config.model.routing.dense() ? 0 : config.router.capacity_warmup.of(total);
   double flops = 0;

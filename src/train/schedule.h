@@ -1,10 +1,12 @@
 // What step n of a run does: its learning rate and its capacities. Functions of (configuration, step, total) alone, so
-// a resumed run needs no state for them.
+// a resumed run needs no state for them. And what a run costs: as planned, and as computed.
 #pragma once
 #include <cstdint>
 #include <vector>
 
+#include "nn/transformer.h"
 #include "train/config.h"
+#include "train/loader.h"
 
 namespace fathom::train {
 
@@ -24,6 +26,11 @@ std::vector<double> capacities_at(const TrainConfig& config, int64_t step, int64
 
 // Training FLOPs of one step at these capacities: rows × model::train_flops_per_row.
 double step_flops(const TrainConfig& config, const std::vector<double>& capacity);
+
+// Training FLOPs that a forward of `batch` and its backward really took: the tokens that ran each block, and of queries and
+// keys the pairs within a document. A plan takes every row for one document and the capacity for met, which selections
+// `threshold` and `random` meet on average at best.
+double spent_flops(const model::ModelConfig& model, const Batch& batch, const std::vector<nn::RoutedResult>& routed);
 
 // FLOPs of a whole run of `total` steps, the dearer steps of the capacity warm-up included.
 double run_flops(const TrainConfig& config, int64_t total);

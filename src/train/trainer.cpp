@@ -249,6 +249,7 @@ void Run::step() {
     loss += share * result.loss.item<double>();
     (config_.accumulation == 1 ? result.total : result.total * share).backward();
     result.total.reset();
+    p.flops += spent_flops(config_.model, batch, result.routed);
     results.push_back(std::move(result));
   }
 
@@ -256,7 +257,6 @@ void Run::step() {
   const double norm = optimizer_->gradient_norm();
   ++p.step;
   p.tokens += config_.batch_size * config_.accumulation * config_.sequence_length;
-  p.flops += step_flops(config_, capacity);
   p.loader = loader_->state();
   if (std::isfinite(loss) && std::isfinite(norm)) {
     optimizer_->step(lr, norm);
@@ -398,7 +398,7 @@ Json Run::finish() {
   line.update({{"type", "final"}, {"step", p.step}, {"tokens", p.tokens}, {"flops", p.flops}, {"seconds", p.seconds}});
   metrics_->write(line);
   metrics_->flush();
-  const Json summary = {{"steps", p.step}, {"tokens", p.tokens}, {"train_flops", p.flops}, {"train_seconds", p.seconds},
+  const Json summary = {{"steps", p.step}, {"tokens", p.tokens}, {"train_flops", p.flops}, {"planned_flops", run_flops(config_, p.total)}, {"train_seconds", p.seconds},
                         {"model", join_path(options_.run, "model")}, {"config", config_.to_json()}, {"figures", figures},
                         {"best", {{"step", p.best_step}, {"loss", p.best_loss ? Json(*p.best_loss) : Json(nullptr)}}},
                         {"precision", now_.identity.precision}, {"f32_route", now_.identity.f32_route},
@@ -422,7 +422,8 @@ std::string describe_summary(const Json& s) {
   const Json& f = s.at("figures");
   const auto number = [](const Json& j) { return j.is_number() ? j.get<double>() : std::nan(""); };
   std::string out = str("model       ", s.at("model").get<std::string>(), "  (", human_count(number(f.at("parameters"))), " parameters)\n");
-  out += str("trained     ", human_count(number(s.at("tokens"))), " tokens, ", human_count(number(s.at("train_flops"))), "FLOP, ",
+  out += str("trained     ", human_count(number(s.at("tokens"))), " tokens, ", human_count(number(s.at("train_flops"))), "FLOP",
+             s.contains("planned_flops") ? str(" (", rounded(100 * number(s.at("train_flops")) / number(s.at("planned_flops")), 1), " % of the plan)") : "", ", ",
              human_duration(number(s.at("train_seconds"))), "\n");
   out += str("held out    loss ", rounded(number(f.at("loss")), 4), " nats per token, ", rounded(number(f.at("bits_per_byte")), 4), " bits per byte");
   if (f.contains("share"))

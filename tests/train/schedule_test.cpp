@@ -115,5 +115,32 @@ TEST(Budget, AnAbsurdOneIsRefused) {
   EXPECT_NE(error_of([] { total_steps(tiny({{"model.vocab_size", "320"}, {"budget.flops", "1e30"}})); }).find("a budget of at most"), std::string::npos);
 }
 
+// Two rows of two documents each, decisions by hand; kv keep, so that who is seen matters too.
+TEST(Schedule, SpentFlopsAreThoseOfTheDocumentsAndTokensThatRan) {
+  const TrainConfig config = tiny({{"model.vocab_size", "320"}, {"model.fathom.kv", "keep"}});
+  const int64_t T = 8;
+  Batch batch = {2, T, std::vector<int32_t>(16), std::vector<int32_t>(16), {0, 0, 0, 3, 3, 3, 3, 3, 0, 0, 0, 0, 0, 0, 0, 7}};
+  std::vector<nn::RoutedResult> routed(2);
+  for (int64_t r = 0; r < 2; ++r) {
+    routed[static_cast<size_t>(r)].selected = at::zeros({2, T}, at::kBool);
+    for (const int64_t i : {int64_t{1}, 4 + r, int64_t{15}}) routed[static_cast<size_t>(r)].selected.view({-1})[i] = true;
+  }
+  double macs = 0;
+  using Runs = std::vector<std::vector<uint8_t>>;
+  for (const Runs& run : {Runs{{0, 1, 0}, {0, 1, 0}}, Runs{{0, 1, 0, 0, 0}, {0, 0, 1, 0, 0}}, Runs{{0, 0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 0}}, Runs{{1}, {1}}})
+    macs += static_cast<double>(model::forward_cost(config.model, static_cast<int64_t>(run[0].size()), {run, {}}, static_cast<int64_t>(run[0].size())).total());
+  EXPECT_DOUBLE_EQ(spent_flops(config.model, batch, routed), 6 * macs);
+}
+
+// One document a row and exactly K tokens: what was planned.
+TEST(Schedule, SpentFlopsOfTopKAreThePlan) {
+  const TrainConfig config = tiny({{"model.vocab_size", "320"}});
+  const int64_t B = config.batch_size, T = config.sequence_length;
+  const Batch batch = {B, T, {}, {}, std::vector<int32_t>(static_cast<size_t>(B * T))};
+  std::vector<nn::RoutedResult> routed(2);
+  for (nn::RoutedResult& r : routed) r.selected = at::arange(T).remainder(4).eq(0).expand({B, T});
+  EXPECT_DOUBLE_EQ(spent_flops(config.model, batch, routed), step_flops(config, {0.25, 0.25}));
+}
+
 }  // namespace
 }  // namespace fathom::train
