@@ -27,7 +27,7 @@ text::Tokenizer make_tokenizer(const TrainConfig& config, const std::string& run
   options.vocab_size = config.data.vocab_size;
   options.threads = threads;
   const auto next = [&](std::string& text) {
-    if (stop && stop()) throw Interrupted("stopped while the tokenizer was trained; start again");
+    if (stop && stop()) throw Interrupted(str("stopped while the tokenizer was trained; go on with: fathom train --resume ", run));
     progress.update(stream.bytes_read());
     return stream.next(text);
   };

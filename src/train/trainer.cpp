@@ -73,6 +73,7 @@ class Run {
  public:
   Run(const TrainConfig& config, const RunOptions& options);
   Json train();
+  int64_t step_count() const { return now_.progression.step; }
 
  private:
   void resolve_compute(const std::optional<Checkpoint>& last);
@@ -90,7 +91,6 @@ class Run {
 
   TrainConfig config_;
   RunOptions options_;
-  RunLock lock_;
   Corpus corpus_;
   Checkpoint now_;
   nn::MatmulReport matmul_;
@@ -107,13 +107,8 @@ class Run {
   double flops_per_second_ = 0;
 };
 
-std::string lock_folder(const std::string& run) {
-  make_folders(run);
-  return run;
-}
-
 Run::Run(const TrainConfig& config, const RunOptions& options)
-    : config_(config), options_(options), lock_(lock_folder(options.run)), corpus_((clean_leftovers(options.run), open_corpus(config, options.run, options.stop))) {
+    : config_(config), options_(options), corpus_((clean_leftovers(options.run), open_corpus(config, options.run, options.stop))) {
   const std::string& run = options.run;
   config_.model = effective_model(config, corpus_.tokenizer, join_path(run, "config.json"));
   require_held_out(*corpus_.validation, config.sequence_length);
@@ -409,6 +404,53 @@ Json Run::finish() {
 
 std::string config_path(const std::string& run) { return join_path(run, "config.json"); }
 
+// A start that fails before its first step is done leaves the folder as it found it, so that the corrected command can
+// be given again as it is. Not so one that was interrupted: it is gone on with.
+class Start {
+ public:
+  explicit Start(const std::string& run) : run_(run), made_(!exists(run)) {
+    if (!made_) before_ = names();
+    make_folders(run);
+  }
+  void undo() const {
+    for (const std::string& name : names())
+      if (!before_.contains(name)) remove_all(join_path(run_, name));
+    if (made_) remove_all(run_);
+  }
+
+ private:
+  std::set<std::string> names() const {
+    std::set<std::string> out;
+    for (const auto& entry : std::filesystem::directory_iterator(run_)) out.insert(entry.path().filename().string());
+    return out;
+  }
+  std::string run_;
+  bool made_;
+  std::set<std::string> before_;
+};
+
+Json start(const TrainConfig& config, const RunOptions& options) {
+  const std::string& run = options.run;
+  if (exists(run) && !is_folder(run)) throw UserError({run, "", "a file", "a folder, or none yet", "choose another name"});
+  if (exists(config_path(run)))
+    throw UserError({run, "", "the folder of another run", "a new folder", "go on with it by --resume, or choose another name"});
+  const Start begun(run);
+  const RunLock lock(run);
+  std::optional<Run> going;
+  try {
+    atomic_write(config_path(run), config.to_json().dump(2) + "\n");
+    going.emplace(config, options);
+    return going->train();
+  } catch (const Interrupted&) {
+    throw;
+  } catch (...) {
+    const bool stepped = going && going->step_count() > 0;
+    going.reset();
+    if (!stepped) begun.undo();
+    throw;
+  }
+}
+
 }  // namespace
 
 TrainConfig config_of_run(const std::string& run, const std::vector<std::pair<std::string, std::string>>& overrides) {
@@ -435,22 +477,17 @@ std::string describe_summary(const Json& s) {
 
 Json train(const TrainConfig& config, const RunOptions& options) {
   const std::string& run = options.run;
-  if (!options.resume) {
-    if (exists(config_path(run)))
-      throw UserError({run, "", "the folder of another run", "a new folder", "go on with it by --resume, or choose another name"});
-    make_folders(run);
-    atomic_write(config_path(run), config.to_json().dump(2) + "\n");
-  } else {
-    const std::vector<std::string> fields = differences(config_of_run(run, {}), config);
-    if (!fields.empty())
-      throw UserError({run, fields[0], "another value than the run was started with", "the same configuration",
-                       "resume without overrides, or start a new run"});
-    const std::string summary = join_path(run, "summary.json");
-    if (exists(summary)) {
-      log_info(run, " is finished");
-      return read_json(summary);
-    }
+  if (!options.resume) return start(config, options);
+  const std::vector<std::string> fields = differences(config_of_run(run, {}), config);
+  if (!fields.empty())
+    throw UserError({run, fields[0], "another value than the run was started with", "the same configuration",
+                     "resume without overrides, or start a new run"});
+  const std::string summary = join_path(run, "summary.json");
+  if (exists(summary)) {
+    log_info(run, " is finished");
+    return read_json(summary);
   }
+  const RunLock lock(run);
   return Run(config, options).train();
 }
 

@@ -25,7 +25,7 @@ struct RunOptions {
 };
 
 // Trains, calibrates, evaluates, writes RUN/model and RUN/summary.json; returns the summary. Resuming a run that has
-// finished returns its summary.
+// finished returns its summary. A new run that fails before its first step is done leaves nothing behind.
 Json train(const TrainConfig& config, const RunOptions& options);
 
 // The configuration that RUN was started with.

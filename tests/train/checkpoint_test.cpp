@@ -153,6 +153,51 @@ TEST(Runs, TheBestCheckpointStaysWhenItIsNotTheLast) {
   EXPECT_EQ(found[1].step, 12);
 }
 
+// What was there before stays, what the start wrote goes, and the corrected command runs.
+TEST(Runs, AFailedStartLeavesNothingBehind) {
+  const TemporaryFolder folder;
+  const std::string run = join_path(folder.path(), "run"), text = join_path(folder.path(), "broken.txt");
+  std::string words;
+  for (int i = 0; i < 3000; ++i) words += "Ada sees the red boat.\n";
+  atomic_write(text, words + "\xff\xfe broken UTF-8\n" + words);
+  const std::vector<std::pair<Overrides, const char*>> faults = {
+      {{{"data.dataset", join_path(folder.path(), "none")}}, "no such folder"},
+      {{{"model.vocab_size", "100"}}, "model.vocab_size"},
+      {{{"data.text", text}, {"data.tokenizer", join_path(corpus(), "tokenizer.json")}}, "UTF-8"},
+      {{{"sequence_length", "1000000"}, {"model.max_position_embeddings", "1000000"}}, "tokens"}};
+  for (const bool made : {false, true}) {
+    if (made) {
+      make_folders(run);
+      atomic_write(join_path(run, "notes.txt"), "mine");
+    }
+    for (const auto& [overrides, message] : faults) {
+      EXPECT_THAT(error_of([&] { train(tiny(overrides), {.run = run}); }), HasSubstr(message));
+      EXPECT_EQ(exists(run), made) << message;
+      if (!made) continue;
+      for (const auto& entry : std::filesystem::directory_iterator(run)) EXPECT_EQ(entry.path().filename(), "notes.txt") << message;
+    }
+  }
+  EXPECT_EQ(train(tiny(), {.run = run}).at("steps"), 12);
+  EXPECT_EQ(read_file(join_path(run, "notes.txt"), 100), "mine");
+}
+
+TEST(Runs, AFailureAfterTheFirstStepLeavesTheRun) {
+  const TemporaryFolder folder;
+  const std::string run = join_path(folder.path(), "run");
+  RunOptions options{.run = run};
+  options.after_step = [](int64_t, double, nn::Transformer&) { throw UserError("power cut"); };
+  EXPECT_THAT(error_of([&] { train(tiny(), options); }), HasSubstr("power cut"));
+  EXPECT_TRUE(exists(join_path(run, "config.json")));
+  EXPECT_EQ(train(tiny(), {.run = run, .resume = true}).at("steps"), 12);
+}
+
+TEST(Runs, AFileInTheRunsPlaceIsRefused) {
+  const TemporaryFolder folder;
+  const std::string run = join_path(folder.path(), "run");
+  atomic_write(run, "a file");
+  EXPECT_THAT(error_of([&] { train(tiny(), {.run = run}); }), AllOf(HasSubstr(run), HasSubstr("a file"), HasSubstr("choose another name")));
+}
+
 TEST(Runs, ResumingWhatIsNoRunIsRefused) {
   const TemporaryFolder folder;
   EXPECT_THAT(error_of([&] { config_of_run(join_path(folder.path(), "no")); }), AllOf(HasSubstr("no such folder"), HasSubstr("--out")));
