@@ -66,6 +66,18 @@ TEST(Config, DifferencesNameFieldsAndPassOverIntervals) {
   EXPECT_EQ(differences(a, b), (std::vector<std::string>{"optimizer.lr", "seed"}));
 }
 
+// docs/training.md, "Interrupting and resuming", says which.
+TEST(Config, WhatAResumeMayChange) {
+  const TrainConfig a = tiny();
+  for (const Overrides& free : std::vector<Overrides>{{{"interval.log_steps", "7"}}, {{"interval.checkpoint_steps", "7"}}, {{"interval.checkpoint_seconds", "7"}},
+                                                      {{"interval.keep_last", "7"}}, {{"calibration.tokens", "7"}}, {{"calibration.dials", "[0.5]"}},
+                                                      {{"data.dataset", "elsewhere"}}})
+    EXPECT_TRUE(differences(a, tiny(free)).empty()) << free[0].first;
+  for (const Overrides& fixed : std::vector<Overrides>{{{"interval.eval_steps", "7"}}, {{"interval.eval_tokens", "7"}}, {{"interval.final_eval_tokens", "7"}},
+                                                       {{"threads", "7"}}, {{"precision", "bf16"}}, {{"f32_route", "mkl"}}, {{"budget.steps", "7"}}})
+    EXPECT_EQ(differences(a, tiny(fixed)), std::vector<std::string>{fixed[0].first});
+}
+
 TEST(Config, ReadsCommentsAndOverridesFromAFile) {
   const TemporaryFolder folder;
   const std::string path = join_path(folder.path(), "c.json");
