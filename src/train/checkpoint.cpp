@@ -14,13 +14,18 @@
 #include "core/limits.h"
 #include "core/log.h"
 #include "formats/safetensors.h"
+#include "nn/matmul.h"
 
 namespace fathom::train {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::string folder_of(const std::string& run) { return join_path(run, "checkpoints"); }
+std::string folder_of(const std::string& run) {
+  const std::string folder = join_path(run, "checkpoints");
+  if (exists(folder) && !is_folder(folder)) throw UserError({folder, "", "a file", "the folder of the run's checkpoints", "move it away"});
+  return folder;
+}
 std::string state_path(const std::string& path) { return join_path(path, "state.safetensors"); }
 
 std::string hash_file(const std::string& path) {
@@ -109,8 +114,8 @@ Identity read_identity(const Fields& f) {
   i.config = f.raw("config");
   i.tokenizer = f.string("tokenizer");
   i.dataset = f.string("dataset");
-  i.precision = f.string("precision");
-  i.f32_route = f.string("f32_route");
+  i.precision = nn::name_of(f.choice<nn::Compute>("precision", {{"f32", nn::Compute::f32}, {"bf16", nn::Compute::bf16}}));
+  i.f32_route = nn::name_of(f.choice<nn::F32Route>("f32_route", {{"mkl", nn::F32Route::mkl}, {"onednn", nn::F32Route::onednn}}));
   i.threads = f.integer("threads", 1, limits::kThreads);
   i.machine = f.string("machine");
   f.done();

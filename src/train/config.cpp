@@ -295,11 +295,61 @@ Json TrainConfig::to_json() const {
   return j;
 }
 
-TrainConfig load_config(const std::string& path, const std::vector<std::pair<std::string, std::string>>& overrides) {
-  Json json = read_json(path, {.comments = true});
-  if (!json.is_object()) throw UserError({path, "", describe(json), "an object { … }", ""});
+namespace {
+
+using Overrides = std::vector<std::pair<std::string, std::string>>;
+
+Json overridden(Json json, const Overrides& overrides) {
   for (const auto& [field, value] : overrides) apply_override(json, field, value, known_paths());
-  TrainConfig config = TrainConfig::from_json(json, path);
+  return json;
+}
+
+// Of a field "a.b" and one inside it, "a.b.c" or "a.b[0]": the second lies in the first.
+bool lies_in(const std::string& inner, const std::string& outer) {
+  return inner.starts_with(outer) && (inner.size() == outer.size() || inner[outer.size()] == '.' || inner[outer.size()] == '[');
+}
+
+// The override that `error` is the fault of, if it is one's: that which set the field it names, else one without which
+// all is well.
+const std::pair<std::string, std::string>* culprit(const UserError& error, const std::string& path, const Json& file, const Overrides& overrides) {
+  const auto& [where, field, found, expected, hint] = error.parts();
+  std::string full = where.starts_with(path + ": ") ? where.substr(path.size() + 2) : "";  // "model", where another reader took over
+  if (!full.empty() && !field.empty()) full += ".";
+  full += field;
+  for (auto it = overrides.rbegin(); it != overrides.rend(); ++it)
+    if (lies_in(full, it->first)) return &*it;
+  for (size_t i = 0; i < overrides.size(); ++i) {
+    Overrides others = overrides;
+    others.erase(others.begin() + static_cast<std::ptrdiff_t>(i));
+    try {
+      TrainConfig::from_json(overridden(file, others), path);
+      return &overrides[i];
+    } catch (const UserError&) {
+    }
+  }
+  return nullptr;
+}
+
+TrainConfig checked(const std::string& path, const Json& file, const Overrides& overrides) {
+  const Json json = overridden(file, overrides);
+  try {
+    return TrainConfig::from_json(json, path);
+  } catch (const UserError& e) {
+    const auto* wrong = culprit(e, path, file, overrides);
+    if (!wrong) throw;
+    auto [where, field, found, expected, hint] = e.parts();
+    if (where.starts_with(path + ": ")) field = where.substr(path.size() + 2) + (field.empty() ? "" : "." + field);
+    const std::string flag = wrong->first.starts_with("budget.") ? wrong->first.substr(7) : wrong->first;  // --steps, --tokens, --flops
+    throw UsageError({str("--", flag, " ", printable(wrong->second)), field == wrong->first ? "" : field, found, expected, hint});
+  }
+}
+
+}  // namespace
+
+TrainConfig load_config(const std::string& path, const std::vector<std::pair<std::string, std::string>>& overrides) {
+  const Json json = read_json(path, {.comments = true});
+  if (!json.is_object()) throw UserError({path, "", describe(json), "an object { … }", ""});
+  TrainConfig config = checked(path, json, overrides);
   // A run may be resumed from another folder.
   const auto full = [](std::string& p) {
     if (!p.empty()) p = std::filesystem::absolute(p).lexically_normal().string();

@@ -117,7 +117,7 @@ struct TrainConfig {
 };
 
 // Reads a configuration file, applies overrides (overrides.h) before it is checked, and makes the paths in it, which are
-// relative to the working folder, absolute.
+// relative to the working folder, absolute. A fault of an override is a UsageError that names its flag.
 TrainConfig load_config(const std::string& path, const std::vector<std::pair<std::string, std::string>>& overrides);
 
 // Names of the fields in which two configurations differ: what a resume refuses. Fields that change nothing in what is

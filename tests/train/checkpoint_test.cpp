@@ -89,7 +89,8 @@ TEST_F(StoppedRun, RefusesWrongCheckpointFiles) {
   EXPECT_THAT(with([](Json& j) { j["progression"]["step"] = 500; }), HasSubstr("progression.step"));
   EXPECT_THAT(with([](Json& j) { j["progression"]["loader"]["epoch"] = -1; }), HasSubstr("progression.loader.epoch"));
   EXPECT_THAT(with([](Json& j) { j["progression"].erase("tokens"); }), HasSubstr("progression.tokens"));
-  EXPECT_THAT(with([](Json& j) { j["identity"]["precision"] = "fp4"; }), HasSubstr("fp4"));
+  EXPECT_THAT(with([](Json& j) { j["identity"]["precision"] = "fp8"; }), AllOf(HasSubstr(path), HasSubstr("identity.precision"), HasSubstr("\"fp8\""), HasSubstr("bf16")));
+  EXPECT_THAT(with([](Json& j) { j["identity"]["f32_route"] = "blas"; }), AllOf(HasSubstr(path), HasSubstr("identity.f32_route"), HasSubstr("\"blas\""), HasSubstr("onednn")));
   EXPECT_THAT(with([](Json& j) { j["identity"]["tokenizer"] = "0"; }), AllOf(HasSubstr("tokenizer"), HasSubstr("last checkpoint")));
   EXPECT_THAT(with([](Json& j) { j["identity"]["dataset"] = "0"; }), AllOf(HasSubstr("dataset"), HasSubstr("prepared anew")));
   EXPECT_THAT(with([](Json& j) { j["identity"]["config"]["optimizer"]["lr"] = 0.5; }), HasSubstr("optimizer.lr"));
@@ -196,6 +197,13 @@ TEST(Runs, AFileInTheRunsPlaceIsRefused) {
   const std::string run = join_path(folder.path(), "run");
   atomic_write(run, "a file");
   EXPECT_THAT(error_of([&] { train(tiny(), {.run = run}); }), AllOf(HasSubstr(run), HasSubstr("a file"), HasSubstr("choose another name")));
+}
+
+TEST_F(StoppedRun, AFileInTheCheckpointsPlaceIsRefused) {
+  const std::string folder = join_path(run_, "checkpoints");
+  remove_all(folder);
+  atomic_write(folder, "a file");
+  EXPECT_THAT(resume_error(config_), AllOf(HasSubstr(folder), HasSubstr("found a file"), HasSubstr("move it away")));
 }
 
 TEST(Runs, ResumingWhatIsNoRunIsRefused) {

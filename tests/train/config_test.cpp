@@ -85,6 +85,34 @@ TEST(Config, ReadsCommentsAndOverridesFromAFile) {
   EXPECT_EQ(load_config(path, {{"optimizer.lr", "0.25"}}).optimizer.lr, 0.25);
 }
 
+TEST(Config, AWrongOverrideIsTheCommandLinesFault) {
+  const TemporaryFolder folder;
+  const std::string path = join_path(folder.path(), "c.json");
+  atomic_write(path, tiny_json().dump());
+  const auto usage = [&](const Overrides& overrides) -> std::string {
+    try {
+      load_config(path, overrides);
+    } catch (const UsageError& e) {
+      return e.what();
+    } catch (const UserError& e) {
+      return std::string("not of usage: ") + e.what();
+    }
+    return "";
+  };
+  EXPECT_THAT(usage({{"seed", "3"}, {"optimizer.lr", "abc"}}), AllOf(::testing::StartsWith("--optimizer.lr abc: found the string \"abc\""), HasSubstr("expected a number")));
+  EXPECT_THAT(usage({{"model.hidden_size", "-4"}, {"seed", "3"}}), ::testing::StartsWith("--model.hidden_size -4: found the number -4"));
+  EXPECT_THAT(usage({{"model.fathom.gate", "shut"}}), AllOf(::testing::StartsWith("--model.fathom.gate shut: found \"shut\""), HasSubstr("sigmoid")));
+  EXPECT_THAT(usage({{"calibration.dials", "[0.5, 0]"}}), ::testing::StartsWith("--calibration.dials [0.5, 0]: calibration.dials[1]: found 0"));
+  EXPECT_THAT(usage({{"budget.steps", "0"}}), ::testing::StartsWith("--steps 0: found the number 0"));
+  // The field that does not fit is in the file, but it did without the flag.
+  EXPECT_THAT(usage({{"seed", "3"}, {"model.max_position_embeddings", "16"}}), AllOf(::testing::StartsWith("--model.max_position_embeddings 16: sequence_length"), HasSubstr("found 32")));
+  // The file's own fault stays the file's.
+  Json broken = tiny_json();
+  broken["optimizer"]["lr"] = -1;
+  atomic_write(path, broken.dump());
+  EXPECT_THAT(usage({{"seed", "3"}}), AllOf(::testing::StartsWith("not of usage: "), HasSubstr(path)));
+}
+
 TEST(Config, PathsInAFileBecomeAbsolute) {
   const TemporaryFolder folder;
   const std::string path = join_path(folder.path(), "c.json");
