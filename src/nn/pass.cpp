@@ -223,9 +223,9 @@ Selected select_as(Pick pick, const Pass& pass, const model::ModelConfig& config
       if (routing.selection != routing::Selection::random)
         return select_threshold<Real>(span(scores.decision.detach().contiguous()), pass.rows(), options.thresholds[routed],
                                       routing.forced_positions);
-      [[fallthrough]];
-    case Pick::random:
       return select_random(pass.rows(), routing.random_seed, block.block, capacity, routing.forced_positions);
+    case Pick::random:
+      return select_random(pass.rows(), routing.random_seed, block.block, capacity, routing.forced_positions, options.first_row);
     case Pick::imposed: {
       const Tensor run = options.imposed[routed].to(at::kBool).contiguous();
       return select_imposed({run.const_data_ptr<bool>(), static_cast<size_t>(run.numel())}, pass.rows());

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "core/random.h"
 #include "routing/select.h"
 
 namespace fathom::nn {
@@ -72,10 +73,14 @@ Selected select_threshold(std::span<const Real> scores, const Rows& rows, float 
   });
 }
 
-Selected select_random(const Rows& rows, uint64_t seed, int64_t block, double capacity, int64_t forced) {
-  return select_each(rows, [&](int64_t, int64_t, int64_t i) {
+Selected select_random(const Rows& rows, uint64_t seed, int64_t block, double capacity, int64_t forced, std::optional<int64_t> first_row) {
+  return select_each(rows, [&](int64_t b, int64_t t, int64_t i) {
     const int64_t position = rows.position[static_cast<size_t>(i)];
-    return position < forced || routing::random_score(seed, block, position) < capacity;
+    if (position < forced) return true;
+    // The place in the row, so that two documents of a row do not share their draws either.
+    const double score = first_row ? routing::random_score(mix64(seed) ^ mix64(~static_cast<uint64_t>(*first_row + b)), block, t)
+                                   : routing::random_score(seed, block, position);
+    return score < capacity;
   });
 }
 

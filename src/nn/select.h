@@ -2,6 +2,7 @@
 // is a decision, not a differentiable thing. top_k here and routing::top_k are held equal by a test.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -28,7 +29,10 @@ template <class Real>
 Selected select_top_k(std::span<const Real> scores, const Rows& rows, double capacity, int64_t forced);
 template <class Real>
 Selected select_threshold(std::span<const Real> scores, const Rows& rows, float threshold, int64_t forced);
-Selected select_random(const Rows& rows, uint64_t seed, int64_t block, double capacity, int64_t forced);
+// By position in the document, the same in every row: the control's causal rule. With `first_row`, the number in the whole
+// run of the batch's first row, every row draws anew: the control's training, where one mask for all steps would teach each
+// block certain positions only.
+Selected select_random(const Rows& rows, uint64_t seed, int64_t block, double capacity, int64_t forced, std::optional<int64_t> first_row = {});
 Selected select_imposed(std::span<const bool> run, const Rows& rows);  // [B·T]; padding never
 
 }  // namespace fathom::nn

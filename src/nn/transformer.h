@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,7 @@ struct Batch {
 enum class Pick {
   topk,       // per row, ceil(capacity · length) tokens of highest raw score: also the teacher's view in evaluation
   threshold,  // raw score ≥ thresholds[r]
-  random,     // routing::random_score(seed, block, position) < capacity
+  random,     // routing::random_score(seed, block, position) < capacity, drawn anew for every row with `first_row`
   imposed,    // what `imposed` says
   causal,     // the causal rule: decision score ≥ thresholds[r]; the only one for figures of quality.
               // With Selection::random it is random_score < capacity and thresholds are not read.
@@ -55,6 +56,7 @@ struct ForwardOptions {
   std::vector<double> capacity;        // [R], instead of the configuration's (warm-up); empty: the configuration's
   double score_noise = 0;              // standard deviation of normal noise on the score that selects; training only
   uint64_t noise_seed = 0;             // a function of seed and step, so that a resume draws the same
+  std::optional<int64_t> first_row;    // number in the run of the batch's first row, for Pick::random in training
   double straight_through_tau = 1.0;   // Gate::hard: gradient of sigmoid(r / tau)
   std::map<std::string, double> aux;   // weights by name; an absent name is not computed
   Compute compute = Compute::f32;

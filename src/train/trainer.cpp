@@ -239,6 +239,7 @@ void Run::step() {
   std::vector<nn::ForwardResult> results;
   for (const Batch& batch : batches) {
     options.noise_seed = mix64(mix64(config_.seed ^ 0x6e6f697365ULL) + static_cast<uint64_t>(p.step * config_.accumulation) + results.size());
+    options.first_row = (p.step * config_.accumulation + static_cast<int64_t>(results.size())) * config_.batch_size;
     nn::ForwardResult result = network_->forward(to_tensors(batch), options);
     const double share = targets > 0 ? static_cast<double>(result.target_count) / targets : 0;
     loss += share * result.loss.item<double>();

@@ -1,7 +1,9 @@
 // Selection: equal to routing::top_k, ties to the earlier position, padding never, forced positions inside K.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 
 #include "core/random.h"
@@ -96,6 +98,30 @@ TEST(Select, RandomIsTheHashOfThePositionInItsDocument) {
   EXPECT_EQ(run, expected);
   EXPECT_GT(run.size(), 10u);
   EXPECT_LT(run.size(), 60u);
+}
+
+// Rows of a run by their number, whatever the batch they stand in; neither rows nor blocks share draws.
+TEST(Select, RandomInTrainingIsDrawnForEveryRow) {
+  const int64_t T = 400;
+  const auto of_row = [&](const std::vector<int64_t>& run, int64_t row) {
+    std::vector<int64_t> out;
+    for (const int64_t i : run)
+      if (i / T == row) out.push_back(i % T);
+    return out;
+  };
+  const auto whole = select_random(rows_of(3, T), 11, 3, 0.3, 0, 6).rows, later = select_random(rows_of(1, T), 11, 3, 0.3, 0, 8).rows;
+  EXPECT_EQ(of_row(whole, 2), later);
+  const auto shared = [&](const std::vector<int64_t>& a, const std::vector<int64_t>& b) {
+    std::vector<int64_t> both;
+    std::set_intersection(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(both));
+    return static_cast<double>(both.size()) / T;
+  };
+  const auto first = of_row(whole, 0), second = of_row(whole, 1), other = select_random(rows_of(1, T), 11, 4, 0.3, 0, 6).rows;
+  EXPECT_NEAR(static_cast<double>(first.size()) / T, 0.3, 0.07);
+  EXPECT_NEAR(shared(first, second), 0.09, 0.05);
+  EXPECT_NEAR(shared(first, other), 0.09, 0.05);
+  EXPECT_NEAR(shared(first, select_random(rows_of(1, T), 11, 3, 0.3, 0).rows), 0.09, 0.05);  // nor is it the rule by position
+  EXPECT_EQ(of_row(select_random(rows_of(1, T), 11, 3, 0.1, 2, 6).rows, 0)[1], 1);
 }
 
 }  // namespace

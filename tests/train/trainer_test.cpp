@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
 #include "core/file.h"
 #include "data/prepare.h"
@@ -205,6 +206,17 @@ TEST_F(Training, WarnsWhenRoutersCollapseToPositions) {
 TEST_F(Training, TheRandomControlIsNoCollapse) {
   train(tiny({{"batch_size", "16"}, {"model.fathom.selection", "random"}}), {.run = run()});
   for (const Json& line : metrics_of(run())) EXPECT_NE(line.at("type"), "warning");
+}
+
+TEST_F(Training, TheRandomControlDrawsAnewInEveryStep) {
+  train(tiny({{"batch_size", "16"}, {"accumulation", "2"}, {"model.fathom.selection", "random"}, {"interval.eval_steps", "0"}}), {.run = run()});
+  std::set<double> shares;
+  for (const Json& line : metrics_of(run())) {
+    if (line.at("type") != "train") continue;
+    shares.insert(line.at("share")[0].get<double>());
+    EXPECT_LT(line.at("position")[0].get<double>(), 0.2) << line;
+  }
+  EXPECT_GT(shares.size(), 8u);  // of 12 steps
 }
 
 TEST_F(Training, AVocabularySmallerThanTheTokenizersIsRefused) {
