@@ -373,5 +373,37 @@ TEST_F(FolderTest, ANameOutsideTheSchemaIsAProgrammersFault) {
   EXPECT_THROW(folder->read_f32("model.embed_tokens"), std::logic_error);
 }
 
+// docs/formats.md names every key that is written and every tensor that routing adds.
+TEST(Formats, TheDocumentNamesEveryKey) {
+  const std::string all = read_file(FATHOM_DOCS "/formats.md", 1 << 20);
+  const size_t begin = all.find("\n## Model folder\n");
+  ASSERT_NE(begin, std::string::npos);
+  const std::string text = all.substr(begin, all.find("\n## ", begin + 1) - begin);
+  const auto named = [&](const std::string& word) { EXPECT_NE(text.find("`" + word + "`"), std::string::npos) << word; };
+
+  Random random(5);
+  ModelConfig c = random_config(random);
+  c.routing.rule = routing::CausalRule::predictor;
+  c.routing.router_bias = true;
+  const TemporaryFolder folder;
+  const std::string path = join_path(folder.path(), "m");
+  write_model_folder(path, model_to_write(c, random_weights(c, 5), 5));
+  const Json config = read_json(join_path(path, "config.json")), dial = read_json(join_path(path, "fathom_dial.json"));
+  for (const auto& [key, value] : config.items()) named(key);
+  for (const auto& [key, value] : config["fathom"].items()) named(key);
+  for (const auto& [key, value] : dial.items()) named(key);
+  for (const auto& [key, value] : dial["points"][0].items()) named("points[]." + key);
+  const std::string layer = layer_prefix(c.routing.blocks[0].block);
+  for (const TensorSpec& spec : schema(c))
+    if (spec.name.starts_with(layer + "router.") || spec.name.starts_with(layer + "predictor.")) named("model.layers.N." + spec.name.substr(layer.size()));
+  const auto every = [&](const auto& names) {
+    for (const auto& [name, value] : names) named(name);
+  };
+  every(routing::kGateNames), every(routing::kCausalRuleNames), every(routing::kSelectionNames), every(routing::kKvPolicyNames), every(routing::kRouterInputNames);
+  const std::string version = std::to_string(routing::kRoutingVersion);
+  EXPECT_NE(text.find("object `fathom`, version " + version + ";"), std::string::npos);
+  EXPECT_NE(text.find("**fathom_dial.json**, version " + std::to_string(routing::kDialVersion) + ":"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace fathom::model
