@@ -14,6 +14,8 @@
 namespace fathom {
 namespace {
 
+constexpr double kRateSeconds = 0.5;  // a rate from less than this is noise ("16.4G/s")
+
 std::mutex mutex;
 std::string bar;  // the line drawn last, to redraw after a message
 LogLevel level = LogLevel::info;
@@ -115,9 +117,11 @@ void Progress::draw(bool last) {
   }
   line += human_count(static_cast<double>(done_));
   if (total_ > 0) line += "/" + human_count(static_cast<double>(total_));
-  line += " " + unit_ + "  " + human_count(rate()) + "/s";
+  line += " " + unit_;
+  const bool measured = seconds() >= kRateSeconds && done_ > start_;
+  if (measured && rate() >= 1) line += "  " + human_count(rate()) + "/s";
   if (last) line += "  in " + human_duration(seconds());
-  else if (total_ > 0 && done_ > start_) line += "  " + human_duration(static_cast<double>(total_ - done_) / rate()) + " left";
+  else if (total_ > 0 && measured) line += "  " + human_duration(static_cast<double>(total_ - done_) / rate()) + " left";
   if (!note_.empty()) line += "  " + note_;
   std::lock_guard lock(mutex);
   if (!terminal_) {

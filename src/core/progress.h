@@ -1,4 +1,5 @@
-// Progress of long work: a bar with rate and time left on a terminal, a plain line now and then elsewhere.
+// Progress of long work: a bar with rate and time left on a terminal, a plain line now and then elsewhere. No rate stands
+// there before half a second has passed, nor below one unit a second.
 #pragma once
 #include <chrono>
 #include <cstdint>

@@ -1,5 +1,8 @@
 #include "core/progress.h"
 
+#include <chrono>
+#include <thread>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -35,17 +38,32 @@ TEST(Progress, PlainLinesWhereThereIsNoTerminal) {
   ::testing::internal::CaptureStderr();
   {
     Progress p("train", "tokens", 4000, 1000);
+    std::this_thread::sleep_for(std::chrono::milliseconds(510));
     p.update(2000, "loss 3.21");
     for (int i = 0; i < 1000; ++i) p.update(2000 + i);
     p.finish("done");
   }
   const std::string out = ::testing::internal::GetCapturedStderr();
   EXPECT_THAT(out, StartsWith("train  50%  2.00k/4.00k tokens  "));
+  EXPECT_THAT(out, HasSubstr("k/s  "));  // 1,000 in half a second
   EXPECT_THAT(out, HasSubstr("left  loss 3.21\n"));
   EXPECT_THAT(out, HasSubstr("train  74%  3.00k/4.00k tokens"));
   EXPECT_THAT(out, HasSubstr("  done\n"));
   EXPECT_EQ(std::count(out.begin(), out.end(), '\n'), 2) << out;
   EXPECT_EQ(out.find('\x1b'), std::string::npos);
+}
+
+TEST(Progress, NoRateFromNoTime) {
+  if (stderr_is_terminal()) GTEST_SKIP() << "stderr is a terminal here";
+  ::testing::internal::CaptureStderr();
+  {
+    Progress p("read", "bytes", 1 << 20);
+    p.update(1 << 19);
+    p.finish();
+  }
+  const std::string out = ::testing::internal::GetCapturedStderr();
+  EXPECT_THAT(out, StartsWith("read  50%  524k/1.05M bytes\nread  50%  524k/1.05M bytes  in "));
+  EXPECT_EQ(out.find("/s"), std::string::npos) << out;
 }
 
 TEST(Log, LevelsAndWarnings) {
