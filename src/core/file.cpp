@@ -41,16 +41,27 @@ class Fd {
   int fd_;
 };
 
+// To open a pipe waits for its writer, perhaps for ever; O_NONBLOCK does not, and changes nothing for a file.
+constexpr int kReadOnly = O_RDONLY | O_NONBLOCK;
+
 struct stat stat_of(int fd, const std::string& path) {
   struct stat s;
   if (::fstat(fd, &s) != 0) fail(path, "cannot stat", errno);
   if (S_ISDIR(s.st_mode)) throw UserError({path, "", "a folder", "a file", ""});
+  if (!S_ISREG(s.st_mode)) throw UserError({path, "", "a pipe or device", "a file", "write what it gives to a file first"});
   return s;
+}
+
+// 0, or the error; a signal (Ctrl-C) is none.
+int sync(int fd) {
+  while (::fsync(fd) != 0)
+    if (errno != EINTR) return errno == EINVAL ? 0 : errno;
+  return 0;
 }
 
 void sync_path(const std::string& path) {
   Fd fd(path, O_RDONLY);
-  if (::fsync(fd.get()) != 0 && errno != EINVAL) fail(path, "cannot sync", errno);
+  if (const int error = sync(fd.get())) fail(path, "cannot sync", error);
 }
 
 std::string parent_of(const std::string& path) {
@@ -66,9 +77,9 @@ std::string temporary_beside(const std::string& path) {
 }  // namespace
 
 std::string read_file(const std::string& path, int64_t max_bytes) {
-  Fd fd(path, O_RDONLY);
+  Fd fd(path, kReadOnly);
   stat_of(fd.get(), path);
-  // Read to the end rather than trust st_size: pipes and /proc report 0.
+  // Read to the end rather than trust st_size: /proc reports 0.
   std::string out;
   char buffer[1 << 16];
   while (true) {
@@ -112,7 +123,7 @@ void AtomicFile::write(const void* bytes, size_t count) {
 
 void AtomicFile::commit() {
   FATHOM_ASSERT(fd_ >= 0, path_);
-  if (::fsync(fd_) != 0 && errno != EINVAL) fail(path_, "cannot sync", errno);
+  if (const int error = sync(fd_)) fail(path_, "cannot sync", error);
   const int closed = ::close(fd_);
   fd_ = -1;
   if (closed != 0 || ::rename(temporary_.c_str(), path_.c_str()) != 0) {
@@ -148,7 +159,7 @@ void atomic_folder(const std::string& path, const std::function<void(const std::
 }
 
 MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
-  Fd fd(path_, O_RDONLY);
+  Fd fd(path_, kReadOnly);
   size_ = static_cast<size_t>(stat_of(fd.get(), path_).st_size);
   if (size_ == 0) return;
   void* p = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd.get(), 0);
@@ -171,7 +182,7 @@ bool is_folder(const std::string& path) {
 }
 
 int64_t file_size(const std::string& path) {
-  Fd fd(path, O_RDONLY);
+  Fd fd(path, kReadOnly);
   return stat_of(fd.get(), path).st_size;
 }
 

@@ -11,6 +11,7 @@
 
 namespace fathom {
 
+// Regular files only, here and in MappedFile: a pipe or a device is refused, not waited for.
 std::string read_file(const std::string& path, int64_t max_bytes);
 
 // Writes all of `bytes` to a temporary file beside `path`, syncs it and renames it: a reader sees the old file or the

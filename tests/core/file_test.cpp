@@ -146,6 +146,18 @@ TEST_F(FileTest, NeverTakesThePlaceOfADeviceOrAFolder) {
   EXPECT_TRUE(is_folder(at("folder")));
 }
 
+TEST_F(FileTest, RefusesAPipeWithoutWaitingForIt) {
+  ASSERT_EQ(::mkfifo(at("pipe").c_str(), 0600), 0);
+  ::alarm(20);  // to wait would be for ever
+  for (const std::string& path : {at("pipe"), std::string("/dev/zero")}) {
+    const std::string expected = path + ": found a pipe or device, expected a file; write what it gives to a file first";
+    EXPECT_EQ(message([&] { read_file(path, 1 << 20); }), expected);
+    EXPECT_EQ(message([&] { MappedFile f(path); }), expected);
+    EXPECT_EQ(message([&] { file_size(path); }), expected);
+  }
+  ::alarm(0);
+}
+
 TEST_F(FileTest, Maps) {
   atomic_write(at("a"), "mapped");
   atomic_write(at("empty"), "");
