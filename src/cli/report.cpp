@@ -29,22 +29,15 @@ std::string today() {
   return text;
 }
 
-// Words for a twin, from how it differs from the first model.
-std::string role_of(const model::ModelConfig& first, const model::ModelConfig& c) {
-  if (!c.routing.dense()) return "Mixture of Depths";
-  if (c.num_hidden_layers < first.num_hidden_layers) return "dense, fewer blocks";
-  return c.num_hidden_layers == first.num_hidden_layers && c.hidden_size == first.hidden_size ? "dense, same shape, fewer tokens" : "dense";
-}
-
 std::vector<std::string> inputs_of(const Arguments& args, const study::RunRecord& run) {
   if (args.given("data")) return args.texts("data");
   if (!run.dataset.empty()) return {run.dataset};
   args.wrong("data", "nothing, and no dataset that " + run.path + " was trained on", "held-out text");
 }
 
-study::Sample sample(const Subject& s, const std::vector<int32_t>& prompt, int64_t tokens, uint64_t seed) {
+study::Sample sample(const Subject& s, std::optional<double> dial, const std::vector<int32_t>& prompt, int64_t tokens, uint64_t seed) {
   infer::GenerateOptions o;
-  o.policy = study::policy_of(s, infer::Rule::causal, {});
+  o.policy = study::policy_of(s, infer::Rule::causal, dial);
   o.max_new_tokens = tokens;
   o.sampling = {.temperature = 0.8, .top_k = 0, .top_p = 0.95, .min_p = 0, .repetition_penalty = 1, .seed = seed};
   const std::vector<std::vector<int32_t>> prompts = {prompt};
@@ -62,7 +55,7 @@ std::vector<int32_t> prompt_of(const Subject& s, const std::string& text) {
   return ids;
 }
 
-void add_samples(const Arguments& args, const Subject& s, const study::HeldOut& text, Report& report) {
+void add_samples(const Arguments& args, const Subject& s, std::optional<double> dial, const study::HeldOut& text, Report& report) {
   const int64_t room = s.engine->config().max_position_embeddings, length = args.integer("sample-tokens");
   std::vector<std::vector<int32_t>> prompts;
   for (const std::string& p : args.texts("prompt")) prompts.push_back(prompt_of(s, p));
@@ -75,7 +68,7 @@ void add_samples(const Arguments& args, const Subject& s, const study::HeldOut& 
   for (std::vector<int32_t>& p : prompts) {
     if (p.empty()) args.wrong("prompt", "a text without tokens", "a text of at least one token");
     if (static_cast<int64_t>(p.size()) >= room) p.resize(static_cast<size_t>(std::max<int64_t>(1, room / 2)));
-    report.samples.push_back(sample(s, p, std::min(length, room - static_cast<int64_t>(p.size())), seed++));
+    report.samples.push_back(sample(s, dial, p, std::min(length, room - static_cast<int64_t>(p.size())), seed++));
   }
 }
 
@@ -93,10 +86,11 @@ Report make_report(const Arguments& args, std::unique_ptr<Progress>& bar) {
       throw UserError({path, "tokenizer.json", "another tokenizer than that of " + args.rest()[0], "the same one", "losses per token of different tokenizers do not compare"});
     lengths.push_back(c.max_position_embeddings), folders.push_back(subjects.back().folder->path());
     study::ReportModel& m = report.models.back();
-    m.role = role_of(subjects.front().engine->config(), c);
+    m.role = study::role_of(subjects.front().engine->config(), report.models.front().run, c, m.run);
     m.blocks = c.num_hidden_layers, m.width = c.hidden_size;
     m.parameters = model::parameters(c).total();
   }
+  const std::optional<double> dial = dial_of(args, *subjects[0].folder);
   const int64_t most = *std::min_element(lengths.begin(), lengths.end());
   const int64_t context = args.maybe_integer("context").value_or(study::default_context(folders, lengths));
   if (context > most) args.wrong("context", str(context), str("at most ", most, ", the models' max_position_embeddings"));
@@ -104,9 +98,14 @@ Report make_report(const Arguments& args, std::unique_ptr<Progress>& bar) {
   options.context = context;
   options.limit = args.integer("limit");
   options.documents.field = args.text("field");
+  if (args.boolean("repair-utf8")) options.documents.invalid_utf8 = data::InvalidUtf8::repair;
   options.progress = [](int64_t, int64_t) { stop_if_interrupted(); };
-  const study::HeldOut text = study::load_held_out(inputs_of(args, report.models[0].run), *subjects[0].tokenizer, options);
+  const std::vector<std::string> inputs = inputs_of(args, report.models[0].run);
+  const study::HeldOut text = study::load_held_out(inputs, *subjects[0].tokenizer, options);
   report.text = text.name, report.date = today();
+  report.held_out = std::all_of(report.models.begin(), report.models.end(), [&](const study::ReportModel& m) {
+    return std::all_of(inputs.begin(), inputs.end(), [&](const std::string& input) { return study::trained_on(m.run, input); });
+  });
   report.machine = str(threads, threads == 1 ? " thread, " : " threads, ", kernels::chosen().name, " kernels");
 
   const auto watch = [&](const std::string& what) -> study::EvaluateProgress {
@@ -121,9 +120,10 @@ Report make_report(const Arguments& args, std::unique_ptr<Progress>& bar) {
   std::vector<const Subject*> all;
   for (size_t i = 0; i < subjects.size(); ++i) {
     study::ReportModel& m = report.models[i];
-    m.quality = study::evaluate(subjects[i], text, infer::Rule::causal, {}, watch("evaluating " + m.run.name));
-    if (!subjects[i].engine->config().routing.dense())
-      m.teacher = study::compare_with_teacher(subjects[i], text, m.quality, {}, watch("teacher's view of " + m.run.name));
+    const std::optional<double> own = i == 0 ? dial : std::nullopt;
+    m.quality = study::evaluate(subjects[i], text, infer::Rule::causal, own, watch("evaluating " + m.run.name));
+    if (study::has_teacher(subjects[i]))
+      m.teacher = study::compare_with_teacher(subjects[i], text, m.quality, own, watch("teacher's view of " + m.run.name));
     std::vector<double> realised;
     for (const study::BlockAgreement& b : m.quality.blocks) realised.push_back(b.realised);
     m.decode_bytes = model::decode_bytes(subjects[i].engine->config(), context, realised).total();
@@ -131,14 +131,14 @@ Report make_report(const Arguments& args, std::unique_ptr<Progress>& bar) {
     m.kv_bytes_dense = study::kv_bytes_per_token(subjects[i].engine->config(), {});
     all.push_back(&subjects[i]);
   }
-  report.depths = study::study_depth(subjects[0], text, {}, watch("reading depths"));
+  report.depths = study::study_depth(subjects[0], text, dial, watch("reading depths"));
   if (bar) bar->finish();
   bar.reset();
   const auto first = text.windows[0].tokens;
   const auto prompt = first.subspan(0, std::max<size_t>(1, std::min<size_t>(first.size() / 2, 32)));
-  const std::vector<study::DecodeSpeed> speeds = study::measure_decode(all, prompt, std::min<int64_t>(128, context - static_cast<int64_t>(prompt.size())), 15);
+  const std::vector<study::DecodeSpeed> speeds = study::measure_decode(all, dial, prompt, std::min<int64_t>(128, context - static_cast<int64_t>(prompt.size())), 15);
   for (size_t i = 0; i < speeds.size(); ++i) report.models[i].speed = speeds[i];
-  add_samples(args, subjects[0], text, report);
+  add_samples(args, subjects[0], dial, text, report);
   return report;
 }
 
@@ -156,7 +156,9 @@ int run(const Arguments& args) {
     j["out"] = path;
     out_json(j);
   } else {
-    out(text_table(study::comparison(report)) + "\n" + study::verdict(report) + "\n" + path + " has the page.\n");
+    std::string text = text_table(study::comparison(report)) + "\n" + study::verdict(report) + "\n";
+    for (const std::string& caution : study::cautions(report)) text += caution + "\n";
+    out(text + path + " has the page.\n");
   }
   return kExitDone;
 }
@@ -164,14 +166,16 @@ int run(const Arguments& args) {
 }  // namespace
 
 Command report_command() {
-  Command c{.name = "report", .summary = "Compare a trained model with its dense twins and write a page about it"};
-  c.details = "Reads run folders (or model folders), evaluates all on the same text, measures decoding in turns, and writes one self-contained HTML file.";
-  c.positionals.push_back({"RUNS", "run folders: the routed model first, then its dense twins", true, true});
+  Command c{.name = "report", .summary = "Compare a trained model with its dense twins, or with others, and write a page about it"};
+  c.details = "Reads run folders (or model folders), evaluates all on the same text, measures decoding in turns, and writes one self-contained HTML file. "
+              "Of a dataset the text is the validation split, a part of which has also set the thresholds of the dial (one number per routed block).";
+  c.positionals.push_back({"RUNS", "run folders: the model that it is about first, then those to set beside it", true, true});
   c.flag(path_flag("data", "PATH", "held-out text: a file, a folder, or a dataset folder (its validation split)").many().noted("the first run's own"));
   c.flag(path_flag("out", "FILE", "the page to write; an older one is replaced").otherwise("report.html"));
   c.flag(count_flag("limit", "N", "tokens to evaluate, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("50000"));
   c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).noted("that of the training runs, else the models', at most 1024"));
-  c.flag(field_flag());
+  c.flag(field_flag()).flag(repair_flag());
+  c.flag(dial_flag("block fraction to ask of the first model"));
   c.flag(text_flag("prompt", "TEXT", "a text to go on with").many().noted("two places of the held-out text"));
   c.flag(integer_flag("sample-tokens", "N", "length of the sampled texts").range(1, 100000).otherwise("160"));
   c.flag(json_flag()).flag(threads_flag()).flag(quiet_flag());

@@ -24,12 +24,46 @@ std::string signed_interval(const Interval& i, int digits) {
 
 std::string count(double n) { return std::isfinite(n) ? human_count(n) : "–"; }
 
-// The twin with the least loss, as an index into models; 0 when there is none.
-size_t better_twin(const Report& r) {
+// Of the others the one with the least loss, as an index into models; 0 when there is none.
+size_t best_other(const Report& r) {
   size_t best = 0;
   for (size_t i = 1; i < r.models.size(); ++i)
     if (best == 0 || r.models[i].quality.loss() < r.models[best].quality.loss()) best = i;
   return best;
+}
+
+bool dense(const ReportModel& m) { return m.quality.blocks.empty(); }
+bool dense_twins(const Report& r) { return r.models.size() > 1 && std::all_of(r.models.begin() + 1, r.models.end(), dense); }
+
+// "its dense twin, NAME", "the better twin, NAME", "the best of the other models, NAME".
+std::string best_words(const Report& r, size_t best) {
+  const char* const words[2][3] = {{"the other model", "the better of the other models", "the best of the other models"},
+                                   {"its dense twin", "the better twin", "the best twin"}};
+  return str(words[dense_twins(r)][std::min<size_t>(r.models.size() - 2, 2)], ", ", r.models[best].run.name);
+}
+
+// The rule behind the figures of quality, for all models together.
+std::string rules_words(const Report& r) {
+  const auto has = [&](infer::Rule rule) {
+    return std::any_of(r.models.begin(), r.models.end(), [&](const ReportModel& m) { return !dense(m) && m.quality.rule == rule; });
+  };
+  if (!has(infer::Rule::random)) return rule_words(infer::Rule::causal);
+  return has(infer::Rule::causal) ? "model's own rule (the causal rule, or the random control)" : rule_words(infer::Rule::random);
+}
+
+std::string text_words(const Report& r) {
+  return r.held_out ? "on text that no model was trained on: the validation split of " + r.text + " (thresholds were calibrated on a part of it)"
+                    : "on " + r.text + "; whether a model was trained on it is not known";
+}
+
+// Budgets end on a whole step; twins at equal FLOPs differ by less.
+constexpr double kEqualShare = 0.02;
+bool unequal(double a, double b) { return std::isfinite(a) && std::isfinite(b) && std::abs(a - b) > kEqualShare * b; }
+
+std::string joined(const std::vector<std::string>& parts) {
+  std::string out;
+  for (const std::string& p : parts) out += (out.empty() ? "" : ", ") + p;
+  return out;
 }
 
 // A power of 1000 in which the largest value reads well.
@@ -93,6 +127,12 @@ std::string agreement_table(const Evaluation& e) {
   return html_table({"routed block", "capacity", "realised", "agreement with top-k", "precision", "recall"}, rows);
 }
 
+std::string realised_table(const Evaluation& e) {
+  std::vector<std::vector<std::string>> rows;
+  for (const BlockAgreement& b : e.blocks) rows.push_back({str("block ", b.block), percent(b.capacity), percent(b.realised)});
+  return html_table({"routed block", "capacity", "realised"}, rows);
+}
+
 std::string samples(const Report& r) {
   std::string out = depth_legend(r.depths.least, r.depths.most);
   for (const Sample& s : r.samples) out += "<div class=\"sample\">" + token_text(s.tokens, r.depths.least, r.depths.most, s.given) + "</div>";
@@ -101,13 +141,13 @@ std::string samples(const Report& r) {
 
 std::vector<HtmlTile> tiles(const Report& r) {
   const ReportModel& m = r.models[0];
-  const size_t twin = better_twin(r);
-  std::vector<HtmlTile> out = {{fixed(m.quality.loss(), 3), "nats per token", "held out, under the causal rule"}};
+  const size_t twin = best_other(r);
+  std::vector<HtmlTile> out = {{fixed(m.quality.loss(), 3), "nats per token", str(r.held_out ? "held out, " : "", "under the ", rule_words(m.quality.rule))}};
   if (twin > 0) {
     const Interval d = loss_difference(m.quality, r.models[twin].quality);
     out.push_back({signed_interval({d.value, NAN, 0}, 3), "nats against " + r.models[twin].run.name,
                    (std::isfinite(d.half) ? "± " + fixed(d.half, 3) + ", paired; " : std::string()) + "below 0 is better"});
-    out.push_back({fixed(m.speed.tokens_per_second / r.models[twin].speed.tokens_per_second, 2) + " ×", "decode speed", "of the same twin"});
+    out.push_back({fixed(m.speed.tokens_per_second / r.models[twin].speed.tokens_per_second, 2) + " ×", "decode speed", "of the same model"});
   }
   out.push_back({percent(m.quality.block_fraction()), "block fraction", "FLOPs in the blocks, of every token in full"});
   out.push_back({percent(m.quality.total_fraction()), "total fraction", "with embedding and head"});
@@ -127,10 +167,11 @@ std::vector<std::vector<std::string>> comparison(const Report& r) {
   row("what it is", [](const ReportModel& m) { return m.role; });
   row("blocks × width", [](const ReportModel& m) { return str(m.blocks, " × ", m.width); });
   row("parameters", [](const ReportModel& m) { return count(static_cast<double>(m.parameters)); });
+  row("training precision", [](const ReportModel& m) { return m.run.precision.empty() ? "–" : m.run.precision; });
   row("training FLOPs", [](const ReportModel& m) { return count(m.run.flops); });
   row("training tokens", [](const ReportModel& m) { return count(m.run.tokens); });
   row("training time", [](const ReportModel& m) { return std::isfinite(m.run.seconds) ? human_duration(m.run.seconds) : "–"; });
-  row("loss, causal rule (nats/token)", [](const ReportModel& m) { return with_interval(loss_interval(m.quality), 4); });
+  row("loss, " + rules_words(r) + " (nats/token)", [](const ReportModel& m) { return with_interval(loss_interval(m.quality), 4); });
   row("loss, top-k (teacher's view)", [](const ReportModel& m) { return m.teacher ? fixed(m.teacher->loss(), 4) : std::string("–"); });
   row("bits per byte", [](const ReportModel& m) { return with_interval(bits_interval(m.quality), 4); });
   row("loss minus " + r.models[0].run.name + ", paired", [&](const ReportModel& m) {
@@ -146,23 +187,59 @@ std::vector<std::vector<std::string>> comparison(const Report& r) {
 }
 
 std::string verdict(const Report& r) {
-  const size_t twin = better_twin(r);
-  if (twin == 0) return "";
-  const Evaluation &mod = r.models[0].quality, &other = r.models[twin].quality;
+  const size_t best = best_other(r);
+  if (best == 0) return "";
+  const Evaluation &mod = r.models[0].quality, &other = r.models[best].quality;
   const Interval d = loss_difference(mod, other);
-  const std::string share = percent(std::abs(d.value) / other.loss());
+  const std::string share = percent(std::abs(d.value) / other.loss()), name = best_words(r, best);
   const std::string figures = str(" (", signed_interval(d, 4), " nats per token, paired over ", units_text(mod, d.units), ")");
-  const std::string& name = r.models[twin].run.name;
-  if (!std::isfinite(d.half)) return str("The loss is ", share, d.value < 0 ? " below" : " above", " that of the better twin, ", name, figures, "; no interval.");
-  if (std::abs(d.value) <= d.half) return str("No clear difference from the better twin, ", name, figures, ".");
-  return str("The loss is ", share, d.value < 0 ? " below" : " above", " that of the better twin, ", name, figures, ".");
+  if (!std::isfinite(d.half)) return str("The loss is ", share, d.value < 0 ? " below" : " above", " that of ", name, figures, "; no interval.");
+  if (std::abs(d.value) <= d.half) return str("No clear difference from ", name, figures, ".");
+  return str("The loss is ", share, d.value < 0 ? " below" : " above", " that of ", name, figures, ".");
+}
+
+std::vector<std::string> cautions(const Report& r) {
+  std::vector<std::string> out, flops, unknown, precisions;
+  const RunRecord& first = r.models[0].run;
+  bool mixed = false;
+  for (const ReportModel& m : r.models) {
+    if (unequal(m.run.flops, first.flops))
+      flops.push_back(str(m.run.name, " ", count(m.run.flops), " (", signed_interval({100 * (m.run.flops / first.flops - 1), NAN, 0}, 1), " %)"));
+    if (!std::isfinite(m.run.flops)) unknown.push_back(m.run.name);
+    precisions.push_back(m.run.name + " " + (m.run.precision.empty() ? "unknown" : m.run.precision));
+    mixed = mixed || m.run.precision != first.precision;
+  }
+  if (!flops.empty()) out.push_back(str("Not at equal training FLOPs: ", joined(flops), " against ", first.name, " ", count(first.flops), "."));
+  if (!unknown.empty() && r.models.size() > 1) out.push_back(str("Training FLOPs unknown, so perhaps not equal: ", joined(unknown), "."));
+  if (mixed) out.push_back(str("Not trained in one precision: ", joined(precisions), "."));
+  return out;
+}
+
+std::string role_of(const model::ModelConfig& first, const RunRecord& first_run, const model::ModelConfig& c, const RunRecord& run) {
+  const routing::RoutingConfig& routing = c.routing;
+  std::vector<std::string> words = {routing.dense()                                              ? "dense"
+                                    : routing.random()                                           ? "random routing (control)"
+                                    : routing.selection == routing::Selection::threshold ? "Mixture of Depths, token choice"
+                                                                                                 : "Mixture of Depths"};
+  if (&run == &first_run) return words[0];
+  const auto differs = [&](int64_t a, int64_t b, const char* less, const char* more) {
+    if (a != b) words.push_back(a < b ? less : more);
+  };
+  differs(c.num_hidden_layers, first.num_hidden_layers, "fewer blocks", "more blocks");
+  differs(c.hidden_size, first.hidden_size, "narrower", "wider");
+  differs(c.intermediate_size, first.intermediate_size, "narrower feed-forward", "wider feed-forward");
+  if (words.size() == 1 && c.num_attention_heads == first.num_attention_heads && c.num_key_value_heads == first.num_key_value_heads &&
+      c.head_dim == first.head_dim)
+    words.push_back("same shape");
+  if (unequal(run.tokens, first_run.tokens)) words.push_back(run.tokens < first_run.tokens ? "fewer tokens" : "more tokens");
+  return joined(words);
 }
 
 Json report_json(const Report& r) {
   const auto number = [](double x) { return std::isfinite(x) ? Json(x) : Json(); };
-  Json j = {{"text", r.text}, {"machine", r.machine}, {"date", r.date}, {"verdict", verdict(r)}, {"depth", r.depths.to_json()}, {"models", Json::array()}};
+  Json j = {{"text", r.text}, {"machine", r.machine}, {"date", r.date}, {"held_out", r.held_out}, {"verdict", verdict(r)}, {"cautions", cautions(r)}, {"depth", r.depths.to_json()}, {"models", Json::array()}};
   for (const ReportModel& m : r.models) {
-    Json one = {{"name", m.run.name}, {"role", m.role}, {"path", m.run.path}, {"parameters", m.parameters}, {"train_flops", number(m.run.flops)},
+    Json one = {{"name", m.run.name}, {"role", m.role}, {"path", m.run.path}, {"parameters", m.parameters}, {"precision", m.run.precision.empty() ? Json() : Json(m.run.precision)}, {"train_flops", number(m.run.flops)},
                 {"train_tokens", number(m.run.tokens)}, {"train_seconds", number(m.run.seconds)}, {"quality", m.quality.to_json()},
                 {"teacher", m.teacher ? m.teacher->to_json() : Json()}, {"decode_tokens_per_second", number(m.speed.tokens_per_second)},
                 {"decode_bytes_per_token", number(m.decode_bytes)}, {"kv_bytes_per_token", number(m.kv_bytes)}};
@@ -181,17 +258,20 @@ std::string report_page(const Report& r) {
   const std::vector<std::string> head = rows.front();
   rows.erase(rows.begin());
   HtmlPage page;
-  page.title = "Fathom: " + mod.run.name + (r.models.size() > 1 ? " beside its dense twins" : "");
-  page.lead = "<p>" + html_escape(verdict(r)) + " Every figure of quality is under the causal rule, on text that no model was trained on.</p>";
+  page.title = "Fathom: " + mod.run.name + (dense_twins(r) ? " beside its dense twins" : r.models.size() > 1 ? " beside other models" : "");
+  page.lead = "<p>" + html_escape(str(verdict(r), " Every figure of quality is under the ", rules_words(r), ", ", text_words(r), ".")) + "</p>";
+  for (const std::string& caution : cautions(r)) page.lead += "<p><strong>" + html_escape(caution) + "</strong></p>";
   page.body = html_tiles(tiles(r));
   page.body += html_section("comparison", "The comparison", html_table(head, rows) +
                             "<p>Intervals are 95 % over " + units_text(mod.quality, static_cast<int64_t>(mod.quality.units.size())) + ". Top-k looks into the future: its loss is the teacher's view, no measure of quality.</p>");
   if (has_curves(r))
-    page.body += html_section("training", "Training", "<div class=\"pair\">" + html_figure(curves(r, false), std::string(held_out_curves(r) ? "Loss on held-out text under the causal rule" : "Loss of the training batches (smoothed; routed blocks select by top-k there)") +
+    page.body += html_section("training", "Training", "<div class=\"pair\">" + html_figure(curves(r, false), (held_out_curves(r) ? "Loss on held-out text under the " + rules_words(r) : std::string("Loss of the training batches (smoothed; routed blocks select as training does)")) +
                                                                         ", against training FLOPs as the cost model counts them.") +
                               html_figure(curves(r, true), "The same against seconds on this machine.") + "</div>");
   if (!r.samples.empty()) page.body += html_section("samples", "Text, coloured by depth", samples(r));
-  if (!mod.quality.blocks.empty())
+  if (!dense(mod) && !mod.teacher)
+    page.body += html_section("rule", "Routed blocks", "<p>Realised: the share of tokens that ran the block.</p>" + realised_table(mod.quality));
+  if (mod.teacher)
     page.body += html_section("rule", "The causal rule beside top-k",
                               "<p>Realised: the share of tokens that ran the block under the causal rule. Agreement, precision and recall compare its choice with top-k's on the same "
                               "states; at capacity 12.5 % a rule that always skips agrees to 87.5 %, so precision and recall stand beside it.</p>" + agreement_table(mod.quality));

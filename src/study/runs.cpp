@@ -4,6 +4,7 @@
 
 #include "core/file.h"
 #include "core/limits.h"
+#include "data/shards.h"
 
 namespace fathom::study {
 namespace {
@@ -67,6 +68,7 @@ RunRecord read_run(const std::string& path) {
     run.tokens = number(summary, "tokens");
     run.flops = number(summary, "train_flops");
     run.seconds = number(summary, "train_seconds");
+    if (summary.contains("precision") && summary["precision"].is_string()) run.precision = summary["precision"];
   }
   if (const std::string own = join_path(path, "data"); is_folder(own)) {
     run.dataset = own;
@@ -77,6 +79,12 @@ RunRecord read_run(const std::string& path) {
   }
   if (const std::string file = join_path(path, "metrics.jsonl"); exists(file)) read_metrics(file, run);
   return run;
+}
+
+bool trained_on(const RunRecord& run, const std::string& dataset) {
+  if (run.dataset.empty() || !data::is_dataset(run.dataset) || !data::is_dataset(dataset)) return false;
+  const auto manifest = [](const std::string& folder) { return read_file(join_path(folder, "manifest.json"), limits::kManifestBytes); };
+  return run.dataset == dataset || manifest(run.dataset) == manifest(dataset);
 }
 
 std::optional<int64_t> trained_context(const std::string& model_folder) {

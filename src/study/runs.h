@@ -20,6 +20,7 @@ struct Curve {                // one point per line of metrics.jsonl
 struct RunRecord {
   std::string name, path, model;    // `model`: its model folder
   std::string dataset;              // what it was trained on: RUN/data or its configuration's data.dataset; "" if unknown
+  std::string precision;            // that it was trained in: "f32", "bf16"; "" if unknown
   double steps = NAN, tokens = NAN, flops = NAN, seconds = NAN;  // of training
   Curve train;                      // loss of training steps, smoothed
   Curve held_out;                   // loss on validation under the causal rule ("eval" and "final" lines)
@@ -28,6 +29,10 @@ struct RunRecord {
 
 // UserError when `path` has no model folder or a file in it is broken. A model folder alone is a run without a record.
 RunRecord read_run(const std::string& path);
+
+// Whether a dataset folder is the one that the run was trained on, by its place or by its manifest (the same text, options
+// and tokenizer give the same one): then its validation split is text that the run was not trained on.
+bool trained_on(const RunRecord& run, const std::string& dataset);
 
 // Tokens of a training row of the run that a model folder belongs to (the folder above it has the run's config.json).
 std::optional<int64_t> trained_context(const std::string& model_folder);

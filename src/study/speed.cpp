@@ -6,14 +6,14 @@
 
 namespace fathom::study {
 
-std::vector<DecodeSpeed> measure_decode(const std::vector<const Subject*>& subjects, std::span<const int32_t> prompt, int64_t new_tokens, int rounds) {
+std::vector<DecodeSpeed> measure_decode(const std::vector<const Subject*>& subjects, std::optional<double> dial, std::span<const int32_t> prompt, int64_t new_tokens, int rounds) {
   std::vector<std::vector<double>> rates(subjects.size());
   std::vector<DecodeSpeed> speeds(subjects.size());
   const std::vector<std::vector<int32_t>> prompts = {{prompt.begin(), prompt.end()}};
   for (int round = 0; round < rounds; ++round)
     for (size_t i = 0; i < subjects.size(); ++i) {
       infer::GenerateOptions options;
-      options.policy = policy_of(*subjects[i], infer::Rule::causal, {});
+      options.policy = policy_of(*subjects[i], infer::Rule::causal, i == 0 ? dial : std::nullopt);
       options.max_new_tokens = new_tokens;
       const infer::GenerateResult r = infer::generate(*subjects[i]->engine, subjects[i]->tokenizer.get(), prompts, options);
       rates[i].push_back(r.stats.decode_rate());

@@ -2,6 +2,7 @@
 // model alike; the median of the rounds is kept.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -15,8 +16,9 @@ struct DecodeSpeed {
   int64_t new_tokens = 0;
 };
 
-// Every model writes `new_tokens` after `prompt` (the same ids for all), by sampling at temperature 1, in each round.
-std::vector<DecodeSpeed> measure_decode(const std::vector<const Subject*>& subjects, std::span<const int32_t> prompt, int64_t new_tokens, int rounds);
+// Every model writes `new_tokens` after `prompt` (the same ids for all), by sampling at temperature 1, in each round; the
+// first at `dial`, its default when empty.
+std::vector<DecodeSpeed> measure_decode(const std::vector<const Subject*>& subjects, std::optional<double> dial, std::span<const int32_t> prompt, int64_t new_tokens, int rounds);
 
 // Bytes of keys and values that a token leaves behind, over all blocks, when share `capacity[r]` of tokens runs routed block
 // r ([] = all of them): with kv drop a token that skips leaves none there.

@@ -81,7 +81,9 @@ def pages(fathom, folder):
         shutil.copytree(folder / kind, run / "model")
         lines = [{"type": "eval", "step": s, "flops": 1e12 * s, "seconds": s, "loss": loss + 4 / (1 + s)} for s in range(0, 50, 10)]
         run.joinpath("metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        run.joinpath("summary.json").write_text(json.dumps({"steps": 50, "tokens": 1e5, "train_flops": 5e13, "train_seconds": 50}))
+        run.joinpath("summary.json").write_text(json.dumps({"steps": 50, "tokens": 1e5, "train_flops": 5e13 * (1.1 if kind == "thin" else 1), "train_seconds": 50,
+                                                            "precision": "bf16" if kind == "thin" else "f32"}))
+        run.joinpath("config.json").write_text(json.dumps({"data": {"dataset": "data"}}))
     found = {}
     for words in (["depthmap", "mod", "--data", "data", "--out", "depthmap.html"],
                   ["report", "runs/mod", "runs/short", "runs/thin", "--data", "data", "--out", "report.html", "--prompt", "The <sea> & \"moon\"",
@@ -108,11 +110,14 @@ def test_report_page(fathom, folder, pages):
     found = pages["report"]
     for heading in ("The comparison", "Training", "Text, coloured by depth", "The causal rule beside top-k", "A passage, token by token"):
         assert heading in words
-    for row in ("training FLOPs", "training time", "loss, causal rule", "loss, top-k (teacher's view)", "bits per byte", "decode tokens/s", "KV bytes per token"):
+    for row in ("training precision", "training FLOPs", "training time", "loss, causal rule", "loss, top-k (teacher's view)", "bits per byte", "decode tokens/s", "KV bytes per token"):
         assert row in words
     mod = found["models"][0]
     assert f"{mod['quality']['loss']:.4f}" in words and f"{mod['teacher']['loss']:.4f}" in words
-    assert found["verdict"] in words
+    assert found["verdict"] in words and "the better twin, " in found["verdict"]
+    assert found["held_out"] and "on text that no model was trained on: the validation split of data" in words
+    assert found["cautions"] == ["Not at equal training FLOPs: thin 55.0T (+10.0 %) against mod 50.0T.", "Not trained in one precision: mod f32, short f32, thin bf16."]
+    assert all(caution in words for caution in found["cautions"])
     assert "&lt;" in text and "<sea>" not in text
     for name in ("mod", "short", "thin"):
         assert name in words

@@ -9,6 +9,11 @@
 namespace fathom::study {
 namespace {
 
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
 using testing::StartsWith;
 
 std::string make_run(const TemporaryFolder& folder, const std::string& metrics, const std::string& summary) {
@@ -31,7 +36,7 @@ TEST(Runs, MetricsAndSummary) {
                                         "{\"type\":\"something else\",\"step\":2}\n"
                                         "{\"type\":\"final\",\"step\":4,\"loss\":5}\n"
                                         "{\"type\":\"train\",\"st",
-                                        "{\"steps\":4,\"tokens\":1024,\"train_flops\":4e9,\"other\":{}}") + "/");
+                                        "{\"steps\":4,\"tokens\":1024,\"train_flops\":4e9,\"precision\":\"bf16\",\"other\":{}}") + "/");
   EXPECT_EQ(r.name, "run");
   EXPECT_EQ(r.train.loss.size(), 2u);
   EXPECT_NEAR(r.train.loss[1], 0.9 * 8 + 0.1 * 6, 1e-12);
@@ -41,6 +46,7 @@ TEST(Runs, MetricsAndSummary) {
   EXPECT_EQ(r.warnings, (std::vector<std::string>{"block 1 collapsed"}));
   EXPECT_DOUBLE_EQ(r.flops, 4e9);
   EXPECT_TRUE(std::isnan(r.seconds));
+  EXPECT_EQ(r.precision, "bf16");
 }
 
 TEST(Runs, TheDatasetThatItWasTrainedOn) {
@@ -51,6 +57,20 @@ TEST(Runs, TheDatasetThatItWasTrainedOn) {
   EXPECT_EQ(read_run(run).dataset, "somewhere");
   make_folders(join_path(run, "data"));
   EXPECT_EQ(read_run(run).dataset, join_path(run, "data"));
+}
+
+TEST(Runs, ADatasetIsKnownByItsManifest) {
+  const TemporaryFolder folder;
+  const std::string run = make_run(folder, "", ""), copy = join_path(folder.path(), "copy");
+  for (const std::string& dataset : {join_path(run, "data"), copy}) {
+    make_folders(dataset);
+    atomic_write(join_path(dataset, "manifest.json"), "{\"splits\": 1}");
+  }
+  EXPECT_TRUE(trained_on(read_run(run), join_path(run, "data")));
+  EXPECT_TRUE(trained_on(read_run(run), copy));
+  atomic_write(join_path(copy, "manifest.json"), "{\"splits\": 2}");
+  EXPECT_FALSE(trained_on(read_run(run), copy));
+  EXPECT_FALSE(trained_on(read_run(run), join_path(folder.path(), "book.txt")));
 }
 
 TEST(Runs, TheContextThatItWasTrainedIn) {
@@ -117,8 +137,78 @@ TEST(Report, TheVerdictFollowsTheInterval) {
   EXPECT_THAT(verdict(r), StartsWith("The loss is 1.6 % above that of the better twin, thin (+0.05"));
   r.models[2] = figures("thin", 3.09, 0.5);
   EXPECT_THAT(verdict(r), StartsWith("No clear difference from the better twin, thin (+0."));
+  r.models.resize(2);
+  EXPECT_THAT(verdict(r), StartsWith("No clear difference from its dense twin, short"));
   r.models.resize(1);
   EXPECT_EQ(verdict(r), "");
+}
+
+ReportModel routed(ReportModel m, infer::Rule rule = infer::Rule::causal) {
+  m.quality.rule = rule;
+  m.quality.blocks.push_back({.block = 1, .capacity = 0.25, .realised = 0.25, .tokens = 1000, .ran = 250});
+  return m;
+}
+
+TEST(Report, ARoutedModelIsNobodysTwin) {
+  Report r;
+  r.models = {routed(figures("mod", 3.0, 0)), routed(figures("control", 3.1, 0.001), infer::Rule::random)};
+  EXPECT_THAT(verdict(r), HasSubstr(" that of the other model, control ("));
+  EXPECT_THAT(report_page(r), HasSubstr("beside other models"));
+  EXPECT_THAT(report_page(r), HasSubstr("model&#39;s own rule (the causal rule, or the random control)"));
+  std::swap(r.models[0], r.models[1]);
+  r.models.resize(1);
+  const std::string page = report_page(r);
+  EXPECT_THAT(page, HasSubstr("under the random control"));
+  EXPECT_THAT(page, Not(HasSubstr("recall")));  // nobody taught it
+  EXPECT_EQ(comparison(r)[8][0], "loss, random control (nats/token)");
+}
+
+TEST(Report, TheTextIsHeldOutOnlyIfItIs) {
+  Report r;
+  r.models = {figures("mod", 3.0, 0)};
+  r.text = "book.txt";
+  EXPECT_THAT(report_page(r), HasSubstr("on book.txt; whether a model was trained on it is not known"));
+  EXPECT_THAT(report_page(r), Not(HasSubstr("no model was trained on")));
+  EXPECT_THAT(report_page(r), Not(HasSubstr("held out, ")));
+  r.held_out = true;
+  EXPECT_THAT(report_page(r), HasSubstr("on text that no model was trained on: the validation split of book.txt (thresholds were calibrated on a part of it)"));
+}
+
+TEST(Report, CautionsNameWhatDiffers) {
+  Report r;
+  r.models = {figures("mod", 3.0, 0), figures("short", 3.1, 0.001), figures("thin", 3.1, 0.001)};
+  for (ReportModel& m : r.models) m.run.flops = 1e15, m.run.precision = "f32";
+  r.models[1].run.flops = 1.015e15;
+  EXPECT_THAT(cautions(r), IsEmpty());
+  r.models[2].run.flops = 1.05e15;
+  EXPECT_THAT(cautions(r), ElementsAre("Not at equal training FLOPs: thin 1.05P (+5.0 %) against mod 1.00P."));
+  r.models[2].run.flops = NAN;
+  EXPECT_THAT(cautions(r), ElementsAre("Training FLOPs unknown, so perhaps not equal: thin."));
+  r.models[2].run.flops = 1e15, r.models[1].run.precision = "bf16", r.models[2].run.precision = "";
+  EXPECT_THAT(cautions(r), ElementsAre("Not trained in one precision: mod f32, short bf16, thin unknown."));
+  EXPECT_THAT(report_page(r), HasSubstr("<strong>Not trained in one precision: mod f32"));
+  EXPECT_EQ(report_json(r)["cautions"].size(), 1U);
+  const auto rows = comparison(r);
+  EXPECT_THAT(rows, Contains(std::vector<std::string>{"training precision", "f32", "bf16", "–"}));
+}
+
+TEST(Report, RolesComeFromTheConfigurations) {
+  const model::ModelConfig mod = sample_config(300, true), dense = sample_config(300, false);
+  RunRecord one, other;
+  one.tokens = 1000, other.tokens = 800;
+  EXPECT_EQ(role_of(mod, one, mod, one), "Mixture of Depths");
+  EXPECT_EQ(role_of(mod, one, mod, other), "Mixture of Depths, same shape, fewer tokens");
+  EXPECT_EQ(role_of(mod, one, dense, other), "dense, same shape, fewer tokens");
+  other.tokens = 1010;
+  EXPECT_EQ(role_of(mod, one, dense, other), "dense, same shape");  // not "fewer tokens" for its shape alone
+  model::ModelConfig c = dense;
+  c.num_hidden_layers = 3, c.hidden_size = 48;
+  other.tokens = 2000;
+  EXPECT_EQ(role_of(mod, one, c, other), "dense, fewer blocks, wider, more tokens");
+  c = mod;
+  c.routing.selection = routing::Selection::random;
+  other.tokens = NAN;
+  EXPECT_EQ(role_of(mod, one, c, other), "random routing (control), same shape");
 }
 
 TEST(Report, TheComparisonHasARowForEveryFigure) {
