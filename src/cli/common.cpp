@@ -4,13 +4,17 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <memory>
 #include <unistd.h>
 
+#include "cli/interrupt.h"
 #include "cli/output.h"
 #include "core/file.h"
 #include "core/limits.h"
 #include "core/log.h"
 #include "core/thread_pool.h"
+#include "infer/policy.h"
 
 namespace fathom::cli {
 
@@ -22,6 +26,18 @@ Flag colour_flag() {
 Flag quiet_flag() { return boolean_flag("quiet", "no progress and no remarks on standard error"); }
 Flag field_flag() { return text_flag("field", "NAME", "field of a .jsonl line that holds the text").otherwise("text"); }
 Flag repair_flag() { return boolean_flag("repair-utf8", "replace broken UTF-8 by U+FFFD instead of refusing the file"); }
+
+Flag dial_flag(const std::string& help) { return number_flag("dial", "X", help).range(1e-6, 1).noted("the model's"); }
+
+std::optional<double> dial_of(const Arguments& args, const model::ModelFolder& folder) {
+  const std::optional<double> asked = args.maybe_number("dial");
+  infer::RoutingPolicy::at_dial(folder.config(), folder.dial(), asked);
+  if (!asked || !folder.dial()) return asked;
+  const double dial = folder.dial()->reachable(*asked);
+  if (dial > *asked + 1e-3)  // printed dials are rounded
+    log_warning("--dial ", *asked, " lies below the lowest dial that ", folder.path(), " was calibrated for; running at ", dial);
+  return dial;
+}
 
 int threads_of(const Arguments& args) {
   const int64_t n = args.integer("threads");
@@ -45,19 +61,36 @@ std::string program_folder() {
   return slash == std::string::npos ? "." : path.substr(0, slash);
 }
 
-std::string read_input(const std::string& path, int64_t max_bytes) {
-  if (path != "-") return read_file(path, max_bytes);
+namespace {
+
+std::string read_stream(int fd, const std::string& name, int64_t max_bytes) {
   std::string text;
   char chunk[1 << 16];
   for (;;) {
-    const ssize_t n = ::read(STDIN_FILENO, chunk, sizeof chunk);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) throw UserError({"standard input", "", std::strerror(errno), "text", ""});
+    const ssize_t n = ::read(fd, chunk, sizeof chunk);
+    if (n < 0 && errno == EINTR) {
+      stop_if_interrupted();
+      continue;
+    }
+    if (n < 0) throw UserError({name, "", std::strerror(errno), "text", ""});
     if (n == 0) return text;
     text.append(chunk, static_cast<size_t>(n));
     if (static_cast<int64_t>(text.size()) > max_bytes)
-      throw UserError({"standard input", "", str("more than ", max_bytes, " bytes"), str("at most ", max_bytes), ""});
+      throw UserError({name, "", str("more than ", max_bytes, " bytes"), str("at most ", max_bytes), ""});
   }
+}
+
+}  // namespace
+
+std::string read_input(const std::string& path, int64_t max_bytes) {
+  if (path == "-") return read_stream(STDIN_FILENO, "standard input", max_bytes);
+  std::error_code ignored;
+  const auto type = std::filesystem::status(path, ignored).type();
+  if (type != std::filesystem::file_type::fifo && type != std::filesystem::file_type::character) return read_file(path, max_bytes);
+  const std::unique_ptr<FILE, int (*)(FILE*)> pipe(std::fopen(path.c_str(), "re"), &std::fclose);  // <(command)
+  if (!pipe) stop_if_interrupted();
+  if (!pipe) throw UserError({path, str("cannot open: ", std::strerror(errno)), "", "", ""});
+  return read_stream(::fileno(pipe.get()), path, max_bytes);
 }
 
 void refuse_existing(const Arguments& args, const std::string& flag, const std::string& path) {

@@ -1,9 +1,11 @@
 // Flags and small steps that several commands share, so that they are called and behave alike.
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cli/flags.h"
+#include "model/folder.h"
 
 namespace fathom::cli {
 
@@ -14,14 +16,20 @@ Flag quiet_flag();     // --quiet
 Flag field_flag();     // --field NAME, of .jsonl
 Flag repair_flag();    // --repair-utf8
 
+Flag dial_flag(const std::string& help = "block fraction to ask for; 1 runs every token in full");  // --dial X
+
 int threads_of(const Arguments& args);
 void apply_colour(const Arguments& args);
 void apply_quiet(const Arguments& args);
 
+// --dial, if it was given: where it lies below the lowest point that the model was calibrated for, that point, with a
+// warning. Refuses a dial that the model cannot run at.
+std::optional<double> dial_of(const Arguments& args, const model::ModelFolder& folder);
+
 // The folder that the running program stands in.
 std::string program_folder();
 
-// A whole file, or standard input for "-", at most `max_bytes`.
+// A whole file or pipe, or standard input for "-", at most `max_bytes`.
 std::string read_input(const std::string& path, int64_t max_bytes);
 
 // Refuses to write over something unless the command's --overwrite was given.

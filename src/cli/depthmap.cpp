@@ -17,8 +17,7 @@ int run(const Arguments& args) {
   apply_quiet(args);
   catch_interrupts();
   const study::Subject subject = study::Subject::open(args.positional("MODEL"), threads_of(args));
-  const std::optional<double> dial = args.maybe_number("dial");
-  study::policy_of(subject, infer::Rule::causal, dial);  // refuses a wrong dial before the text is read
+  const std::optional<double> dial = dial_of(args, *subject.folder);
 
   const int64_t most = subject.engine->config().max_position_embeddings;
   study::HeldOutOptions options;
@@ -59,7 +58,7 @@ Command depthmap_command() {
   c.positional("MODEL", "the model folder, or the folder of a run");
   c.flag(path_flag("data", "PATH", "text: a file, a folder, or a dataset folder (its validation split)").many().needed());
   c.flag(path_flag("out", "FILE", "the page to write; an older one is replaced").otherwise("depthmap.html"));
-  c.flag(number_flag("dial", "X", "block fraction to ask for").range(1e-6, 1).noted("the model's"));
+  c.flag(dial_flag());
   c.group("Text");
   c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).noted("that of the training run, else the model's, at most 1024"));
   c.flag(count_flag("limit", "N", "tokens to read, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("50000"));

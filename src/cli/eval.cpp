@@ -59,10 +59,9 @@ int run(const Arguments& args) {
   catch_interrupts();
   const std::vector<Subject> subjects = open_subjects(args, threads_of(args));
   const infer::Rule rule = rule_of(args.text("rule"));
-  const std::optional<double> dial = args.maybe_number("dial");
   if (rule == infer::Rule::topk && subjects[0].engine->config().routing.random())
     args.wrong("rule", "topk", "causal or random", "the model's blocks pick tokens at random, so nobody trained the scores that top-k would read");
-  study::policy_of(subjects[0], infer::Rule::causal, dial);  // refuses a wrong dial before the text is read
+  const std::optional<double> dial = dial_of(args, *subjects[0].folder);
 
   study::HeldOutOptions options;
   options.documents.field = args.text("field");
@@ -94,13 +93,14 @@ int run(const Arguments& args) {
 Command eval_command() {
   Command c{.name = "eval", .summary = "Measure a model's quality on text, under the causal rule, beside its dense twins"};
   c.details = "Loss, perplexity and bits per byte with 95 % intervals over documents; per routed block the share of tokens that ran and how the causal "
-              "rule agrees with top-k. A model of random selection is measured as the control that it is. Text is cut into windows of --context tokens. Top-k looks into the future: its loss is the teacher's view, "
+              "rule agrees with top-k. A model of random selection is measured as the control that it is. Text is cut into windows of --context tokens; of a "
+              "dataset it is the whole validation split, a part of which has also set the thresholds of the dial (one number per routed block). Top-k looks into the future: its loss is the teacher's view, "
               "no measure of quality.";
   c.positional("MODEL", "the model folder, or the folder of a run");
   c.flag(path_flag("data", "PATH", "held-out text: a file, a folder, or a dataset folder (its validation split)").many().needed());
   c.flag(path_flag("twin", "MODEL", "a dense model to set beside it").many());
   c.flag(text_flag("rule", "RULE", "who runs a routed block: the causal rule, the teacher's top-k, or a random control").one_of({"causal", "topk", "random"}).otherwise("causal"));
-  c.flag(number_flag("dial", "X", "block fraction to ask for").range(1e-6, 1).noted("the model's"));
+  c.flag(dial_flag());
   c.flag(boolean_flag("teacher", "also run the teacher's view, for agreement and its loss").otherwise("true"));
   c.group("Text");
   c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).noted("that of the training run, else the model's, at most 1024"));

@@ -33,7 +33,7 @@ std::vector<int32_t> prompt_ids(const Arguments& args, const text::Tokenizer& to
   return ids;
 }
 
-infer::GenerateOptions options_of(const Arguments& args, const model::ModelFolder& folder, const text::Tokenizer& tokenizer) {
+infer::GenerateOptions options_of(const Arguments& args, std::optional<double> dial, const model::ModelFolder& folder, const text::Tokenizer& tokenizer) {
   const model::GenerationConfig& own = folder.generation();
   infer::GenerateOptions o;
   o.sampling.temperature = args.maybe_number("temperature").value_or(own.temperature);
@@ -42,9 +42,11 @@ infer::GenerateOptions options_of(const Arguments& args, const model::ModelFolde
   o.sampling.min_p = args.number("min-p");
   o.sampling.repetition_penalty = args.maybe_number("repetition-penalty").value_or(own.repetition_penalty);
   o.sampling.seed = static_cast<uint64_t>(args.integer("seed"));
-  o.policy = infer::RoutingPolicy::at_dial(folder.config(), folder.dial(), args.maybe_number("dial"));
+  o.policy = infer::RoutingPolicy::at_dial(folder.config(), folder.dial(), dial);
   o.max_new_tokens = args.integer("max-tokens");
   o.stop = args.texts("stop");
+  for (const std::string& stop : o.stop)
+    if (stop.empty()) args.wrong("stop", "an empty text, which stands before everything", "a text of at least one character");
   if (args.boolean("eos")) {
     for (const int64_t id : own.eos_token_ids) o.stop_ids.push_back(static_cast<int32_t>(id));
     for (const int64_t id : folder.config().eos_token_ids) o.stop_ids.push_back(static_cast<int32_t>(id));
@@ -60,7 +62,8 @@ int run(const Arguments& args) {
   const std::string prompt = prompt_of(args);
   const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
   const text::Tokenizer tokenizer = text::Tokenizer::load(folder->tokenizer_path());
-  const infer::GenerateOptions options = options_of(args, *folder, tokenizer);
+  const std::optional<double> dial = dial_of(args, *folder);
+  const infer::GenerateOptions options = options_of(args, dial, *folder, tokenizer);
   std::vector<std::vector<int32_t>> prompts = {prompt_ids(args, tokenizer, prompt)};
   const int64_t room = folder->config().max_position_embeddings;
   if (static_cast<int64_t>(prompts[0].size()) >= room)
@@ -85,7 +88,9 @@ int run(const Arguments& args) {
     return !interrupted();
   });
   if (json) {
-    out_json(generation_json(prompt, result, record, tokenizer, range));
+    Json j = generation_json(prompt, result, record, tokenizer, range);
+    j["dial"] = dial.value_or(folder->dial() ? folder->dial()->default_dial : 1.0);
+    out_json(j);
   } else {
     out("\n");
     out_flush();
@@ -122,7 +127,7 @@ Command generate_command() {
   c.flag(number_flag("repetition-penalty", "X", "weaken tokens seen before; 1 is off").range(limits::kRepetitionPenaltyLow, limits::kRepetitionPenaltyHigh).noted("the model's"));
   c.flag(integer_flag("seed", "N", "another seed, another text").range(0, 9e18).otherwise("0"));
   c.group("Depth");
-  c.flag(number_flag("dial", "X", "block fraction to ask for; 1 runs every token in full").range(1e-6, 1).noted("the model's"));
+  c.flag(dial_flag());
   c.flag(boolean_flag("show-depth", "colour every token by the number of blocks that it ran in full"));
   c.flag(boolean_flag("stats", "print speed, fractions and cache size to standard error"));
   c.group("Output");

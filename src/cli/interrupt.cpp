@@ -16,9 +16,13 @@ void on_signal(int signal) {
 
 }  // namespace
 
+// Not std::signal: it sets SA_RESTART, and a read that waits for a pipe would go on waiting.
 void catch_interrupts() {
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  ::sigemptyset(&action.sa_mask);
+  ::sigaction(SIGINT, &action, nullptr);
+  ::sigaction(SIGTERM, &action, nullptr);
 }
 
 bool interrupted() { return stopped != 0; }

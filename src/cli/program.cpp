@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "cli/interrupt.h"
 #include "cli/output.h"
 #include "core/json.h"
 
@@ -142,7 +143,7 @@ int run_program(const Program& program, int argc, char** argv) {
     code = kExitUsage;
   } catch (const UserError& e) {
     complain(program, e.what());
-    code = kExitFailure;
+    code = interrupted() ? kExitInterrupted : kExitFailure;  // "cannot open: Interrupted system call"
   } catch (const Interrupted& e) {
     complain(program, e.what());
     code = kExitInterrupted;

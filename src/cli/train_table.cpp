@@ -10,7 +10,8 @@ Command train_table() {
       "The configuration is JSON with comments (configs/ has examples, docs/training.md every field). Every field can be set on "
       "the command line by its path: --optimizer.lr 3e-3, or --set optimizer.lr=3e-3.\n\n"
       "The run folder gets checkpoints, metrics.jsonl, TensorBoard event files, and at the end model/ and summary.json. Ctrl-C "
-      "finishes the step, saves and ends with code 130; --resume goes on and computes the same bits as an uninterrupted run.";
+      "finishes the step, saves and ends with code 130; --resume goes on and computes the same bits as an uninterrupted run. "
+      "`fathom-train export RUN/checkpoints/step-… --out MODEL` calibrates a checkpoint and writes it as a model folder.";
   Positional config{"CONFIG", "Configuration file; with --resume it may be left out", false, false};
   c.positionals.push_back(config);
   c.flag(path_flag("out", "RUN", "Folder of the new run").noted("runs/ and the name of CONFIG"));

@@ -86,6 +86,8 @@ std::vector<float> DialTable::thresholds(double dial) const {
   return out;
 }
 
+double DialTable::reachable(double dial) const { return std::max(dial, points.front().dial); }
+
 DialPoint DialTable::at(double dial) const {
   DialPoint out;
   out.thresholds = thresholds(dial);

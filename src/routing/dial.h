@@ -34,6 +34,7 @@ struct DialTable {
   // Thresholds for a dial: linear between grid points (where an end is infinite, the lower point's), −∞ at dial ≥ 1,
   // the lowest point's below it. Throws UserError when dial is not in (0, 1].
   std::vector<float> thresholds(double dial) const;
+  double reachable(double dial) const;  // the dial, or that of the lowest point where it lies below
   DialPoint at(double dial) const;  // thresholds as above, the figures interpolated; `dial` as asked for
 
   static DialTable from_json(const Json& json, const std::string& where, size_t routed_blocks);

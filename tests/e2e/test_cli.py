@@ -10,7 +10,7 @@ import time
 import pytest
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-COMMANDS = ["tokenizer train", "tokenizer encode", "tokenizer decode", "data prepare", "train", "eval", "generate", "depthmap", "info", "report"]
+COMMANDS = ["tokenizer train", "tokenizer encode", "tokenizer decode", "data prepare", "data verify", "train", "eval", "generate", "depthmap", "info", "report"]
 
 
 # Help, version, completion
@@ -128,6 +128,18 @@ def test_data_prepare(fathom, folder):
     assert (folder / "data-json/manifest.json").exists()
     done = fathom("data", "prepare", "corpus.txt", "--tokenizer", "tok.json", "--out", "data-text", "--quiet", "--split", "none")
     assert "60" in done.out and "bytes per token" in done.out
+
+
+def test_data_verify(fathom, folder):
+    fathom("data", "prepare", "corpus.txt", "--tokenizer", "tok.json", "--out", "data-checked", "--split", "tail", "--quiet")
+    assert "2 shards" in fathom("data", "verify", "data-checked").out
+    assert json.loads(fathom("data", "verify", "data-checked", "--json").out)["shards"] == 2
+    shard = folder / "data-checked/validation-00000.tokens"
+    whole = bytearray(shard.read_bytes())
+    whole[200] ^= 1  # the lower half of a token, which stays one of the vocabulary
+    shard.write_bytes(whole)
+    damaged = fathom("data", "verify", "data-checked", code=1)
+    assert "validation-00000.tokens: hash: found" in damaged.err and "prepare the data again" in damaged.err
 
 
 # Info and eval
@@ -273,6 +285,28 @@ def test_stats(fathom):
     assert "block fraction" in done.err and "KV cache" in done.err and "block fraction" not in done.out
 
 
+def test_a_dial_below_what_was_calibrated(fathom, folder):
+    lowest = json.loads((folder / "mod/fathom_dial.json").read_text())["points"][0]["dial"]
+    done = fathom("generate", "mod", "--prompt", "The", "--max-tokens", "2", "--dial", "0.01", "--json")
+    assert f"warning: --dial 0.01 lies below the lowest dial that mod was calibrated for; running at {lowest}" in done.err
+    assert json.loads(done.out)["dial"] == lowest
+    for words in (["eval", "--limit", "500", "--json"], ["depthmap", "--limit", "500", "--out", "low.html", "--json"]):
+        done = fathom(words[0], "mod", "--data", "corpus.txt", "--dial", "0.01", *words[1:])
+        found = json.loads(done.out)
+        assert found.get("model", found)["dial"] == lowest if words[0] == "eval" else found["dial"] == lowest
+        assert "running at" in done.err
+    assert "warning" not in fathom("generate", "mod", "--prompt", "The", "--max-tokens", "2", "--dial", str(lowest)).err
+
+
+def test_report_takes_a_dial(fathom, folder):
+    done = fathom("report", "mod", "dense", "--data", "corpus.txt", "--limit", "500", "--dial", "1", "--repair-utf8", "--sample-tokens", "2", "--out", "dial.html",
+                  "--json", "--quiet")
+    found = json.loads(done.out)
+    assert found["models"][0]["quality"]["dial"] == 1 and found["depth"]["dial"] == 1
+    assert found["models"][0]["quality"]["block_fraction"] > 0.99
+    assert not found["held_out"] and "Training FLOPs unknown, so perhaps not equal: mod, dense." in found["cautions"]
+
+
 # Ctrl-C, pipes, failures of output
 
 
@@ -299,6 +333,22 @@ def test_ctrl_c_keeps_the_json_whole(fathom):
     assert code == 130
     found = json.loads(out)
     assert found["finish"] == "cancelled" and found["new_tokens"] > 0
+
+
+def test_ctrl_c_ends_waiting_for_a_pipe(fathom, folder):
+    os.mkfifo(folder / "silent")
+    for writer in (False, True):  # waiting in open, waiting in read
+        process = subprocess.Popen([fathom.path, "generate", "long", "--prompt-file", "silent"], stderr=subprocess.PIPE, cwd=folder)
+        held = os.open(folder / "silent", os.O_WRONLY) if writer else None
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, err = process.communicate(timeout=10)
+        finally:
+            process.kill()
+            if held is not None:
+                os.close(held)
+        assert process.returncode == 130 and b"interrupted" in err
 
 
 def test_ctrl_c_ends_eval(fathom, folder):

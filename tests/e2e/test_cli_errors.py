@@ -29,6 +29,7 @@ USAGE = [
     ("generate mod --color blue", 'fathom generate: --color: found "blue", expected one of auto, always, never'),
     ("generate mod --dial 1.5", 'fathom generate: --dial: found "1.5", expected a number above 0 and at most 1'),
     ("generate mod --seed 1 --seed 2", 'fathom generate: --seed: found a second value "2", expected the flag once'),
+    ("generate mod --stop=", "fathom generate: --stop: found an empty text, which stands before everything, expected a text of at least one character"),
     ("generate mod --prompt a --prompt-file b", "fathom generate: --prompt-file: found --prompt as well, expected one of the two"),
     ("eval mod", "fathom eval: --data: found nothing, expected a path (held-out text: a file, a folder, or a dataset folder (its validation split)); "
                  "see fathom eval --help"),
@@ -133,6 +134,23 @@ def test_failures(fathom, bad, words, pieces):
     assert done.err.splitlines()[-1].startswith("fathom")
     assert len([line for line in done.err.splitlines() if line.startswith("fathom")]) == 1
     assert done.out == ""
+
+
+@pytest.mark.parametrize("name,words", [("config.json", "info {m}"), ("tokenizer.json", "generate {m} --prompt x"), ("model.safetensors", "info {m}"),
+                                        ("fathom_dial.json", "generate {m} --prompt x")])
+def test_a_pipe_in_a_model_folder_is_refused_not_waited_for(fathom, folder, tmp_path, name, words):
+    model = tmp_path / "m"
+    shutil.copytree(folder / "mod", model)
+    (model / name).unlink()
+    os.mkfifo(model / name)
+    done = fathom(*words.format(m=model).split(), code=1, timeout=20)
+    assert f"{model / name}: found a pipe or device, expected a file; write what it gives to a file first" in done.err
+
+
+def test_a_prompt_may_come_from_a_pipe(fathom, folder):
+    line = f"{fathom.path} generate mod --max-tokens 1 --echo --prompt-file <(printf 'The sea')"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=folder, timeout=30, errors="replace")
+    assert done.returncode == 0 and done.stdout.startswith("The sea"), done.stderr
 
 
 def test_a_page_never_takes_the_place_of_a_pipe(fathom, folder):
