@@ -10,6 +10,7 @@ Command tokenizer_train_command();
 Command tokenizer_encode_command();
 Command tokenizer_decode_command();
 Command data_prepare_command();
+Command data_verify_command();
 Command train_command();
 Command eval_command();
 Command generate_command();
