@@ -35,7 +35,7 @@ struct BpeTrainResult {
 };
 
 // `next` fills the next document and returns true, or returns false at the end. Special tokens that stand in a
-// document count as text.
+// document count as text. UserError when there is no text at all.
 BpeTrainResult train_bpe(const std::function<bool(std::string&)>& next, const BpeTrainOptions& options);
 
 }  // namespace fathom::text

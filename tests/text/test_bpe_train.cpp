@@ -54,7 +54,6 @@ TEST(BpeTrain, StopsWhenNoPairIsFrequentEnough) {
   EXPECT_EQ(train({"abab abab"}, o).vocab_size, 257 + 2);  // ab, abab; " abab" is seen once
   o.min_frequency = 0;
   EXPECT_EQ(train({"abab abab"}, o).vocab_size, 257 + 3);
-  EXPECT_EQ(train({}, o).vocab_size, 257);
 }
 
 TEST(BpeTrain, RepeatedLettersAreCountedWithoutOverlap) {
@@ -170,6 +169,17 @@ TEST(BpeTrain, RefusesOptionsThatMakeNoSense) {
   refused([](auto& o) { o.special_tokens = {"x", "<a>"}; }, "special_tokens");
   refused([](auto& o) { o.special_tokens = {"<a>", "<a>"}; }, "twice");
   refused([](auto& o) { o.special_tokens = {"\xff"}; }, "special_tokens");
+}
+
+TEST(BpeTrain, NoTextIsRefused) {
+  for (const std::vector<std::string>& documents : {std::vector<std::string>{}, {"", ""}}) {
+    try {
+      train(documents, {});
+      FAIL();
+    } catch (const UserError& e) {
+      EXPECT_NE(std::string(e.what()).find("found no text"), std::string::npos) << e.what();
+    }
+  }
 }
 
 }  // namespace
