@@ -32,11 +32,15 @@ struct SourceFile {
   int64_t bytes = 0;      // on disk
   int64_t modified = 0;   // nanoseconds since the epoch
   bool given = false;     // named by the user: never passed over as binary
+  bool regular = true;    // a file; else a pipe or a terminal, which can be read once
 };
 
 // The files that `inputs` (files and folders, in this order) stand for. UserError for a missing path, for a folder
 // without files and for more than limits::kSourceFiles.
 std::vector<SourceFile> find_sources(const std::vector<std::string>& inputs);
+
+// UserError for a source that can be read only once, where `why` (a clause) asks for more; `hint` says what to do.
+void require_files(const std::vector<SourceFile>& sources, const std::string& why, const std::string& hint);
 
 struct DocumentCounts {
   int64_t documents = 0;     // handed out

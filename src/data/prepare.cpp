@@ -111,6 +111,7 @@ class Preparation {
   };
 
   SplitMode choose_split() const {
+    require_files(sources_, "whether documents are many or few is counted before they are read", "choose the split (hash, tail or none), or write a file first");
     DocumentStream stream(sources_, options_.documents);
     std::string text;
     for (double wanted = 5 / options_.validation_share; wanted > 0; --wanted)

@@ -34,7 +34,7 @@ class Walk {
     if (static_cast<int64_t>(files.size()) == limits::kSourceFiles)
       throw UserError({path, "", str("more than ", limits::kSourceFiles, " files"), "fewer", "join small files"});
     files.push_back({path, name, S_ISREG(s.st_mode) ? s.st_size : 0,
-                     s.st_mtim.tv_sec * 1'000'000'000LL + s.st_mtim.tv_nsec, given});
+                     s.st_mtim.tv_sec * 1'000'000'000LL + s.st_mtim.tv_nsec, given, S_ISREG(s.st_mode)});
   }
 
   void folder(const std::string& path, const std::string& prefix, const struct stat& self) {
@@ -57,6 +57,11 @@ std::vector<SourceFile> find_sources(const std::vector<std::string>& inputs) {
   Walk walk;
   for (const std::string& input : inputs) walk.add_input(input);
   return std::move(walk.files);
+}
+
+void require_files(const std::vector<SourceFile>& sources, const std::string& why, const std::string& hint) {
+  for (const SourceFile& s : sources)
+    if (!s.regular) throw UserError({s.path, "", "a pipe, which can be read once", "a file: " + why, hint});
 }
 
 }  // namespace fathom::data

@@ -38,6 +38,7 @@ text::Tokenizer make_tokenizer(const TrainConfig& config, const std::string& run
 }
 
 void prepare(const TrainConfig& config, const std::string& run, const std::string& folder, const std::function<bool()>& stop) {
+  data::require_files(data::find_sources(config.data.text), "data.text is read more than once", "write it to a file first, or prepare it with: fathom data prepare");
   const int threads = config.threads > 0 ? static_cast<int>(config.threads) : available_threads();
   const text::Tokenizer tokenizer = make_tokenizer(config, run, stop, threads);
   data::PrepareOptions options;

@@ -3,12 +3,15 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <map>
+#include <thread>
 
 #include "core/log.h"
 #include "core/random.h"
@@ -18,6 +21,7 @@
 namespace fathom::data {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 std::map<std::string, std::string> folder_contents(const std::string& folder) {
@@ -87,6 +91,22 @@ TEST_F(Prepare, KeepsEveryDocumentOnceAndWhole) {
   for (const auto& [name, content] : folder_contents(f_("out"))) EXPECT_NE(name[0], '.') << name;
   EXPECT_EQ(folder_contents(f_.path() + "/out").count("manifest.json"), 1u);
   EXPECT_FALSE(exists(f_(".out.partial")));
+}
+
+// The first of two passes would drain it.
+TEST_F(Prepare, APipeNeedsASplitThatIsChosen) {
+  const std::string pipe = f_("pipe.txt");
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const auto prepare_pipe = [&] { return prepare({pipe}, f_("piped"), tokenizer_, options_); };
+  options_.split = SplitMode::automatic;
+  EXPECT_THAT(message([&] { prepare_pipe(); }), AllOf(HasSubstr(pipe), HasSubstr("a pipe, which can be read once"), HasSubstr("choose the split")));
+  options_.split = SplitMode::by_tail;
+  options_.validation_share = 0.25;
+  std::thread writer([&] { std::ofstream(pipe) << std::string(400, 'a') << "\n"; });
+  const PrepareResult r = prepare_pipe();
+  writer.join();
+  EXPECT_GT(r.train_tokens, 0);
+  EXPECT_GT(r.validation_tokens, 0);
 }
 
 TEST_F(Prepare, ThreadsChangeNothing) {
