@@ -48,6 +48,8 @@ void Metrics::write(const Json& line) {
   const int64_t step = line.at("step");
   for (const auto& [key, value] : line.items())
     if (key != "step") scalars(events_, type + "/" + key, step, value);
+  if (type == "warning") events_.text("warning", step, line.at("text").get<std::string>());
+  events_.flush();  // a line is some hundred bytes every few seconds, and whoever watches wants it now
 }
 
 void Metrics::histogram(const std::string& tag, int64_t step, std::span<const float> values) { events_.histogram(tag, step, values); }

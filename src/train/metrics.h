@@ -16,7 +16,7 @@ class Metrics {
   Metrics(const std::string& run, int64_t step);
   ~Metrics();
   // Appends a line and writes every number in it as a scalar: "loss" of type "train" becomes "train/loss", element 2 of
-  // the array "share" "train/share/2".
+  // the array "share" "train/share/2"; the text of a warning is one there too. Both files have it when this returns.
   void write(const Json& line);
   void histogram(const std::string& tag, int64_t step, std::span<const float> values);
   void flush();

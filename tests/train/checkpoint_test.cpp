@@ -244,6 +244,22 @@ TEST(Runs, AnotherDatasetUnderTheSameNameIsRefused) {
   EXPECT_THAT(error_of([&] { train(config, {.run = run, .resume = true}); }), HasSubstr("dataset"));
 }
 
+// What a run said can be read while it goes on.
+TEST(Metrics, EveryLineIsInBothFilesAtOnce) {
+  const TemporaryFolder folder;
+  Metrics metrics(folder.path(), 0);
+  const auto events = [&] {
+    std::string all;
+    for (const std::string& name : list_folder(folder.path()))
+      if (name.starts_with("events.")) all += read_file(join_path(folder.path(), name), 1 << 20);
+    return all;
+  };
+  metrics.write({{"type", "train"}, {"step", 1}, {"loss", 2.5}});
+  EXPECT_THAT(events(), HasSubstr("train/loss"));
+  metrics.write({{"type", "warning"}, {"step", 2}, {"text", "block 3 has collapsed"}});
+  EXPECT_THAT(events(), AllOf(HasSubstr("warning"), HasSubstr("block 3 has collapsed"), HasSubstr("text")));
+}
+
 TEST(Metrics, TruncationKeepsWholeLinesUpToAStep) {
   const TemporaryFolder folder;
   const std::string path = join_path(folder.path(), "metrics.jsonl");
