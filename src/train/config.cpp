@@ -145,6 +145,7 @@ RouterTraining read_router(const Fields& f) {
   c.capacity_curve = f.choice<Curve>("capacity_curve", kCurveNames, d.capacity_curve);
   c.noise = f.number("noise", 0, kRouterNoise, d.noise);
   c.quantile_decay = f.number("quantile_decay", 0, 0.999999, d.quantile_decay);
+  c.straight_through_tau = above_zero(f, "straight_through_tau", 1e3, d.straight_through_tau);
   f.done();
   return c;
 }
@@ -281,7 +282,8 @@ Json TrainConfig::to_json() const {
   write_span(j["schedule"], "warmup", schedule.warmup);
   write_span(j["schedule"], "decay", schedule.decay);
   j["router"] = {{"capacity_start", router.capacity_start}, {"capacity_curve", name_of(router.capacity_curve, kCurveNames)},
-                 {"noise", router.noise}, {"quantile_decay", router.quantile_decay}};
+                 {"noise", router.noise}, {"quantile_decay", router.quantile_decay},
+                 {"straight_through_tau", router.straight_through_tau}};
   write_span(j["router"], "capacity_warmup", router.capacity_warmup);
   j["losses"] = losses.empty() ? Json::object() : Json(losses);
   j["interval"] = {{"log_steps", interval.log_steps}, {"eval_steps", interval.eval_steps}, {"eval_tokens", interval.eval_tokens},

@@ -70,6 +70,7 @@ struct RouterTraining {
   Curve capacity_curve = Curve::linear;
   double noise = 0;               // standard deviation of normal noise on the scores that select; off at evaluation
   double quantile_decay = 0.99;   // of the running quantile of selection "threshold"
+  double straight_through_tau = 1.0;  // gate "hard": the gradient is that of sigmoid(r / tau)
   bool operator==(const RouterTraining&) const = default;
 };
 

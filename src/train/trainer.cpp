@@ -225,6 +225,7 @@ void Run::step() {
   options.thresholds = now_.quantiles.raw;
   options.capacity = capacity;
   options.score_noise = config_.router.noise;
+  options.straight_through_tau = config_.router.straight_through_tau;
   options.aux = config_.losses;
   options.compute = compute_;
 
@@ -331,7 +332,9 @@ void Run::log(const std::vector<nn::ForwardResult>& results, const std::vector<d
     for (const nn::ForwardResult& r : results) health.add(r.routed, compare ? now_.quantiles.decision : std::vector<float>());
     line.update(health.to_json());
     line["capacity"] = capacity;
-    warn_of(health, capacity);
+    // Without a threshold yet (trainer.h, Quantiles) all tokens run, which says nothing of the router.
+    const bool decided = config_.model.routing.selection != routing::Selection::threshold || now_.quantiles.updates > 1;
+    if (decided) warn_of(health, capacity);
   }
   metrics_->write(line);
   if (config_.interval.eval_steps > 0 && p.step % config_.interval.eval_steps == 0) histograms(results);

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cmath>
 #include <set>
@@ -140,6 +141,12 @@ TEST_F(Training, PreparesTextIntoTheRun) {
   EXPECT_EQ(s.at("config").at("model").at("vocab_size"), 300);
 }
 
+TEST_F(Training, APipeIsReadOnceAndRefused) {
+  const std::string pipe = join_path(folder_.path(), "pipe.txt");
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_THAT(error_of([&] { train(tiny({{"data.text", pipe}}), {.run = run()}); }), AllOf(HasSubstr(pipe), HasSubstr("a pipe"), HasSubstr("more than once")));
+}
+
 TEST_F(Training, SkipsAStepThatIsNotFinite) {
   std::vector<float> kept;
   RunOptions options{.run = run()};
@@ -201,6 +208,29 @@ TEST_F(Training, WarnsWhenRoutersCollapseToPositions) {
   int warnings = 0;
   for (const Json& line : metrics_of(run())) warnings += line.at("type") == "warning" && line.at("text").get<std::string>().find("position alone") != std::string::npos;
   EXPECT_GT(warnings, 10);
+}
+
+TEST_F(Training, AThresholdThatIsNotKnownYetIsNoCollapse) {
+  train(tiny({{"model.fathom.selection", "threshold"}, {"model.fathom.capacity", "0.5"}, {"budget.steps", "3"}, {"interval.eval_steps", "0"}}), {.run = run()});
+  for (const Json& line : metrics_of(run())) EXPECT_NE(line.at("type"), "warning") << line;
+}
+
+TEST_F(Training, TheGatesTemperatureMattersToItsGradientOnly) {
+  std::vector<std::vector<float>> routers;
+  std::vector<double> losses;
+  for (const char* tau : {"1", "0.1"}) {
+    RunOptions options{.run = run(tau)};
+    options.after_step = [&](int64_t step, double loss, nn::Transformer& network) {
+      if (step > 1) return;
+      losses.push_back(loss);
+      for (const nn::Parameter& p : network.parameters())
+        if (p.router) routers.push_back(network.read(p.name));
+    };
+    train(tiny({{"model.fathom.gate", "hard"}, {"router.straight_through_tau", tau}, {"budget.steps", "1"}, {"optimizer.eps", "1"}, {"optimizer.clip", "0"}}), options);
+  }
+  ASSERT_EQ(losses.size(), 2u);
+  EXPECT_EQ(losses[0], losses[1]);
+  EXPECT_NE(routers[0], routers[2]);
 }
 
 TEST_F(Training, TheRandomControlIsNoCollapse) {
