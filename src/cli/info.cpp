@@ -56,7 +56,8 @@ std::string routing_line(const ModelConfig& c) {
   if (c.routing.dense()) return "none: a dense model";
   std::string blocks;
   for (const routing::RoutedBlock& b : c.routing.blocks) blocks += (blocks.empty() ? "" : ", ") + str(b.block, " at ", percent(b.capacity));
-  return str("blocks ", blocks, "; gate ", name_of(c.routing.gate, routing::kGateNames), ", rule ", name_of(c.routing.rule, routing::kCausalRuleNames),
+  return str("blocks ", blocks, "; gate ", name_of(c.routing.gate, routing::kGateNames), ", ",
+             c.routing.random() ? "tokens picked at random (control)" : str("rule ", name_of(c.routing.rule, routing::kCausalRuleNames)),
              ", keys and values of skipped tokens ", c.routing.kv == routing::KvPolicy::drop ? "dropped" : "kept");
 }
 

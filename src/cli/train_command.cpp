@@ -32,6 +32,7 @@ int run(const Arguments& args) {
 
 Command train_command() {
   Command c = train_table();
+  c.summary += "; fathom-train export makes a model of a checkpoint";
   c.raw = true;
   c.run = run;
   return c;

@@ -171,7 +171,8 @@ std::vector<std::vector<std::string>> comparison(const Report& r) {
   row("training FLOPs", [](const ReportModel& m) { return count(m.run.flops); });
   row("training tokens", [](const ReportModel& m) { return count(m.run.tokens); });
   row("training time", [](const ReportModel& m) { return std::isfinite(m.run.seconds) ? human_duration(m.run.seconds) : "–"; });
-  row("loss, " + rules_words(r) + " (nats/token)", [](const ReportModel& m) { return with_interval(loss_interval(m.quality), 4); });
+  const std::string rule = rules_words(r);
+  row("loss, " + rule.substr(0, rule.find(" (")) + " (nats/token)", [](const ReportModel& m) { return with_interval(loss_interval(m.quality), 4); });
   row("loss, top-k (teacher's view)", [](const ReportModel& m) { return m.teacher ? fixed(m.teacher->loss(), 4) : std::string("–"); });
   row("bits per byte", [](const ReportModel& m) { return with_interval(bits_interval(m.quality), 4); });
   row("loss minus " + r.models[0].run.name + ", paired", [&](const ReportModel& m) {

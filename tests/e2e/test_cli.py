@@ -298,6 +298,25 @@ def test_a_dial_below_what_was_calibrated(fathom, folder):
     assert "warning" not in fathom("generate", "mod", "--prompt", "The", "--max-tokens", "2", "--dial", str(lowest)).err
 
 
+def test_a_random_control_runs_as_one(fathom, folder, tmp_path):
+    model = tmp_path / "control"
+    shutil.copytree(folder / "mod", model)
+    config = json.loads((model / "config.json").read_text())
+    config["fathom"]["selection"] = "random"
+    (model / "config.json").write_text(json.dumps(config))
+    assert "tokens picked at random (control)" in fathom("info", model).out
+    own, control = (json.loads(fathom("eval", model, "--data", "corpus.txt", "--limit", "2k", "--rule", rule, "--json", "--quiet").out)
+                    for rule in ("causal", "random"))
+    assert own["model"]["rule"] == "random" and own["model"]["nll"] == control["model"]["nll"] and own["teacher"] is None
+    text = fathom("eval", model, "--data", "corpus.txt", "--limit", "2k", "--quiet").out
+    assert "random control" in text and "recall" not in text and "eacher" not in text
+    for words in (["generate", model, "--dial", "0.8"], ["depthmap", model, "--data", "corpus.txt", "--dial", "0.8"], ["report", model, "--data", "corpus.txt", "--dial", "0.8"]):
+        assert "pick tokens at random" in fathom(*words, code=1).err
+    assert "which token ran which block, under the random control" in (
+        fathom("depthmap", model, "--data", "corpus.txt", "--limit", "1k", "--out", "control.html", "--quiet"), (folder / "control.html").read_text())[1].lower()
+    assert "expected causal or random" in fathom("eval", model, "--data", "corpus.txt", "--rule", "topk", code=2).err
+
+
 def test_report_takes_a_dial(fathom, folder):
     done = fathom("report", "mod", "dense", "--data", "corpus.txt", "--limit", "500", "--dial", "1", "--repair-utf8", "--sample-tokens", "2", "--out", "dial.html",
                   "--json", "--quiet")

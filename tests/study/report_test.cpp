@@ -155,6 +155,7 @@ TEST(Report, ARoutedModelIsNobodysTwin) {
   EXPECT_THAT(verdict(r), HasSubstr(" that of the other model, control ("));
   EXPECT_THAT(report_page(r), HasSubstr("beside other models"));
   EXPECT_THAT(report_page(r), HasSubstr("model&#39;s own rule (the causal rule, or the random control)"));
+  EXPECT_EQ(comparison(r)[8][0], "loss, model's own rule (nats/token)");
   std::swap(r.models[0], r.models[1]);
   r.models.resize(1);
   const std::string page = report_page(r);
