@@ -1,3 +1,4 @@
+#include <cmath>
 #include <filesystem>
 
 #include "cli/interrupt.h"
@@ -19,7 +20,9 @@ int run(const Arguments& a) {
   for (const char* name : {"steps", "tokens", "flops"}) {
     if (!a.given(name)) continue;
     if (++budgets > 1) a.wrong(name, "a second budget", "one of --steps, --tokens and --flops");
-    overrides.emplace_back(str("budget.", name), Json(a.number(name)).dump());
+    const double value = a.number(name);
+    const bool whole = value == std::floor(value) && std::abs(value) < 1e15;
+    overrides.emplace_back(str("budget.", name), whole ? Json(static_cast<int64_t>(value)).dump() : Json(value).dump());
   }
   const std::string& path = a.positional("CONFIG");
   train::RunOptions options;
