@@ -147,7 +147,7 @@ std::vector<HtmlTile> tiles(const Report& r) {
     const Interval d = loss_difference(m.quality, r.models[twin].quality);
     out.push_back({signed_interval({d.value, NAN, 0}, 3), "nats against " + r.models[twin].run.name,
                    (std::isfinite(d.half) ? "± " + fixed(d.half, 3) + ", paired; " : std::string()) + "below 0 is better"});
-    out.push_back({fixed(m.speed.tokens_per_second / r.models[twin].speed.tokens_per_second, 2) + " ×", "decode speed", "of the same model"});
+    out.push_back({fixed(m.speed.tokens_per_second / r.models[twin].speed.tokens_per_second, 2) + " ×", "decode speed", "of " + r.models[twin].run.name});
   }
   out.push_back({percent(m.quality.block_fraction()), "block fraction", "FLOPs in the blocks, of every token in full"});
   out.push_back({percent(m.quality.total_fraction()), "total fraction", "with embedding and head"});
@@ -232,7 +232,7 @@ std::string role_of(const model::ModelConfig& first, const RunRecord& first_run,
   if (words.size() == 1 && c.num_attention_heads == first.num_attention_heads && c.num_key_value_heads == first.num_key_value_heads &&
       c.head_dim == first.head_dim)
     words.push_back("same shape");
-  if (unequal(run.tokens, first_run.tokens)) words.push_back(run.tokens < first_run.tokens ? "fewer tokens" : "more tokens");
+  if (std::abs(run.tokens / first_run.tokens - 1) > 0.1) words.push_back(run.tokens < first_run.tokens ? "fewer tokens" : "more tokens");
   return joined(words);
 }
 
