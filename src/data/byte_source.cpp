@@ -30,13 +30,12 @@ struct ByteSource::State {
   }
 
   size_t read_file(char* out, size_t capacity) {
-    while (true) {
-      const ssize_t n = ::read(fd, out, capacity);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) throw UserError({path, str("cannot read: ", std::strerror(errno)), "", "", ""});
-      on_disk += n;
-      return static_cast<size_t>(n);
-    }
+    const ssize_t n = ::read(fd, out, capacity);
+    // Only a pipe or a terminal that has nothing to say yet is interrupted; waiting on would swallow a Ctrl-C.
+    if (n < 0 && errno == EINTR) throw Interrupted(str("interrupted while waiting for ", path));
+    if (n < 0) throw UserError({path, str("cannot read: ", std::strerror(errno)), "", "", ""});
+    on_disk += n;
+    return static_cast<size_t>(n);
   }
 
   size_t decompress(char* out, size_t capacity) {
@@ -65,6 +64,7 @@ struct ByteSource::State {
 ByteSource::ByteSource(const std::string& path) : state_(std::make_unique<State>()) {
   state_->path = path;
   state_->fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (state_->fd < 0 && errno == EINTR) throw Interrupted(str("interrupted while waiting for ", path));
   if (state_->fd < 0) throw UserError({path, str("cannot open: ", std::strerror(errno)), "", "", errno == ENOENT ? "check the path" : ""});
   if (!path.ends_with(".zst")) return;
   state_->stream = ZSTD_createDStream();

@@ -354,10 +354,12 @@ def test_ctrl_c_keeps_the_json_whole(fathom):
     assert found["finish"] == "cancelled" and found["new_tokens"] > 0
 
 
-def test_ctrl_c_ends_waiting_for_a_pipe(fathom, folder):
-    os.mkfifo(folder / "silent")
+@pytest.mark.parametrize("words", [["generate", "long", "--prompt-file"], ["eval", "mod", "--data"]], ids=["prompt", "data"])
+def test_ctrl_c_ends_waiting_for_a_pipe(fathom, folder, words):
+    if not (folder / "silent").exists():
+        os.mkfifo(folder / "silent")
     for writer in (False, True):  # waiting in open, waiting in read
-        process = subprocess.Popen([fathom.path, "generate", "long", "--prompt-file", "silent"], stderr=subprocess.PIPE, cwd=folder)
+        process = subprocess.Popen([fathom.path, *words, "silent"], stderr=subprocess.PIPE, cwd=folder)
         held = os.open(folder / "silent", os.O_WRONLY) if writer else None
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
