@@ -21,7 +21,7 @@ std::vector<Group> make_groups(const std::vector<nn::Parameter>& parameters, con
 AdamW::AdamW(std::vector<nn::Parameter> parameters, OptimizerConfig config)
     : parameters_(std::move(parameters)), config_(config), groups_(make_groups(parameters_, config_)) {
   for (const nn::Parameter& p : parameters_)
-    moments_.push_back({at::zeros(p.tensor.sizes(), at::kFloat), at::zeros(p.tensor.sizes(), at::kFloat), at::zeros({}, at::kFloat)});
+    moments_.push_back({at::zeros_like(p.tensor.detach()), at::zeros_like(p.tensor.detach()), at::zeros({}, at::kFloat)});
 }
 
 double AdamW::gradient_norm() const {

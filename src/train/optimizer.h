@@ -29,7 +29,7 @@ class AdamW {
   void step(double lr, double gradient_norm);
   void drop_gradients();
 
-  // The state of parameter i: f32 moments in the parameter's shape and the number of its steps.
+  // The state of parameter i: moments like the parameter and the number of its steps.
   struct Moments {
     at::Tensor first, second;
     at::Tensor steps;  // scalar f32

@@ -1,6 +1,6 @@
 // nn_tool CASES.json: runs the network on cases written by the Python tests and stores what it found.
 // Each case: {"config": …, "in": FILE, "out": FILE, "dtype": "f32"|"f64", "compute", "pick", "thresholds", "capacity", "aux",
-// "tau", "train": {"lr", "beta1", "beta2", "eps", "decay"}}. In: tensors by name, "tokens", "targets", "document_start",
+// "tau", "train": {"lr", "beta1", "beta2", "eps", "decay", "clip"}}. In: tensors by name, "tokens", "targets", "document_start",
 // "lengths", "imposed.R". With "train", tokens and targets have a leading axis of steps. Out: F64 tensors.
 #include <cstdio>
 #include <iostream>
@@ -12,6 +12,7 @@
 #include "formats/safetensors.h"
 #include "nn/matmul.h"
 #include "nn/transformer.h"
+#include "train/optimizer.h"
 
 namespace {
 
@@ -83,15 +84,11 @@ void run(const Json& json) {
   batch.lengths = read(in, "lengths");
   Output out;
   if (json.contains("train")) {
-    const Json& train = json.at("train");
-    std::vector<Tensor> parameters[2], first[2], second[2], steps[2];
-    for (const auto& p : model.parameters()) {
-      const int group = p.matrix ? 1 : 0;
-      parameters[group].push_back(p.tensor);
-      first[group].push_back(at::zeros_like(p.tensor));
-      second[group].push_back(at::zeros_like(p.tensor));
-      steps[group].push_back(at::zeros({}, at::kFloat));
-    }
+    const Json& adam = json.at("train");
+    train::OptimizerConfig o;
+    o.beta1 = adam.at("beta1").get<double>(), o.beta2 = adam.at("beta2").get<double>(), o.eps = adam.at("eps").get<double>();
+    o.weight_decay = adam.at("decay").get<double>(), o.clip = adam.at("clip").get<double>();
+    train::AdamW optimizer(model.parameters(), o);
     Tensor losses = at::zeros({tokens.size(0)}, at::kDouble);
     for (int64_t step = 0; step < tokens.size(0); ++step) {
       batch.tokens = tokens[step];
@@ -99,16 +96,7 @@ void run(const Json& json) {
       const auto result = model.forward(batch, options);
       losses[step] = result.total.item<double>();
       result.total.backward();
-      at::NoGradGuard no_grad;
-      for (int group : {0, 1}) {
-        std::vector<Tensor> gradients;
-        for (auto& p : parameters[group]) gradients.push_back(p.grad().defined() ? p.grad() : at::zeros_like(p));
-        for (auto& s : steps[group]) s.add_(1);
-        at::_fused_adamw_(parameters[group], gradients, first[group], second[group], {}, steps[group], train.at("lr").get<double>(),
-                          train.at("beta1").get<double>(), train.at("beta2").get<double>(),
-                          group == 1 ? train.at("decay").get<double>() : 0.0, train.at("eps").get<double>(), false, false);
-        for (auto& p : parameters[group]) p.mutable_grad().reset();
-      }
+      optimizer.step(adam.at("lr").get<double>(), optimizer.gradient_norm());
     }
     out.add("losses", losses);
   } else {

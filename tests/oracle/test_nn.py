@@ -224,7 +224,7 @@ def test_causal_rule_in_evaluation(tmp_path, rule):
         compare(f"causal {rule} {label}", found, want, TOLERANCE["f64"])
 
 
-ADAM = {"lr": 3e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "decay": 0.1}
+ADAM = {"lr": 3e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "decay": 0.1, "clip": 1.0}
 
 
 def adamw_losses(config, params, data, options, aux, steps):
@@ -239,8 +239,13 @@ def adamw_losses(config, params, data, options, aux, steps):
         total = total_of(found, aux)
         optimizer.zero_grad(set_to_none=False)
         total.backward()
+        norm = sum(float((v.grad**2).sum()) for v in leaves.values() if v.grad is not None) ** 0.5
+        if norm > ADAM["clip"]:
+            for v in leaves.values():
+                if v.grad is not None:
+                    v.grad *= ADAM["clip"] / norm
         optimizer.step()
-        losses.append(float(total))
+        losses.append(float(total.detach()))
     return torch.tensor(losses, dtype=torch.float64)
 
 
