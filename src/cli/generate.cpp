@@ -92,7 +92,8 @@ int run(const Arguments& args) {
     j["dial"] = dial.value_or(folder->dial() ? folder->dial()->default_dial : 1.0);
     out_json(j);
   } else {
-    out("\n");
+    const std::string& tail = result.texts[0].tail;
+    out((safe ? terminal_safe(tail) : tail) + "\n");
     out_flush();
     if (args.boolean("show-depth")) out("\n" + depth_histogram(record, range, coloured));
     if (args.boolean("stats")) log_info(generation_stats(result, record));

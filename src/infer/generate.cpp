@@ -157,7 +157,7 @@ GenerateResult generate(Engine& engine, const text::Tokenizer* tokenizer, std::s
   model::ForwardCost cost, dense;
   const int64_t slot = model::kv_bytes_per_token_and_block(config) * config.num_hidden_layers;
   for (Text& text : texts) {
-    if (text.stream && text.out.finish != Finish::stop_string) text.out.text += text.stream->finish();
+    if (text.stream && text.out.finish != Finish::stop_string) text.out.text += text.out.tail = text.stream->finish();
     const int64_t read = text.out.decisions.run.empty() ? text.out.prompt_tokens + static_cast<int64_t>(text.out.ids.size())
                                                         : static_cast<int64_t>(text.out.decisions.run[0].size());
     const int64_t head_rows = 1 + static_cast<int64_t>(text.out.ids.size());

@@ -40,6 +40,7 @@ using TokenCallback = std::function<bool(const TokenEvent&)>;
 struct Generated {
   std::vector<int32_t> ids;             // new ids, without the one that stopped it
   std::string text;                     // without the stop string
+  std::string tail;                     // its end that no event carried: held back until it was known to be no stop string
   Finish finish = Finish::length;
   int64_t prompt_tokens = 0;
   routing::Decisions decisions;         // of the prompt and the new tokens that were read: run[r][T]

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <list>
@@ -38,8 +39,11 @@ class KeptMemory final : public c10::Allocator {
     return {in_use_, peak_, kept_};
   }
   void release() {
-    const std::lock_guard lock(mutex_);
-    while (!free_.empty()) unmap_oldest();
+    {
+      const std::lock_guard lock(mutex_);
+      while (!free_.empty()) unmap_oldest();
+    }
+    ::malloc_trim(0);
   }
 
   static KeptMemory& instance() {
@@ -122,6 +126,9 @@ void use_kept_memory() {
     // oneDNN takes its scratch memory from the C library: let that keep it too. 32 MiB is the most it accepts.
     mallopt(M_MMAP_THRESHOLD, 32 << 20);
     mallopt(M_TRIM_THRESHOLD, 512 << 20);
+    // oneDNN and its caller keep code and scratch memory for each shape, 1,024 of them by themselves. A step needs some fifty; those of evaluation,
+    // where every batch has its own number of running rows, come once and would stay for hundreds of megabytes.
+    for (const char* cache : {"ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"}) ::setenv(cache, "128", /*overwrite=*/0);
     return true;
   }();
   (void)once;

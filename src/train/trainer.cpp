@@ -19,6 +19,7 @@
 #include "core/thread_pool.h"
 #include "model/cost.h"
 #include "nn/matmul.h"
+#include "nn/memory.h"
 #include "train/corpus.h"
 #include "train/evaluate.h"
 #include "train/finish.h"
@@ -365,6 +366,7 @@ void Run::warn_of(const RouterHealth& health, const std::vector<double>& capacit
 void Run::evaluate() {
   Progression& p = now_.progression;
   const Evaluation e = evaluator_->evaluate(config_.interval.eval_tokens);
+  nn::release_kept_memory();  // its sizes are not those of a step
   Json line = e.to_json();
   line.update({{"type", "eval"}, {"step", p.step}, {"tokens", p.tokens}, {"flops", p.flops}, {"seconds", p.seconds}});
   metrics_->write(line);

@@ -372,6 +372,12 @@ def test_ctrl_c_ends_waiting_for_a_pipe(fathom, folder, words):
         assert process.returncode == 130 and b"interrupted" in err
 
 
+def test_generate_loses_no_text_that_might_have_become_a_stop_string(fathom):
+    words = ["generate", "mod", "--prompt", "the sea", "--max-tokens", "30", "--temperature", "0"]
+    text = json.loads(fathom(*words, "--json").out)["text"]
+    assert fathom(*words, "--stop", text[-3:] + "and no more").out == text + "\n"
+
+
 def test_ctrl_c_ends_eval(fathom, folder):
     # A text that takes far longer than the test waits.
     (folder / "big.txt").write_text((folder / "corpus.txt").read_text() * 200)
