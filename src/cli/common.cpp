@@ -98,19 +98,4 @@ void refuse_existing(const Arguments& args, const std::string& flag, const std::
     args.wrong(flag, "the existing \"" + printable(path) + "\"", "a new name", "give --overwrite to replace it");
 }
 
-std::string fixed(double x, int digits) {
-  if (!std::isfinite(x)) return "–";
-  char text[64];
-  std::snprintf(text, sizeof text, "%.*f", digits, x);
-  return text;
-}
-
-std::string percent(double share, int digits) { return std::isfinite(share) ? fixed(100 * share, digits) + " %" : "–"; }
-
-std::string grouped(int64_t n) {
-  std::string text = std::to_string(n);
-  for (std::ptrdiff_t i = static_cast<std::ptrdiff_t>(text.size()) - 3; i > (n < 0 ? 1 : 0); i -= 3) text.insert(static_cast<size_t>(i), ",");
-  return text;
-}
-
 }  // namespace fathom::cli

@@ -35,8 +35,4 @@ std::string read_input(const std::string& path, int64_t max_bytes);
 // Refuses to write over something unless the command's --overwrite was given.
 void refuse_existing(const Arguments& args, const std::string& flag, const std::string& path);
 
-std::string percent(double share, int digits = 1);          // 0.125 → "12.5 %"
-std::string fixed(double x, int digits);                    // 3.1416
-std::string grouped(int64_t n);                             // 1,234,567
-
 }  // namespace fathom::cli

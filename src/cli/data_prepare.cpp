@@ -3,6 +3,7 @@
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/program.h"
+#include "core/human.h"
 #include "core/limits.h"
 #include "core/log.h"
 #include "core/progress.h"

@@ -2,7 +2,7 @@
 #include "cli/common.h"
 #include "cli/output.h"
 #include "cli/program.h"
-#include "core/progress.h"
+#include "core/human.h"
 #include "data/shards.h"
 #include "text/tokenizer.h"
 

@@ -6,6 +6,7 @@
 #include "cli/output.h"
 #include "cli/program.h"
 #include "core/file.h"
+#include "core/human.h"
 #include "core/progress.h"
 #include "study/depth.h"
 #include "study/runs.h"

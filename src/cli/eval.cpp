@@ -6,6 +6,7 @@
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/program.h"
+#include "core/human.h"
 #include "core/progress.h"
 #include "study/evaluate.h"
 #include "study/runs.h"

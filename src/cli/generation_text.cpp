@@ -2,7 +2,7 @@
 
 #include "cli/common.h"
 #include "cli/output.h"
-#include "core/progress.h"
+#include "core/human.h"
 
 namespace fathom::cli {
 namespace {

@@ -3,7 +3,7 @@
 #include "cli/output.h"
 #include "cli/program.h"
 #include "core/limits.h"
-#include "core/progress.h"
+#include "core/human.h"
 #include "model/cost.h"
 #include "model/folder.h"
 #include "study/runs.h"

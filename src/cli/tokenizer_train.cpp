@@ -4,6 +4,7 @@
 #include "cli/output.h"
 #include "cli/program.h"
 #include "core/file.h"
+#include "core/human.h"
 #include "core/limits.h"
 #include "core/log.h"
 #include "core/progress.h"

@@ -9,6 +9,7 @@
 #include <iostream>
 #include <mutex>
 
+#include "core/human.h"
 #include "core/log.h"
 
 namespace fathom {
@@ -25,41 +26,9 @@ size_t terminal_width() {
   return ::ioctl(2, TIOCGWINSZ, &w) == 0 && w.ws_col > 20 ? w.ws_col : 80;
 }
 
-std::string format(const char* pattern, double value) {
-  char out[64];
-  std::snprintf(out, sizeof out, pattern, value);
-  return out;
-}
-
 }  // namespace
 
 bool stderr_is_terminal() { return ::isatty(2) == 1; }
-
-std::string human_count(double n) {
-  const char* suffix[] = {"", "k", "M", "G", "T", "P", "E"};
-  int i = 0;
-  while (std::abs(n) >= 999.5 && i < 6) n /= 1000, ++i;
-  if (i == 0) return format("%.0f", n);
-  return format(std::abs(n) < 9.995 ? "%.2f" : std::abs(n) < 99.95 ? "%.1f" : "%.0f", n) + suffix[i];
-}
-
-std::string human_bytes(double n) {
-  const char* suffix[] = {" B", " KB", " MB", " GB", " TB", " PB"};
-  int i = 0;
-  while (std::abs(n) >= 999.5 && i < 5) n /= 1000, ++i;
-  return format(i == 0 || std::abs(n) >= 99.95 ? "%.0f" : "%.1f", n) + suffix[i];
-}
-
-std::string human_duration(double s) {
-  if (!(s >= 0) || s > 1e9) return "?";
-  if (s < 1) return format("%.0f ms", s * 1000);
-  if (s < 60) return format("%.1f s", s);
-  const int64_t t = static_cast<int64_t>(s + 0.5);
-  char out[32];
-  if (t < 3600) std::snprintf(out, sizeof out, "%dm%02ds", static_cast<int>(t / 60), static_cast<int>(t % 60));
-  else std::snprintf(out, sizeof out, "%lldh%02dm", static_cast<long long>(t / 3600), static_cast<int>(t / 60 % 60));
-  return out;
-}
 
 void set_log_level(LogLevel l) { level = l; }
 LogLevel log_level() { return level; }
@@ -113,7 +82,7 @@ void Progress::draw(bool last) {
       for (int i = 0; i < cells; ++i) line += i < full ? "█" : "░";
       line += ' ';
     }
-    line += format("%.0f%%  ", std::floor(share * 100));
+    line += fixed(std::floor(share * 100), 0) + "%  ";
   }
   line += human_count(static_cast<double>(done_));
   if (total_ > 0) line += "/" + human_count(static_cast<double>(total_));

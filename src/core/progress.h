@@ -29,8 +29,5 @@ class Progress {
 };
 
 bool stderr_is_terminal();
-std::string human_count(double n);            // 1.23k, 45.6M, 7.89G
-std::string human_bytes(double n);            // 1.2 KB, 3.4 MB (powers of 1000)
-std::string human_duration(double seconds);   // 850 ms, 12.3 s, 4m05s, 2h03m
 
 }  // namespace fathom

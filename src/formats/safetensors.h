@@ -15,14 +15,9 @@
 #include <vector>
 
 #include "core/file.h"
+#include "formats/dtype.h"
 
 namespace fathom::formats {
-
-enum class Dtype { F64, F32, F16, BF16, F8_E4M3, F8_E5M2, I64, I32, I16, I8, U64, U32, U16, U8, BOOL };
-
-const char* dtype_name(Dtype dtype);                         // as the header spells it: "BF16"
-std::optional<Dtype> dtype_from_name(std::string_view name);
-int64_t dtype_bytes(Dtype dtype);                            // of one element
 
 // A tensor in a mapped file; valid as long as the object that handed it out.
 struct TensorView {

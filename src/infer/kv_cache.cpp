@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "core/error.h"
-#include "core/progress.h"
+#include "core/human.h"
 
 namespace fathom::infer {
 

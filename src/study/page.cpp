@@ -39,15 +39,6 @@ std::string routed_list(const std::vector<int>& routed) {
 
 }  // namespace
 
-std::string fixed(double x, int digits) {
-  if (!std::isfinite(x)) return "–";
-  char text[64];
-  std::snprintf(text, sizeof text, "%.*f", digits, x);
-  return text;
-}
-
-std::string percent(double share) { return std::isfinite(share) ? fixed(100 * share, 1) + " %" : "–"; }
-
 // The light scale goes down in lightness from L* 96 to 20, the dark one up from 22 to 85; letters keep a contrast of
 // at least 4.5 on every step.
 const std::string& depth_style() {

@@ -20,8 +20,6 @@ std::string token_text(const std::vector<TokenView>& tokens, int64_t least, int6
 // Running text with a column under every token: a cell per block from the first (top) to the last (bottom), filled
 // where the token ran it. Beyond 24 blocks only the routed ones are drawn.
 std::string token_map(const std::vector<TokenView>& tokens, const std::vector<int>& routed, int64_t blocks);
-std::string fixed(double x, int digits);   // "–" when x is not finite
-std::string percent(double share);         // 12.5 %
 
 // One token as a chip.
 std::string token_chip(const std::string& text, double depth, int64_t least, int64_t most, const std::string& title);

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <functional>
 
-#include "core/progress.h"
+#include "core/human.h"
 #include "formats/html.h"
 #include "formats/svg.h"
 #include "study/depthmap.h"

@@ -1,6 +1,7 @@
 #include "train/corpus.h"
 
 #include "core/file.h"
+#include "core/human.h"
 #include "core/log.h"
 #include "core/progress.h"
 #include "core/thread_pool.h"

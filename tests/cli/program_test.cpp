@@ -206,17 +206,6 @@ TEST(Output, TablesAreAlignedByCharacters) {
   EXPECT_EQ(text_table({{"a", "\x1b[1mbold\x1b[0m"}, {"b", "longer one"}}), "a        \x1b[1mbold\x1b[0m\nb  longer one\n");
 }
 
-TEST(Numbers, ForPeople) {
-  EXPECT_EQ(grouped(0), "0");
-  EXPECT_EQ(grouped(999), "999");
-  EXPECT_EQ(grouped(1234567), "1,234,567");
-  EXPECT_EQ(grouped(-1234), "-1,234");
-  EXPECT_EQ(grouped(-123), "-123");
-  EXPECT_EQ(percent(0.125), "12.5 %");
-  EXPECT_EQ(percent(std::nan("")), "–");
-  EXPECT_EQ(fixed(std::nan(""), 3), "–");
-}
-
 TEST(DepthColours, TheDeepestIsDarkAndLinesEndUncoloured) {
   const DepthRange range{2, 8};
   EXPECT_EQ(in_depth_colour("a", 2, range), "a");

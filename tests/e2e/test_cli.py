@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
 COMMANDS = ["tokenizer train", "tokenizer encode", "tokenizer decode", "data prepare", "data verify", "train", "eval", "generate", "depthmap", "info", "report"]
 
 
@@ -198,134 +197,6 @@ def test_eval_does_not_depend_on_threads_or_batches(fathom):
     assert nll("--threads", "1") == nll("--threads", "3")
 
 
-# Generate
-
-
-def test_generate(fathom):
-    words = ("generate", "mod", "--prompt", "The sea", "--max-tokens", "20", "--no-eos")
-    text = fathom(*words).out
-    assert text.endswith("\n") and len(text) > 10
-    assert fathom(*words).out == text, "the same command gives the same text"
-    assert fathom(*words, "--threads", "1").out == text
-    assert fathom(*words, "--seed", "1").out != text
-    assert fathom(*words, "--echo").out == "The sea" + text
-    assert fathom("generate", "mod", "--prompt", "-", "--max-tokens", "20", "--no-eos", stdin="The sea").out == text
-    assert fathom("generate", "mod", "--prompt-file", "-", "--max-tokens", "20", "--no-eos", stdin="The sea").out == text
-    found = json.loads(fathom(*words, "--json").out)
-    assert found["text"] + "\n" == text and found["finish"] == "length"
-    assert len(found["ids"]) == len(found["tokens"]) == 20
-    for token in found["tokens"]:
-        assert token["depth"] == 2 + sum(token["run"])
-    assert found["kv_bytes"]["slots"] < found["kv_bytes"]["slots_if_dense"]
-
-
-def test_generate_greedy_takes_the_most_likely(fathom):
-    greedy = fathom("generate", "mod", "--prompt", "The sea", "--temperature", "0", "--max-tokens", "16").out
-    assert fathom("generate", "mod", "--prompt", "The sea", "--top-k", "1", "--max-tokens", "16", "--seed", "7").out == greedy
-
-
-def test_generate_stops_before_a_stop_string(fathom):
-    whole = json.loads(fathom("generate", "mod", "--prompt", "The", "--max-tokens", "30", "--no-eos", "--json").out)["text"]
-    stop = whole[5:8]
-    cut = json.loads(fathom("generate", "mod", "--prompt", "The", "--max-tokens", "30", "--no-eos", "--json", "--stop", stop, "--stop", "never seen").out)
-    assert cut["finish"] == "stop_string" and cut["text"] == whole[: whole.index(stop)]
-
-
-def test_generate_says_when_the_context_is_full(fathom):
-    done = fathom("generate", "mod", "--prompt", "The sea", "--max-tokens", "500", "--no-eos")
-    assert "context of 128 tokens is full" in done.err
-
-
-def test_show_depth_colours_only_when_asked_or_on_a_terminal(fathom):
-    words = ("generate", "mod", "--prompt", "The sea", "--max-tokens", "30", "--show-depth")
-    piped = fathom(*words).out
-    assert not ANSI.search(piped) and "depth 2" in piped
-    coloured = fathom(*words, "--color", "always").out
-    assert ANSI.search(coloured) and "blocks run in full" in coloured.splitlines()[0]
-    assert not ANSI.search(fathom(*words, "--color", "never").out)
-    assert ANSI.search(fathom(*words, "--color", "always", env={"NO_COLOR": "1"}).out)
-    plain = fathom("generate", "mod", "--prompt", "The sea", "--max-tokens", "30").out
-    assert plain.strip() in piped
-
-
-def on_a_terminal(fathom, words, env=None):
-    """Runs the program with standard output on a pseudo terminal; returns what a person would see."""
-    import pty
-    master, slave = pty.openpty()
-    full = dict(os.environ, TERM="xterm-256color", **(env or {}))
-    if not env:
-        full.pop("NO_COLOR", None)
-    process = subprocess.Popen([fathom.path, *words], stdout=slave, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, cwd=fathom.folder, env=full)
-    os.close(slave)
-    seen = b""
-    while True:
-        try:
-            part = os.read(master, 65536)
-        except OSError:  # the other side is closed
-            break
-        if not part:
-            break
-        seen += part
-    os.close(master)
-    assert process.wait(30) == 0
-    return seen.decode(errors="replace")
-
-
-def test_a_terminal_gets_colours_and_no_stray_controls(fathom):
-    words = ["generate", "mod", "--prompt", "The sea", "--max-tokens", "60", "--no-eos", "--show-depth"]
-    seen = on_a_terminal(fathom, words)
-    assert ANSI.search(seen)
-    # What the model writes may hold any byte; none of them may steer the terminal.
-    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", ANSI.sub("", seen))
-    assert not ANSI.search(on_a_terminal(fathom, words, env={"NO_COLOR": "1"}))
-
-
-def test_stats(fathom):
-    done = fathom("generate", "mod", "--prompt", "The sea", "--max-tokens", "10", "--stats")
-    assert "block fraction" in done.err and "KV cache" in done.err and "block fraction" not in done.out
-
-
-def test_a_dial_below_what_was_calibrated(fathom, folder):
-    lowest = json.loads((folder / "mod/fathom_dial.json").read_text())["points"][0]["dial"]
-    done = fathom("generate", "mod", "--prompt", "The", "--max-tokens", "2", "--dial", "0.01", "--json")
-    assert f"warning: --dial 0.01 lies below the lowest dial that mod was calibrated for; running at {lowest}" in done.err
-    assert json.loads(done.out)["dial"] == lowest
-    for words in (["eval", "--limit", "500", "--json"], ["depthmap", "--limit", "500", "--out", "low.html", "--json"]):
-        done = fathom(words[0], "mod", "--data", "corpus.txt", "--dial", "0.01", *words[1:])
-        found = json.loads(done.out)
-        assert found.get("model", found)["dial"] == lowest if words[0] == "eval" else found["dial"] == lowest
-        assert "running at" in done.err
-    assert "warning" not in fathom("generate", "mod", "--prompt", "The", "--max-tokens", "2", "--dial", str(lowest)).err
-
-
-def test_a_random_control_runs_as_one(fathom, folder, tmp_path):
-    model = tmp_path / "control"
-    shutil.copytree(folder / "mod", model)
-    config = json.loads((model / "config.json").read_text())
-    config["fathom"]["selection"] = "random"
-    (model / "config.json").write_text(json.dumps(config))
-    assert "tokens picked at random (control)" in fathom("info", model).out
-    own, control = (json.loads(fathom("eval", model, "--data", "corpus.txt", "--limit", "2k", "--rule", rule, "--json", "--quiet").out)
-                    for rule in ("causal", "random"))
-    assert own["model"]["rule"] == "random" and own["model"]["nll"] == control["model"]["nll"] and own["teacher"] is None
-    text = fathom("eval", model, "--data", "corpus.txt", "--limit", "2k", "--quiet").out
-    assert "random control" in text and "recall" not in text and "eacher" not in text
-    for words in (["generate", model, "--dial", "0.8"], ["depthmap", model, "--data", "corpus.txt", "--dial", "0.8"], ["report", model, "--data", "corpus.txt", "--dial", "0.8"]):
-        assert "pick tokens at random" in fathom(*words, code=1).err
-    assert "which token ran which block, under the random control" in (
-        fathom("depthmap", model, "--data", "corpus.txt", "--limit", "1k", "--out", "control.html", "--quiet"), (folder / "control.html").read_text())[1].lower()
-    assert "expected causal or random" in fathom("eval", model, "--data", "corpus.txt", "--rule", "topk", code=2).err
-
-
-def test_report_takes_a_dial(fathom, folder):
-    done = fathom("report", "mod", "dense", "--data", "corpus.txt", "--limit", "500", "--dial", "1", "--repair-utf8", "--sample-tokens", "2", "--out", "dial.html",
-                  "--json", "--quiet")
-    found = json.loads(done.out)
-    assert found["models"][0]["quality"]["dial"] == 1 and found["depth"]["dial"] == 1
-    assert found["models"][0]["quality"]["block_fraction"] > 0.99
-    assert not found["held_out"] and "Training FLOPs unknown, so perhaps not equal: mod, dense." in found["cautions"]
-
-
 # Ctrl-C, pipes, failures of output
 
 
@@ -370,12 +241,6 @@ def test_ctrl_c_ends_waiting_for_a_pipe(fathom, folder, words):
             if held is not None:
                 os.close(held)
         assert process.returncode == 130 and b"interrupted" in err
-
-
-def test_generate_loses_no_text_that_might_have_become_a_stop_string(fathom):
-    words = ["generate", "mod", "--prompt", "the sea", "--max-tokens", "30", "--temperature", "0"]
-    text = json.loads(fathom(*words, "--json").out)["text"]
-    assert fathom(*words, "--stop", text[-3:] + "and no more").out == text + "\n"
 
 
 def test_ctrl_c_ends_eval(fathom, folder):

@@ -1,0 +1,360 @@
+#include "train/run.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <map>
+
+#include <ATen/Parallel.h>
+#include <torch/version.h>
+
+#include "core/file.h"
+#include "core/human.h"
+#include "core/limits.h"
+#include "core/log.h"
+#include "core/random.h"
+#include "core/thread_pool.h"
+#include "model/cost.h"
+#include "nn/memory.h"
+#include "train/finish.h"
+#include "train/schedule.h"
+
+namespace fathom::train {
+namespace {
+
+constexpr int64_t kSkipsBeforeStop = 10;  // steps in a row without an update, since something was not finite
+
+double seconds_since(std::chrono::steady_clock::time_point then) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - then).count(); }
+
+std::string machine_name() {
+  std::string processor = "unknown processor";
+  const std::string text = exists("/proc/cpuinfo") ? read_file("/proc/cpuinfo", limits::kConfigBytes) : "";
+  const size_t at = text.find("model name");
+  if (at != std::string::npos) {
+    const size_t from = text.find(": ", at) + 2;
+    processor = text.substr(from, text.find('\n', from) - from);
+  }
+  return str(processor, ", ", at::get_cpu_capability(), ", LibTorch " TORCH_VERSION);
+}
+
+// One step's update of a running threshold: the quantile of this step's scores, averaged over about
+// 1 / (1 − decay) steps, and over fewer while there are few.
+void follow(float& running, float found, double decay, int64_t updates) {
+  if (updates == 0 || !std::isfinite(running)) {
+    running = found;
+    return;
+  }
+  const double keep = std::min(decay, (1.0 + static_cast<double>(updates)) / (10.0 + static_cast<double>(updates)));
+  running = static_cast<float>(keep * running + (1 - keep) * found);
+}
+
+// Once per process and number of threads: several runs in one process measure the same machine.
+nn::MatmulReport measured(int64_t threads) {
+  static std::map<int64_t, nn::MatmulReport> reports;
+  const auto it = reports.find(threads);
+  return it != reports.end() ? it->second : reports.emplace(threads, nn::measure_matmul()).first->second;
+}
+
+}  // namespace
+
+Run::Run(const TrainConfig& config, const RunOptions& options)
+    : config_(config), options_(options), corpus_((clean_leftovers(options.run), open_corpus(config, options.run, options.stop))) {
+  const std::string& run = options.run;
+  config_.model = effective_model(config, corpus_.tokenizer, join_path(run, "config.json"));
+  require_held_out(*corpus_.validation, config.sequence_length);
+  const std::vector<Found> found = find_checkpoints(run);
+  std::optional<Checkpoint> last;
+  if (!found.empty()) last = read_checkpoint(found.back().path);
+
+  now_.identity.config = config.to_json();
+  now_.identity.tokenizer = corpus_.tokenizer.identity();
+  now_.identity.dataset = corpus_.fingerprint;
+  now_.identity.threads = config.threads > 0 ? config.threads : last ? last->identity.threads : available_threads();
+  now_.identity.machine = machine_name();
+  at::set_num_threads(static_cast<int>(now_.identity.threads));
+  if (last) check_identity(*last);
+  resolve_compute(last);
+
+  network_ = std::make_unique<nn::Transformer>(config_.model);
+  optimizer_ = std::make_unique<AdamW>(network_->parameters(), config_.optimizer);
+  const size_t R = config_.model.routing.blocks.size();
+  if (last) {
+    Identity identity = now_.identity;
+    now_ = *last;
+    now_.identity = identity;
+    load_tensors(found.back().path, now_, *optimizer_);
+    now_.progression.validation_loss.reset();
+    log_info("resuming after step ", now_.progression.step, " of ", now_.progression.total);
+  } else {
+    network_->init(config_.seed);
+    now_.progression.total = total_steps(config_);
+    now_.progression.loader.seed = config_.seed;
+    // No threshold is known before the first step: all tokens run.
+    now_.quantiles.raw.assign(R, -std::numeric_limits<float>::infinity());
+    now_.quantiles.decision = now_.quantiles.raw;
+  }
+  loader_ = std::make_unique<Loader>(corpus_.train, config_.batch_size, config_.sequence_length, now_.progression.loader);
+  metrics_ = std::make_unique<Metrics>(run, now_.progression.step);
+  evaluator_ = std::make_unique<Evaluator>(*network_, corpus_.validation, corpus_.tokenizer, config_, compute_);
+}
+
+void Run::check_identity(const Checkpoint& last) const {
+  const auto refuse = [&](const std::string& field, const std::string& found, const std::string& expected, const std::string& hint = "") {
+    throw UserError({options_.run, field, found, expected + ", as in its last checkpoint", hint});
+  };
+  const TrainConfig before = TrainConfig::from_json(last.identity.config, join_path(options_.run, "checkpoints"));
+  const std::vector<std::string> fields = differences(before, TrainConfig::from_json(now_.identity.config, options_.run));
+  if (!fields.empty()) {
+    std::string all;
+    for (const std::string& f : fields) all += (all.empty() ? "" : ", ") + f;
+    refuse(all, "another value than the run was started with", "the same configuration",
+           "resume without overrides, or start a new run");
+  }
+  if (last.identity.tokenizer != now_.identity.tokenizer) refuse("tokenizer", now_.identity.tokenizer, last.identity.tokenizer);
+  if (last.identity.dataset != now_.identity.dataset)
+    refuse("dataset", "manifest " + now_.identity.dataset, last.identity.dataset, "the data was prepared anew; start a new run");
+  if (last.identity.threads != now_.identity.threads) refuse("threads", str(now_.identity.threads), str(last.identity.threads));
+  if (last.identity.machine != now_.identity.machine)
+    log_warning("the run was started on ", last.identity.machine, " and goes on on ", now_.identity.machine,
+                ": it continues, but not to the bit");
+}
+
+// One choice belongs to a whole run: what is measured when it starts stays in the checkpoint.
+void Run::resolve_compute(const std::optional<Checkpoint>& last) {
+  matmul_ = measured(now_.identity.threads);
+  if (last) {
+    compute_ = nn::compute_from(last->identity.precision);
+    nn::use_f32_route(nn::f32_route_from(last->identity.f32_route));
+  } else {
+    compute_ = config_.precision == Precision::f32 ? nn::Compute::f32 : config_.precision == Precision::bf16 ? nn::Compute::bf16 : matmul_.compute;
+    nn::use_f32_route(config_.f32_route == Route::mkl ? nn::F32Route::mkl : config_.f32_route == Route::onednn ? nn::F32Route::onednn : matmul_.route);
+  }
+  now_.identity.precision = nn::name_of(compute_);
+  now_.identity.f32_route = nn::name_of(nn::f32_route());
+  log_info(matmul_.text);
+  log_info("computing in ", now_.identity.precision, " with ", now_.identity.threads, now_.identity.threads == 1 ? " thread" : " threads",
+           last ? ", as the run was started" : "");
+}
+
+Json Run::train() {
+  Progression& p = now_.progression;
+  const model::Parameters parameters = model::parameters(config_.model);
+  const double step_tokens = static_cast<double>(config_.batch_size * config_.accumulation * config_.sequence_length);
+  log_info(human_count(static_cast<double>(parameters.total())), " parameters, ", p.total, " steps of ", human_count(step_tokens), " tokens, ",
+           human_count(run_flops(config_, p.total)), "FLOP in all");
+  progress_ = std::make_unique<Progress>("train", "tokens", static_cast<int64_t>(step_tokens) * p.total, p.tokens);
+  saved_at_ = Clock::now();
+  logged_ = p;
+
+  while (p.step < p.total) {
+    step();
+    const IntervalConfig& every = config_.interval;
+    const bool end = p.step == p.total;
+    p.validation_loss.reset();
+    const int64_t best_before = p.best_step;
+    if (every.eval_steps > 0 && (p.step % every.eval_steps == 0 || end)) evaluate();
+    const bool stop = options_.stop && options_.stop();
+    const bool due = (every.checkpoint_steps > 0 && p.step % every.checkpoint_steps == 0) ||
+                     (every.checkpoint_seconds > 0 && seconds_since(saved_at_) >= every.checkpoint_seconds);
+    if (due || stop || end || p.best_step != best_before) save();
+    if (stop && !end) {
+      progress_->finish();
+      throw Interrupted(str("stopped after step ", p.step, " of ", p.total, ", saved; go on with: fathom train --resume ", options_.run));
+    }
+  }
+  progress_->finish();
+  return finish();
+}
+
+void Run::step() {
+  const Clock::time_point begin = Clock::now();
+  Progression& p = now_.progression;
+  const std::vector<double> capacity = capacities_at(config_, p.step, p.total);
+  nn::ForwardOptions options;
+  options.pick = nn::pick_of(config_.model.routing.selection);
+  options.thresholds = now_.quantiles.raw;
+  options.capacity = capacity;
+  options.score_noise = config_.router.noise;
+  options.straight_through_tau = config_.router.straight_through_tau;
+  options.aux = config_.losses;
+  options.compute = compute_;
+
+  // The mean is over all targets of the step: each part counts by how many it has.
+  std::vector<Batch> batches;
+  double targets = 0;
+  for (int64_t i = 0; i < config_.accumulation; ++i) {
+    batches.push_back(loader_->next());
+    targets += static_cast<double>(std::count_if(batches.back().target.begin(), batches.back().target.end(), [](int32_t t) { return t != kIgnore; }));
+  }
+  double loss = 0;
+  std::vector<nn::ForwardResult> results;
+  for (const Batch& batch : batches) {
+    options.noise_seed = mix64(mix64(config_.seed ^ 0x6e6f697365ULL) + static_cast<uint64_t>(p.step * config_.accumulation) + results.size());
+    options.first_row = (p.step * config_.accumulation + static_cast<int64_t>(results.size())) * config_.batch_size;
+    nn::ForwardResult result = network_->forward(to_tensors(batch), options);
+    const double share = targets > 0 ? static_cast<double>(result.target_count) / targets : 0;
+    loss += share * result.loss.item<double>();
+    (config_.accumulation == 1 ? result.total : result.total * share).backward();
+    result.total.reset();
+    p.flops += spent_flops(config_.model, batch, result.routed);
+    results.push_back(std::move(result));
+  }
+
+  const double lr = config_.optimizer.lr * learning_rate_factor(config_.schedule, p.step, p.total);
+  const double norm = optimizer_->gradient_norm();
+  ++p.step;
+  p.tokens += config_.batch_size * config_.accumulation * config_.sequence_length;
+  p.loader = loader_->state();
+  if (std::isfinite(loss) && std::isfinite(norm)) {
+    optimizer_->step(lr, norm);
+    p.skipped_in_a_row = 0;
+    p.loss_sum += loss;
+    ++p.loss_count;
+    update_quantiles(results, capacity);
+  } else {
+    optimizer_->drop_gradients();
+    const std::string what = str("step ", p.step, ": ", std::isfinite(loss) ? "a gradient" : "the loss", " is not finite; the step changes nothing");
+    log_warning(what);
+    metrics_->write({{"type", "warning"}, {"step", p.step}, {"text", what}});
+    if (++p.skipped_in_a_row >= kSkipsBeforeStop)
+      throw UserError({options_.run, str("step ", p.step), str(kSkipsBeforeStop, " steps in a row whose loss or gradient was not finite"),
+                       "a finite loss", "lower optimizer.lr, lengthen the warm-up or check the data; earlier checkpoints are intact"});
+  }
+  p.seconds += seconds_since(begin);
+  log(results, capacity, lr, norm);
+  progress_->update(p.tokens, str("loss ", fixed(loss, 3), flops_per_second_ > 0 ? "  " + human_count(flops_per_second_) + "FLOP/s (" +
+                                  fixed(100 * flops_per_second_ / reach(), 0) + " % of matmul)" : ""));
+  if (options_.after_step) options_.after_step(p.step, loss, *network_);
+}
+
+void Run::update_quantiles(const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity) {
+  Quantiles& q = now_.quantiles;
+  const bool same = config_.model.routing.rule != routing::CausalRule::predictor;
+  for (size_t r = 0; r < capacity.size(); ++r) {
+    const auto quantile = [&](at::Tensor nn::RoutedResult::*score) {
+      std::vector<float> all;
+      for (const nn::ForwardResult& result : results) {
+        const at::Tensor t = (result.routed[r].*score).to(at::kFloat).contiguous();
+        all.insert(all.end(), t.const_data_ptr<float>(), t.const_data_ptr<float>() + t.numel());
+      }
+      return routing::threshold_for(all, capacity[r]);
+    };
+    const float raw = quantile(&nn::RoutedResult::raw);
+    follow(q.raw[r], raw, config_.router.quantile_decay, q.updates);
+    follow(q.decision[r], same ? raw : quantile(&nn::RoutedResult::decision), config_.router.quantile_decay, q.updates);
+  }
+  if (!capacity.empty()) ++q.updates;
+}
+
+// What matrix products of this machine reach in the type that the run computes in, FLOP/s.
+double Run::reach() const {
+  if (compute_ == nn::Compute::bf16) return 1e9 * std::max(matmul_.bf16_gflops, 1e-9);
+  return 1e9 * std::max(nn::f32_route() == nn::F32Route::mkl ? matmul_.mkl_gflops : matmul_.onednn_gflops, 1e-9);
+}
+
+void Run::measure_again() {
+  const nn::MatmulReport again = nn::measure_matmul();
+  matmul_.mkl_gflops = std::max(matmul_.mkl_gflops, again.mkl_gflops);
+  matmul_.onednn_gflops = std::max(matmul_.onednn_gflops, again.onednn_gflops);
+  matmul_.bf16_gflops = std::max(matmul_.bf16_gflops, again.bf16_gflops);
+}
+
+void Run::log(const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity, double lr, double norm) {
+  Progression& p = now_.progression;
+  if ((p.step % config_.interval.log_steps != 0 && p.step != p.total) || p.loss_count == 0) return;
+  const double seconds = std::max(p.seconds - logged_.seconds, 1e-9);
+  flops_per_second_ = (p.flops - logged_.flops) / seconds;
+  // Other work on the machine can spoil the measurement at the start, and then a share of it would exceed the whole.
+  if (flops_per_second_ > 0.9 * reach()) measure_again();
+  Json line = {{"type", "train"}, {"step", p.step}, {"tokens", p.tokens}, {"flops", p.flops}, {"seconds", p.seconds},
+               {"loss", p.loss_sum / static_cast<double>(p.loss_count)}, {"lr", lr}, {"gradient_norm", norm},
+               {"tokens_per_second", static_cast<double>(p.tokens - logged_.tokens) / seconds},
+               {"flops_per_second", flops_per_second_}, {"share_of_matmul", flops_per_second_ / reach()}};
+  for (const auto& [name, value] : results[0].aux) {
+    double sum = 0;
+    for (const nn::ForwardResult& r : results) sum += r.aux.at(name).item<double>() / static_cast<double>(results.size());
+    line["aux"][name] = sum;
+  }
+  if (!capacity.empty()) {
+    RouterHealth health(capacity.size());
+    // The random control has no causal rule of its own to agree with.
+    const bool compare = config_.model.routing.selection != routing::Selection::random;
+    for (const nn::ForwardResult& r : results) health.add(r.routed, compare ? now_.quantiles.decision : std::vector<float>());
+    line.update(health.to_json());
+    line["capacity"] = capacity;
+    // Without a threshold yet (trainer.h, Quantiles) all tokens run, which says nothing of the router.
+    const bool decided = config_.model.routing.selection != routing::Selection::threshold || now_.quantiles.updates > 1;
+    if (decided) warn_of(health, capacity);
+  }
+  metrics_->write(line);
+  if (config_.interval.eval_steps > 0 && p.step % config_.interval.eval_steps == 0) histograms(results);
+  p.loss_sum = 0;
+  p.loss_count = 0;
+  logged_ = p;
+}
+
+void Run::histograms(const std::vector<nn::ForwardResult>& results) {
+  for (size_t r = 0; r < results[0].routed.size(); ++r) {
+    const at::Tensor scores = results[0].routed[r].decision.to(at::kFloat).contiguous();
+    metrics_->histogram(str("score/", r), now_.progression.step,
+                        {scores.const_data_ptr<float>(), static_cast<size_t>(scores.numel())});
+  }
+}
+
+void Run::warn_of(const RouterHealth& health, const std::vector<double>& capacity) {
+  if (config_.model.routing.selection == routing::Selection::random) return;  // by position alone: that is the control
+  std::vector<int> index;
+  for (const routing::RoutedBlock& b : config_.model.routing.blocks) index.push_back(b.block);
+  for (const std::string& text : health.warnings(index, capacity)) {
+    metrics_->write({{"type", "warning"}, {"step", now_.progression.step}, {"text", text}});
+    // In the file every time, at the terminal once for each block and kind.
+    if (warned_.insert(text.substr(0, text.find('('))).second) log_warning("step ", now_.progression.step, ": ", text);
+  }
+}
+
+void Run::evaluate() {
+  Progression& p = now_.progression;
+  const Evaluation e = evaluator_->evaluate(config_.interval.eval_tokens);
+  nn::release_kept_memory();  // its sizes are not those of a step
+  Json line = e.to_json();
+  line.update({{"type", "eval"}, {"step", p.step}, {"tokens", p.tokens}, {"flops", p.flops}, {"seconds", p.seconds}});
+  metrics_->write(line);
+  std::vector<double> capacity;
+  for (const routing::RoutedBlock& b : config_.model.routing.blocks) capacity.push_back(b.capacity);
+  warn_of(e.health, capacity);
+  log_info("step ", p.step, ": held-out loss ", fixed(e.loss, 4), capacity.empty() ? "" : " under the causal rule, " + fixed(e.loss_topk, 4) + " under top-k");
+  p.validation_loss = e.loss;
+  if (std::isfinite(e.loss) && (!p.best_loss || e.loss < *p.best_loss)) {
+    p.best_loss = e.loss;
+    p.best_step = p.step;
+  }
+}
+
+void Run::save() {
+  metrics_->flush();
+  save_checkpoint(options_.run, now_, *optimizer_);
+  prune_checkpoints(options_.run, config_.interval.keep_last);
+  saved_at_ = Clock::now();
+}
+
+Json Run::finish() {
+  const Progression& p = now_.progression;
+  Json figures = finish_model(*network_, corpus_, config_, compute_, join_path(options_.run, "model"), [&] {
+    if (options_.stop && options_.stop())
+      throw Interrupted(str("stopped before the model was written; go on with: fathom train --resume ", options_.run));
+  });
+  Json line = figures;
+  line.erase("dial");
+  line.update({{"type", "final"}, {"step", p.step}, {"tokens", p.tokens}, {"flops", p.flops}, {"seconds", p.seconds}});
+  metrics_->write(line);
+  metrics_->flush();
+  const Json summary = {{"steps", p.step}, {"tokens", p.tokens}, {"train_flops", p.flops}, {"planned_flops", run_flops(config_, p.total)}, {"train_seconds", p.seconds},
+                        {"model", join_path(options_.run, "model")}, {"config", config_.to_json()}, {"figures", figures},
+                        {"best", {{"step", p.best_step}, {"loss", p.best_loss ? Json(*p.best_loss) : Json(nullptr)}}},
+                        {"precision", now_.identity.precision}, {"f32_route", now_.identity.f32_route},
+                        {"threads", now_.identity.threads}, {"machine", now_.identity.machine}};
+  atomic_write(join_path(options_.run, "summary.json"), summary.dump(2) + "\n");
+  return summary;
+}
+
+}  // namespace fathom::train
