@@ -1,5 +1,4 @@
-// Cosines and sines of rotary position embedding (Su et al. 2021), in the order of rounding of the Hugging Face Llama:
-// frequencies and angles in f32.
+// Cosines and sines of rotary position embedding (model/rope.h), as far as positions have been reached.
 #pragma once
 #include <cstdint>
 #include <vector>

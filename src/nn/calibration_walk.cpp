@@ -109,6 +109,7 @@ std::vector<float> CalibrationWalk::scores(size_t r, const std::vector<float>& b
   FATHOM_ASSERT(r < s.routed() && r >= s.next && before.size() >= r, "routed block ", r, " after ", s.next);
   while (s.next < r) s.advance(before);
   s.score();
+  const int64_t forced = s.model.config.routing.forced_positions;
   std::vector<float> out;
   out.reserve(static_cast<size_t>(s.unpadded));
   for (const auto& chunk : s.chunks) {
@@ -116,7 +117,8 @@ std::vector<float> CalibrationWalk::scores(size_t r, const std::vector<float>& b
     const float* p = decision.const_data_ptr<float>();
     const Rows& rows = chunk.pass->rows();
     for (int64_t b = 0; b < rows.batch; ++b)
-      out.insert(out.end(), p + b * rows.tokens, p + b * rows.tokens + rows.length[static_cast<size_t>(b)]);
+      for (int64_t i = b * rows.tokens; i < b * rows.tokens + rows.length[static_cast<size_t>(b)]; ++i)
+        out.push_back(rows.position[static_cast<size_t>(i)] < forced ? std::numeric_limits<float>::infinity() : p[i]);
   }
   return out;
 }

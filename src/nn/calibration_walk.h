@@ -21,7 +21,8 @@ class CalibrationWalk {
   ~CalibrationWalk();
 
   void restart();
-  // Decision scores of routed block r over all unpadded tokens (rows in order). `before` holds the thresholds of the routed
+  // Decision scores of routed block r over all unpadded tokens (rows in order), +∞ for those at forced positions, which
+  // run whatever they score and count inside the capacity. `before` holds the thresholds of the routed
   // blocks 0..r−1; r must be the next block or the same as in the last call.
   std::vector<float> scores(size_t r, const std::vector<float>& before);
 

@@ -14,6 +14,7 @@ enum class F32Route { mkl, onednn };
 struct MatmulReport {
   double mkl_gflops = 0, onednn_gflops = 0, bf16_gflops = 0;  // at training's shape, all threads
   double onednn_error = 0;      // relative to f64, of a product of normal numbers; f32 itself has about 5e-7
+  bool onednn_exact = false;    // its error is that of f32, not of bf16 (2e-3)
   F32Route route = F32Route::mkl;      // the faster one that is true f32
   Compute compute = Compute::f32;      // bf16 when its product is at least 1.5 times as fast as the chosen f32 route
   std::string text;             // one line to print

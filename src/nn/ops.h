@@ -29,7 +29,7 @@ struct Attention {
   at::Tensor cosine, sine;                        // [positions, D / 2] in the parameters' type
 };
 
-// cos and sin of position · theta^(−2i/D), computed in f64.
+// cos and sin of position · theta^(−2i/D): f32 as in model/rope.h, f64 for tests in double.
 std::pair<at::Tensor, at::Tensor> rope_table(int64_t positions, int64_t width, double theta, at::ScalarType type);
 
 // [N, C] rows of `weight` [V, C] for tokens [N] int64.

@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "model/rope.h"
 #include "nn/ops_common.h"
 
 namespace fathom::nn {
@@ -9,6 +10,13 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 std::pair<Tensor, Tensor> rope_table(int64_t positions, int64_t width, double theta, at::ScalarType type) {
+  if (type == at::kFloat) {
+    const std::vector<float> frequency = model::rope_frequencies(width, theta);
+    std::pair<Tensor, Tensor> table = {at::empty({positions, width / 2}, type), at::empty({positions, width / 2}, type)};
+    for (int64_t p = 0; p < positions; ++p)
+      model::rope_row(p, frequency, table.first.mutable_data_ptr<float>() + p * width / 2, table.second.mutable_data_ptr<float>() + p * width / 2);
+    return table;
+  }
   const Tensor i = at::arange(0, width, 2, at::kDouble) / static_cast<double>(width);
   const Tensor angle = at::arange(positions, at::kDouble).unsqueeze(1) * at::pow(theta, -i).unsqueeze(0);
   return {angle.cos().to(type).contiguous(), angle.sin().to(type).contiguous()};

@@ -48,7 +48,7 @@ std::vector<double> capacities_for_dial(double dial, const std::vector<double>& 
                                         const std::function<double(const std::vector<double>&)>& block_fraction);
 
 // The largest f32 threshold that lets at least share `capacity` of `scores` run (score ≥ threshold); `scores` is
-// reordered and must not be empty. capacity 0 gives +∞ (nobody runs), capacity 1 the lowest score. NaN scores count in
+// reordered and must not be empty. A token that runs anyhow has +∞, so that it counts in the share. capacity 0 gives +∞ (nobody runs), capacity 1 the lowest score. NaN scores count in
 // the share but never run; with nothing but NaN the threshold is −∞.
 float threshold_for(std::vector<float>& scores, double capacity);
 

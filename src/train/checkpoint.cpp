@@ -131,9 +131,11 @@ at::Tensor view(const formats::SafetensorsFile& file, const std::string& name, c
   return at::from_blob(const_cast<float*>(values.data()), shape, at::kFloat);
 }
 
-std::vector<float> read_quantile(const formats::SafetensorsFile& file, const std::string& name) {
+std::vector<float> read_quantile(const formats::SafetensorsFile& file, const std::string& name, size_t routed_blocks) {
   const formats::TensorView& t = file.at(name);
-  if (t.dtype != formats::Dtype::F32 || t.shape.size() != 1) throw UserError({file.where(), name, formats::dtype_name(t.dtype), "a list of F32", ""});
+  if (t.dtype != formats::Dtype::F32 || t.shape != std::vector<int64_t>{static_cast<int64_t>(routed_blocks)})
+    throw UserError({file.where(), name, str(t.elements(), " of ", formats::dtype_name(t.dtype)),
+                     str("a list of F32, one per routed block: ", routed_blocks), "resume from an earlier checkpoint: remove this one"});
   return t.to_f32();
 }
 
@@ -200,7 +202,7 @@ Checkpoint read_checkpoint(const std::string& path) {
   return c;
 }
 
-void load_tensors(const std::string& path, Checkpoint& checkpoint, AdamW& optimizer) {
+void load_tensors(const std::string& path, Checkpoint& checkpoint, AdamW& optimizer, size_t routed_blocks) {
   check_hash(path);
   const at::NoGradGuard no_grad;
   const formats::SafetensorsFile file(state_path(path));
@@ -208,8 +210,8 @@ void load_tensors(const std::string& path, Checkpoint& checkpoint, AdamW& optimi
     at::Tensor target = e.tensor;
     target.copy_(view(file, e.name, target.sizes().vec()));
   }
-  checkpoint.quantiles.raw = read_quantile(file, "quantile.raw");
-  checkpoint.quantiles.decision = read_quantile(file, "quantile.decision");
+  checkpoint.quantiles.raw = read_quantile(file, "quantile.raw", routed_blocks);
+  checkpoint.quantiles.decision = read_quantile(file, "quantile.decision", routed_blocks);
 }
 
 void load_weights(const std::string& path, nn::Transformer& network) {

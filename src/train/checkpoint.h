@@ -72,7 +72,7 @@ std::vector<Found> find_checkpoints(const std::string& run);
 // Reads checkpoint.json (no tensors).
 Checkpoint read_checkpoint(const std::string& path);
 // Checks the hash and fills the optimizer's parameters (the network's own tensors) and moments, and the quantiles.
-void load_tensors(const std::string& path, Checkpoint& checkpoint, AdamW& optimizer);
+void load_tensors(const std::string& path, Checkpoint& checkpoint, AdamW& optimizer, size_t routed_blocks);
 // The weights alone, into a network.
 void load_weights(const std::string& path, nn::Transformer& network);
 

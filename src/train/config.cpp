@@ -249,7 +249,13 @@ TrainConfig TrainConfig::from_json(const Json& json, const std::string& where) {
     losses.done();
   }
   const auto need = [&](routing::CausalRule rule, const char* name, double weight) {
-    if (c.model.routing.dense() || c.model.routing.rule != rule) return;
+    if (c.model.routing.dense()) return;  // a routed model's twin keeps its losses in the file
+    if (c.model.routing.rule != rule) {
+      if (c.losses.contains(name) && c.losses.at(name) > 0)
+        f.wrong(str("losses.", name), str(c.losses.at(name)), str("0, or the causal rule \"", name_of(rule, routing::kCausalRuleNames), "\" that learns from it"),
+                str("the rule is \"", name_of(c.model.routing.rule, routing::kCausalRuleNames), "\""));
+      return;
+    }
     if (c.losses.try_emplace(name, weight).first->second == 0)
       f.wrong(str("losses.", name), "0", "a number above 0", str("the causal rule \"", name_of(rule, routing::kCausalRuleNames), "\" learns from it"));
   };

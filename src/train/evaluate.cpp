@@ -150,7 +150,9 @@ routing::DialTable Evaluator::calibrate(const std::function<void(size_t, size_t)
     routing::DialPoint point;
     point.dial = dials[i];
     std::vector<double> capacity = trained;
-    if (std::abs(dials[i] - table.default_dial) > 1e-9) capacity = routing::capacities_for_dial(dials[i], trained, fraction);
+    // Dial 1 is every token, whatever the routers themselves cost on top.
+    if (dials[i] >= 1) capacity.assign(trained.size(), 1.0);
+    else if (std::abs(dials[i] - table.default_dial) > 1e-9) capacity = routing::capacities_for_dial(dials[i], trained, fraction);
     walk.restart();
     point.thresholds = routing::calibrate(capacity, [&](size_t r, const std::vector<float>& before) { return walk.scores(r, before); });
     const nn::CalibrationWalk::Figures figures = walk.finish(point.thresholds);

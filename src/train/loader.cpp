@@ -15,6 +15,20 @@ namespace {
 
 constexpr size_t kReadAhead = 4;  // batches: pages are faulted in while a step computes
 
+// The windows of an epoch.
+struct Epoch {
+  int64_t offset, windows;
+  Permutation order;
+};
+Epoch epoch_of(const data::Dataset& dataset, int64_t tokens, uint64_t seed, int64_t number) {
+  const int64_t spare = dataset.tokens() - 1;  // the last window needs one token after it
+  Random random = Random(seed).fork(str("epoch ", number));
+  const int64_t slack = std::min(tokens, spare - tokens + 1);
+  const int64_t offset = static_cast<int64_t>(random.below(static_cast<uint64_t>(slack)));
+  const int64_t windows = (spare - offset) / tokens;
+  return {offset, windows, Permutation(static_cast<uint64_t>(windows), random.bits())};
+}
+
 }  // namespace
 
 Permutation::Permutation(uint64_t n, uint64_t key) : n_(n), key_(key), half_bits_(1) {
@@ -84,30 +98,16 @@ struct Loader::Work {
   LoaderState handed_out;
   std::thread thread;
 
-  // The windows of an epoch.
-  struct Epoch {
-    int64_t offset, windows;
-    Permutation order;
-  };
-  Epoch epoch(uint64_t seed, int64_t number) const {
-    const int64_t spare = dataset->tokens() - 1;  // the last window needs one token after it
-    Random random = Random(seed).fork(str("epoch ", number));
-    const int64_t slack = std::min(tokens, spare - tokens + 1);
-    const int64_t offset = static_cast<int64_t>(random.below(static_cast<uint64_t>(slack)));
-    const int64_t windows = (spare - offset) / tokens;
-    return {offset, windows, Permutation(static_cast<uint64_t>(windows), random.bits())};
-  }
-
   Ready make(LoaderState& state) const {
     Ready r;
     const size_t n = static_cast<size_t>(rows * tokens);
     r.batch = {rows, tokens, std::vector<int32_t>(n), std::vector<int32_t>(n), std::vector<int32_t>(n)};
-    Epoch e = epoch(state.seed, state.epoch);
+    Epoch e = epoch_of(*dataset, tokens, state.seed, state.epoch);
     for (int64_t row = 0; row < rows; ++row) {
       if (state.position >= e.windows) {
         ++state.epoch;
         state.position = 0;
-        e = epoch(state.seed, state.epoch);
+        e = epoch_of(*dataset, tokens, state.seed, state.epoch);
       }
       const int64_t window = static_cast<int64_t>(e.order(static_cast<uint64_t>(state.position++)));
       fill_row(*dataset, e.offset + window * tokens, r.batch, row);
@@ -139,6 +139,17 @@ struct Loader::Work {
     }
   }
 };
+
+LoaderState state_after(const data::Dataset& dataset, int64_t row_tokens, uint64_t seed, int64_t rows) {
+  LoaderState s{.seed = seed};
+  for (;; ++s.epoch) {
+    const int64_t windows = epoch_of(dataset, row_tokens, seed, s.epoch).windows;
+    if (rows <= windows) break;
+    rows -= windows;
+  }
+  s.position = rows;
+  return s;
+}
 
 Loader::Loader(std::shared_ptr<const data::Dataset> dataset, int64_t rows, int64_t tokens, LoaderState state)
     : work_(std::make_unique<Work>()) {
@@ -182,7 +193,7 @@ LoaderState Loader::state() const {
 
 int64_t Loader::windows_per_epoch() const {
   const LoaderState s = state();
-  return work_->epoch(s.seed, s.epoch).windows;
+  return epoch_of(*work_->dataset, work_->tokens, s.seed, s.epoch).windows;
 }
 
 std::vector<int64_t> evaluation_windows(const data::Dataset& dataset, int64_t tokens, int64_t row_tokens, int part, int parts) {

@@ -41,6 +41,9 @@ struct LoaderState {
   static LoaderState from_json(const Fields& fields);
 };
 
+// Where a loader stands that began with this seed and handed out `rows` rows.
+LoaderState state_after(const data::Dataset& dataset, int64_t row_tokens, uint64_t seed, int64_t rows);
+
 // Fills row `row` of `batch` with the T + 1 tokens from `begin` on.
 void fill_row(const data::Dataset& dataset, int64_t begin, Batch& batch, int64_t row);
 

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
 #include <map>
 
 #include <ATen/Parallel.h>
@@ -35,6 +37,18 @@ std::string machine_name() {
     processor = text.substr(from, text.find('\n', from) - from);
   }
   return str(processor, ", ", at::get_cpu_capability(), ", LibTorch " TORCH_VERSION);
+}
+
+// Weights, gradients and both moments of AdamW must fit: better said now than by the kernel's killer an hour from now.
+void require_memory(const model::ModelConfig& config, const std::string& where) {
+  const std::string text = exists("/proc/meminfo") ? read_file("/proc/meminfo", limits::kConfigBytes) : "";
+  const size_t at = text.find("MemAvailable:");
+  if (at == std::string::npos) return;
+  const double free = 1024 * std::strtod(text.c_str() + at + std::strlen("MemAvailable:"), nullptr);
+  const double parameters = static_cast<double>(model::parameters(config).total()), needed = 16 * parameters;
+  if (needed > free)
+    throw UserError({where, "model", str(human_count(parameters), " parameters, which take ", human_bytes(needed), " to train"),
+                     str("at most the ", human_bytes(free), " of memory that are free"), "train a smaller model"});
 }
 
 // One step's update of a running threshold: the quantile of this step's scores, averaged over about
@@ -75,6 +89,7 @@ Run::Run(const TrainConfig& config, const RunOptions& options)
   if (last) check_identity(*last);
   resolve_compute(last);
 
+  require_memory(config_.model, join_path(run, "config.json"));
   network_ = std::make_unique<nn::Transformer>(config_.model);
   optimizer_ = std::make_unique<AdamW>(network_->parameters(), config_.optimizer);
   const size_t R = config_.model.routing.blocks.size();
@@ -82,7 +97,8 @@ Run::Run(const TrainConfig& config, const RunOptions& options)
     Identity identity = now_.identity;
     now_ = *last;
     now_.identity = identity;
-    load_tensors(found.back().path, now_, *optimizer_);
+    load_tensors(found.back().path, now_, *optimizer_, R);
+    check_progression(found.back().path);
     now_.progression.validation_loss.reset();
     log_info("resuming after step ", now_.progression.step, " of ", now_.progression.total);
   } else {
@@ -119,6 +135,23 @@ void Run::check_identity(const Checkpoint& last) const {
                 ": it continues, but not to the bit");
 }
 
+// What follows from the configuration and the step must be so in the checkpoint too, or the run would end elsewhere.
+void Run::check_progression(const std::string& checkpoint) const {
+  const Progression& p = now_.progression;
+  const auto hold = [&](const char* field, auto found, auto expected) {
+    if (found != expected)
+      throw UserError({join_path(checkpoint, "checkpoint.json"), str("progression.", field), str(found), str(expected, ", by config.json and step ", p.step),
+                       "the file was changed; remove the folder to resume from an earlier checkpoint"});
+  };
+  const int64_t rows = p.step * config_.batch_size * config_.accumulation;
+  const LoaderState loader = state_after(*corpus_.train, config_.sequence_length, config_.seed, rows);
+  hold("total", p.total, total_steps(config_));
+  hold("tokens", p.tokens, rows * config_.sequence_length);
+  hold("loader.seed", p.loader.seed, loader.seed);
+  hold("loader.epoch", p.loader.epoch, loader.epoch);
+  hold("loader.position", p.loader.position, loader.position);
+}
+
 // One choice belongs to a whole run: what is measured when it starts stays in the checkpoint.
 void Run::resolve_compute(const std::optional<Checkpoint>& last) {
   matmul_ = measured(now_.identity.threads);
@@ -129,6 +162,9 @@ void Run::resolve_compute(const std::optional<Checkpoint>& last) {
     compute_ = config_.precision == Precision::f32 ? nn::Compute::f32 : config_.precision == Precision::bf16 ? nn::Compute::bf16 : matmul_.compute;
     nn::use_f32_route(config_.f32_route == Route::mkl ? nn::F32Route::mkl : config_.f32_route == Route::onednn ? nn::F32Route::onednn : matmul_.route);
   }
+  if (nn::f32_route() == nn::F32Route::onednn && !matmul_.onednn_exact)
+    throw UserError({join_path(options_.run, "config.json"), "f32_route", "onednn", "mkl or auto on this machine",
+                     str("here oneDNN rounds f32 products to bf16: relative error ", matmul_.onednn_error)});
   now_.identity.precision = nn::name_of(compute_);
   now_.identity.f32_route = nn::name_of(nn::f32_route());
   log_info(matmul_.text);
@@ -210,7 +246,7 @@ void Run::step() {
     p.skipped_in_a_row = 0;
     p.loss_sum += loss;
     ++p.loss_count;
-    update_quantiles(results, capacity);
+    update_quantiles(batches, results, capacity);
   } else {
     optimizer_->drop_gradients();
     const std::string what = str("step ", p.step, ": ", std::isfinite(loss) ? "a gradient" : "the loss", " is not finite; the step changes nothing");
@@ -227,15 +263,19 @@ void Run::step() {
   if (options_.after_step) options_.after_step(p.step, loss, *network_);
 }
 
-void Run::update_quantiles(const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity) {
+void Run::update_quantiles(const std::vector<Batch>& batches, const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity) {
   Quantiles& q = now_.quantiles;
   const bool same = config_.model.routing.rule != routing::CausalRule::predictor;
+  const int64_t forced = config_.model.routing.forced_positions;
   for (size_t r = 0; r < capacity.size(); ++r) {
     const auto quantile = [&](at::Tensor nn::RoutedResult::*score) {
       std::vector<float> all;
-      for (const nn::ForwardResult& result : results) {
-        const at::Tensor t = (result.routed[r].*score).to(at::kFloat).contiguous();
-        all.insert(all.end(), t.const_data_ptr<float>(), t.const_data_ptr<float>() + t.numel());
+      for (size_t part = 0; part < results.size(); ++part) {
+        const at::Tensor t = (results[part].routed[r].*score).to(at::kFloat).contiguous();
+        const float* p = t.const_data_ptr<float>();
+        // Tokens at forced positions run whatever they score, and count inside the capacity.
+        for (int64_t i = 0; i < t.numel(); ++i)
+          all.push_back(i % batches[part].tokens - batches[part].document_start[static_cast<size_t>(i)] < forced ? std::numeric_limits<float>::infinity() : p[i]);
       }
       return routing::threshold_for(all, capacity[r]);
     };

@@ -31,8 +31,9 @@ class Run {
 
   void resolve_compute(const std::optional<Checkpoint>& last);
   void check_identity(const Checkpoint& last) const;
+  void check_progression(const std::string& checkpoint) const;
   void step();
-  void update_quantiles(const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity);
+  void update_quantiles(const std::vector<Batch>& batches, const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity);
   void log(const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity, double lr, double norm);
   double reach() const;
   void measure_again();

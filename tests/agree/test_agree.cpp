@@ -11,8 +11,10 @@
 
 #include "core/random.h"
 #include "infer/forward.h"
+#include "infer/rope.h"
 #include "infer/weights.h"
 #include "model/random_model.h"
+#include "nn/ops.h"
 #include "nn/transformer.h"
 
 namespace fathom {
@@ -28,6 +30,19 @@ struct Case {
   std::unique_ptr<nn::Transformer> network;
   std::unique_ptr<infer::Engine> engine;
 };
+
+// Far positions too, where f32 angles and f64 angles part.
+TEST(Rope, BothTurnByTheSameAngles) {
+  constexpr int64_t kPositions = 9000, kWidth = 64;
+  infer::RopeTable engine(kWidth, 1e4);
+  engine.reach(kPositions);
+  const auto [cosine, sine] = nn::rope_table(kPositions, kWidth, 1e4, at::kFloat);
+  for (int64_t p : {int64_t{0}, int64_t{1}, int64_t{511}, int64_t{4097}, kPositions - 1})
+    for (int64_t i = 0; i < kWidth / 2; ++i) {
+      EXPECT_EQ(engine.cosine(p)[i], cosine[p][i].item<float>()) << p << " " << i;
+      EXPECT_EQ(engine.sine(p)[i], sine[p][i].item<float>()) << p << " " << i;
+    }
+}
 
 Case make_case(Random& random, uint64_t seed, bool dense) {
   Case c;

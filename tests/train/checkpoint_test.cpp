@@ -7,6 +7,7 @@
 
 #include "core/file.h"
 #include "data/prepare.h"
+#include "formats/safetensors.h"
 #include "text/tokenizer.h"
 #include "train/helpers.h"
 #include "train/metrics.h"
@@ -101,6 +102,53 @@ TEST_F(StoppedRun, RefusesWrongCheckpointFiles) {
   EXPECT_THAT(resume_error(config_), HasSubstr("checkpoint.json"));
 }
 
+// Nothing that the configuration and the step fix is taken from the file unseen.
+TEST_F(StoppedRun, RefusesAProgressionThatContradictsTheConfiguration) {
+  const std::string path = join_path(last(), "checkpoint.json");
+  const Json good = read_json(path);
+  const auto with = [&](const char* pointer, int64_t change) {
+    Json j = good;
+    Json& value = j["progression"][Json::json_pointer(pointer)];
+    value = value.get<int64_t>() + change;
+    atomic_write(path, j.dump());
+    return resume_error(config_);
+  };
+  for (const char* field : {"/total", "/tokens", "/loader/seed", "/loader/epoch", "/loader/position"})
+    for (const int64_t change : {int64_t{1}, int64_t{1} << 40})
+      EXPECT_THAT(with(field, change), AllOf(HasSubstr("checkpoint.json: progression."), HasSubstr("expected"))) << field;
+  EXPECT_EQ(with("/total", 0), "");
+}
+
+TEST_F(StoppedRun, RefusesQuantilesOfAnotherModel) {
+  const std::string path = join_path(last(), "state.safetensors"), about = join_path(last(), "checkpoint.json");
+  const Json good = read_json(about);
+  for (const size_t count : {0u, 1u, 3u}) {  // the model has two routed blocks
+    const TemporaryFolder folder;
+    const std::string copy = join_path(folder.path(), "state.safetensors");
+    {
+      const formats::SafetensorsFile file(path);
+      std::vector<formats::TensorEntry> entries;
+      for (const formats::TensorView& t : file.tensors())
+        entries.push_back({t.name, t.dtype, t.name == "quantile.decision" ? std::vector<int64_t>{static_cast<int64_t>(count)} : t.shape});
+      formats::SafetensorsWriter writer(copy, entries);
+      const std::vector<std::byte> zeros(4 * count);
+      for (const formats::TensorView& t : file.tensors()) writer.append(t.name == "quantile.decision" ? std::span<const std::byte>(zeros) : t.bytes);
+      writer.commit();
+    }
+    const std::string kept = read_file(path, 1 << 30);
+    atomic_write(path, read_file(copy, 1 << 30));
+    Json j = good;
+    Hasher hasher;
+    const std::string bytes = read_file(path, 1 << 30);
+    hasher.update(bytes.data(), bytes.size());
+    j["state_hash"] = hasher.hex();
+    atomic_write(about, j.dump());
+    EXPECT_THAT(resume_error(config_), AllOf(HasSubstr("state.safetensors: quantile.decision: found " + std::to_string(count)), HasSubstr("one per routed block: 2")));
+    atomic_write(path, kept);
+    atomic_write(about, good.dump());
+  }
+}
+
 TEST_F(StoppedRun, CleansWhatAKilledRunLeft) {
   const std::string half = join_path(run_, "checkpoints/.step-000000009.tmp-123-0");
   make_folders(half);
@@ -164,6 +212,7 @@ TEST(Runs, AFailedStartLeavesNothingBehind) {
   const std::vector<std::pair<Overrides, const char*>> faults = {
       {{{"data.dataset", join_path(folder.path(), "none")}}, "no such folder"},
       {{{"model.vocab_size", "100"}}, "model.vocab_size"},
+      {{{"model.hidden_size", "16384"}, {"model.num_attention_heads", "128"}, {"model.num_key_value_heads", "128"}, {"model.intermediate_size", "1000000"}, {"model.num_hidden_layers", "100"}}, "of memory that are free"},
       {{{"data.text", text}, {"data.tokenizer", join_path(corpus(), "tokenizer.json")}}, "UTF-8"},
       {{{"sequence_length", "1000000"}, {"model.max_position_embeddings", "1000000"}}, "tokens"}};
   for (const bool made : {false, true}) {

@@ -212,6 +212,15 @@ TEST(Config, WrongFilesAreNamed) {
                 j["model"]["fathom"]["rule"] = "predictor";
                 j["losses"]["predictor_bce"] = 0;
               }), AllOf(HasSubstr("losses.predictor_bce"), HasSubstr("learns from it")));
+  EXPECT_THAT(from([](Json& j) { j["losses"]["predictor_bce"] = 1; }), AllOf(HasSubstr("losses.predictor_bce"), HasSubstr("the rule is \"score\"")));
+  EXPECT_THAT(from([](Json& j) {
+                j["model"]["fathom"]["rule"] = "predictor";
+                j["losses"]["router_bce"] = 1;
+              }), AllOf(HasSubstr("losses.router_bce"), HasSubstr("the rule is \"predictor\"")));
+  EXPECT_EQ(from([](Json& j) {
+              j["model"]["fathom"] = nullptr;  // a routed model's twin
+              j["losses"]["predictor_bce"] = 1;
+            }), "");
   EXPECT_THAT(error_of([] { TrainConfig::from_json(Json::array(), "file.json"); }), AllOf(HasSubstr("file.json"), HasSubstr("an array of 0")));
 }
 

@@ -102,8 +102,22 @@ TEST_F(Evaluating, TheDialMeetsWhatItAsksFor) {
     EXPECT_NEAR(p.loss, forward_at.loss.item<double>(), 1e-4) << p.dial;
     for (size_t r = 0; r < 2; ++r) EXPECT_NEAR(p.capacity[r], forward_at.routed[r].selected.to(at::kDouble).mean().item<double>(), 1e-3);
   }
+  EXPECT_EQ(table.points.back().capacity, (std::vector<double>{1, 1}));  // dial 1 is every token
   EXPECT_EQ(table.tokens, 2048);
   EXPECT_NEAR(table.default_dial, model::expected_block_fraction(config_.model, 32, std::vector<double>{0.25, 0.25}), 1e-12);
+}
+
+// A quarter of the tokens, of which an eighth of the row runs in any case: the rest is for the scores to share out.
+class EvaluatingForced : public Evaluating {
+ protected:
+  EvaluatingForced() : Evaluating({{"model.fathom.forced_positions", "4"}}) {}
+};
+
+TEST_F(EvaluatingForced, ForcedPositionsCountInsideTheCapacity) {
+  config_.calibration.dials = {0.6, 0.8};
+  config_.calibration.tokens = 2048;
+  for (const routing::DialPoint& p : evaluator().calibrate().points) EXPECT_NEAR(p.block_fraction, p.dial, 0.02);
+  for (const auto& block : evaluator().evaluate(2048).health.blocks()) EXPECT_NEAR(block.share, 0.25, 0.05);
 }
 
 class EvaluatingRandom : public Evaluating {

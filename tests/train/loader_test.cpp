@@ -105,6 +105,8 @@ TEST(Loader, ResumesInTheMiddleOfAnEpochAndAcrossItsEnd) {
     batches.push_back(whole.next());
     states.push_back(whole.state());
   }
+  for (int64_t i = 0; i < steps; ++i) EXPECT_EQ(state_after(*dataset(), 32, 4, 3 * (i + 1)), states[static_cast<size_t>(i)]) << i;
+  EXPECT_EQ(state_after(*dataset(), 32, 4, 0), (LoaderState{.seed = 4}));
   for (int64_t at : {int64_t{0}, int64_t{7}, steps / 2, steps - 22, steps - 21, steps - 20, steps - 3}) {
     const Json json = states[static_cast<size_t>(at)].to_json();
     Loader resumed(dataset(), 3, 32, LoaderState::from_json(Fields(json, "state")));
