@@ -212,7 +212,7 @@ TEST(Runs, AFailedStartLeavesNothingBehind) {
   const std::vector<std::pair<Overrides, const char*>> faults = {
       {{{"data.dataset", join_path(folder.path(), "none")}}, "no such folder"},
       {{{"model.vocab_size", "100"}}, "model.vocab_size"},
-      {{{"model.hidden_size", "16384"}, {"model.num_attention_heads", "128"}, {"model.num_key_value_heads", "128"}, {"model.intermediate_size", "1000000"}, {"model.num_hidden_layers", "100"}}, "of memory that are free"},
+      {{{"model.hidden_size", "16384"}, {"model.num_attention_heads", "128"}, {"model.num_key_value_heads", "128"}, {"model.intermediate_size", "200000"}, {"model.num_hidden_layers", "100"}}, "of memory that are free"},
       {{{"data.text", text}, {"data.tokenizer", join_path(corpus(), "tokenizer.json")}}, "UTF-8"},
       {{{"sequence_length", "1000000"}, {"model.max_position_embeddings", "1000000"}}, "tokens"}};
   for (const bool made : {false, true}) {
