@@ -1,6 +1,7 @@
 #include "study/held_out.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include "core/limits.h"
 #include "data/shards.h"
@@ -36,6 +37,12 @@ void read_text(const std::vector<std::string>& inputs, const text::Tokenizer& to
     documents.push_back(std::move(ids));
     if (options.progress) options.progress(stream.bytes_read(), stream.total_bytes());
   }
+}
+
+// A path below the working folder as it would be typed here: pages are shown to others.
+std::string from_here(const std::string& path) {
+  const std::filesystem::path relative = std::filesystem::path(path).lexically_relative(std::filesystem::current_path());
+  return relative.empty() || *relative.begin() == ".." || !std::filesystem::path(path).is_absolute() ? path : relative.string();
 }
 
 }  // namespace
@@ -76,7 +83,7 @@ HeldOut load_held_out(const std::vector<std::string>& inputs, const text::Tokeni
   int64_t tokens = 0;
   std::string name;
   for (const std::string& input : inputs) {
-    name += (name.empty() ? "" : ", ") + input;
+    name += (name.empty() ? "" : ", ") + from_here(input);
     if (data::is_dataset(input)) read_dataset(input, tokenizer, documents, tokens);
     else plain.push_back(input);
   }

@@ -2,6 +2,8 @@
 // by hand, intervals equal textbook values.
 #include "study/evaluate.h"
 
+#include <filesystem>
+
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -68,6 +70,10 @@ TEST(HeldOut, FilesAndErrors) {
   const HeldOut text = load_held_out({file}, *s.tokenizer, {.documents = {}, .context = 32, .limit = 0, .progress = {}});
   EXPECT_EQ(text.documents.size(), 1u);
   EXPECT_EQ(text.name, file);
+  const std::filesystem::path before = std::filesystem::current_path();
+  std::filesystem::current_path(folder.path());  // a page names a text as it would be typed where it was made
+  EXPECT_EQ(load_held_out({join_path(std::filesystem::current_path().string(), "a.txt")}, *s.tokenizer, {.documents = {}, .context = 32, .limit = 0, .progress = {}}).name, "a.txt");
+  std::filesystem::current_path(before);
   std::vector<int32_t> ids = s.tokenizer->encode(kText);
   if (s.tokenizer->bos_id()) ids.insert(ids.begin(), *s.tokenizer->bos_id());
   if (s.tokenizer->eos_id()) ids.push_back(*s.tokenizer->eos_id());
