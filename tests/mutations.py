@@ -125,7 +125,7 @@ def prepare(folder):
     if not venv.exists() and (ROOT / ".venv").exists():
         venv.symlink_to(ROOT / ".venv")
     log = []
-    if sh(["source/scripts/build", "../build", "-DFATHOM_BENCH=OFF"], folder, None, log) != 0:
+    if sh(["source/scripts/build", "../build", "-DFATHOM_TESTS=ON"], folder, None, log) != 0:
         sys.exit(log[-1][-3000:])
 
 

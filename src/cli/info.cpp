@@ -2,8 +2,8 @@
 #include "cli/common.h"
 #include "cli/output.h"
 #include "cli/program.h"
-#include "core/limits.h"
 #include "core/human.h"
+#include "core/limits.h"
 #include "model/cost.h"
 #include "model/folder.h"
 #include "study/runs.h"
@@ -29,7 +29,9 @@ Costs costs(const ModelConfig& c, const model::ModelFolder& folder, double dial,
   k.dense = model::dense_cost(c, context, context).flops() * per_token;
   k.expected = model::topk_cost(c, context, context, k.capacity).flops() * per_token;
   k.worst = model::topk_cost(c, context, context, all).flops() * per_token;
-  k.dense_bytes = model::decode_bytes(c, context, all);
+  ModelConfig unrouted = c;  // the same shape without routers, as its FLOPs are counted
+  unrouted.routing = {};
+  k.dense_bytes = model::decode_bytes(unrouted, context, {});
   k.expected_bytes = model::decode_bytes(c, context, k.capacity);
   return k;
 }
@@ -65,7 +67,7 @@ int run(const Arguments& args) {
   apply_colour(args);
   const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
   const ModelConfig& c = folder->config();
-  const double dial = args.maybe_number("dial").value_or(folder->dial() ? folder->dial()->default_dial : 1.0);
+  const double dial = dial_of(args, *folder).value_or(folder->dial() ? folder->dial()->default_dial : 1.0);
   const int64_t context = args.maybe_integer("context").value_or(study::default_context({folder->path()}, {c.max_position_embeddings}));
   if (context > c.max_position_embeddings)
     args.wrong("context", str(context), str("at most the model's max_position_embeddings ", c.max_position_embeddings));

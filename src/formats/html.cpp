@@ -180,7 +180,7 @@ std::string html_table(const std::vector<std::string>& head, const std::vector<s
   out += "</tr></thead>\n<tbody>\n";
   for (size_t i = 0; i < rows.size(); ++i) {
     out += static_cast<int>(i) == strong_row ? "<tr class=\"strong\">" : "<tr>";
-    for (size_t j = 0; j < head.size(); ++j) out += open("td", j, is_figure(rows[i][j])) + html_escape(rows[i][j]) + "</td>";
+    for (size_t j = 0; j < head.size(); ++j) out += open("td", j, is_figure(rows[i][j]) || figures[j] * 2 > rows.size()) + html_escape(rows[i][j]) + "</td>";
     out += "</tr>\n";
   }
   return out + "</tbody></table></div>\n";

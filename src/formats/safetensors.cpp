@@ -211,6 +211,12 @@ const TensorView* SafetensorsSet::find(std::string_view name) const {
   return it == by_name_.end() ? nullptr : it->second;
 }
 
+const std::string& SafetensorsSet::where(std::string_view name) const {
+  for (const auto& file : files_)
+    if (file->find(name)) return file->where();
+  return where_;
+}
+
 const TensorView& SafetensorsSet::at(std::string_view name) const {
   if (const TensorView* t = find(name)) return *t;
   no_such_tensor(where_, name, tensors());

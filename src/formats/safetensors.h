@@ -63,6 +63,7 @@ class SafetensorsSet {
   const TensorView* find(std::string_view name) const;
   const TensorView& at(std::string_view name) const;
   const std::vector<std::unique_ptr<SafetensorsFile>>& files() const { return files_; }
+  const std::string& where(std::string_view name) const;  // the file that holds the tensor; where() when none does
   const std::string& where() const { return where_; }
 
  private:

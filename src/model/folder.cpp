@@ -42,10 +42,10 @@ std::unordered_map<std::string, const TensorView*> match(const formats::Safetens
     const std::string expected = str("a tensor of shape ", shape_text(spec.shape));
     if (!view) throw UserError({set.where(), spec.name, "no such tensor", expected, "config.json describes another model"});
     if (view->shape != spec.shape)
-      throw UserError({set.where(), spec.name, str("shape ", shape_text(view->shape)), shape_text(spec.shape),
+      throw UserError({set.where(spec.name), spec.name, str("shape ", shape_text(view->shape)), shape_text(spec.shape),
                        "config.json describes another model"});
     if (!readable(view->dtype))
-      throw UserError({set.where(), spec.name, str("dtype ", formats::dtype_name(view->dtype)), "F32, BF16 or F16", ""});
+      throw UserError({set.where(spec.name), spec.name, str("dtype ", formats::dtype_name(view->dtype)), "F32, BF16 or F16", ""});
     out.emplace(spec.name, view);
     names.push_back(spec.name);
   }
@@ -55,11 +55,11 @@ std::unordered_map<std::string, const TensorView*> match(const formats::Safetens
     if (name == "lm_head.weight") {  // only reached when the embeddings are tied
       const TensorView& embedding = *out.at("model.embed_tokens.weight");
       if (view->dtype == embedding.dtype && view->shape == embedding.shape && std::ranges::equal(view->bytes, embedding.bytes)) continue;
-      throw UserError({set.where(), name, "values other than model.embed_tokens.weight", "the same, since tie_word_embeddings is true",
+      throw UserError({set.where(name), name, "values other than model.embed_tokens.weight", "the same, since tie_word_embeddings is true",
                        "set tie_word_embeddings to false in config.json"});
     }
     const std::string near = nearest(name, names);
-    throw UserError({set.where(), printable(name, 200), "a tensor that the model does not have", near.empty() ? "" : near + " perhaps",
+    throw UserError({set.where(name), printable(name, 200), "a tensor that the model does not have", near.empty() ? "" : near + " perhaps",
                      "config.json describes another model"});
   }
   return out;

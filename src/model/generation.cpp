@@ -12,6 +12,8 @@ GenerationConfig GenerationConfig::from_json(const Json& json, const std::string
   g.top_p = f.number("top_p", 0, 1, g.top_p);
   if (g.top_p == 0) f.wrong("top_p", "0", "a number above 0 and at most 1");
   g.repetition_penalty = f.number("repetition_penalty", kRepetitionPenaltyLow, kRepetitionPenaltyHigh, g.repetition_penalty);
+  // Without it transformers is greedy too; a file that names a temperature and no do_sample is taken at its word.
+  if (!f.boolean("do_sample", true)) g.temperature = 0;
   g.eos_token_ids = config.eos_token_ids;
   if (f.has("eos_token_id")) {
     if (f.raw("eos_token_id").is_array()) g.eos_token_ids = f.integers("eos_token_id", 0, config.vocab_size - 1);
@@ -36,7 +38,11 @@ Json GenerationConfig::to_json(const ModelConfig& config) const {
   if (eos.size() == 1) j["eos_token_id"] = eos[0];
   if (eos.size() > 1) j["eos_token_id"] = eos;
   if (repetition_penalty != defaults.repetition_penalty) j["repetition_penalty"] = repetition_penalty;
-  if (temperature != defaults.temperature || top_k != defaults.top_k || top_p != defaults.top_p) {
+  if (temperature == 0) {
+    j["do_sample"] = false;
+    if (top_k != defaults.top_k) j["top_k"] = top_k;
+    if (top_p != defaults.top_p) j["top_p"] = top_p;
+  } else if (temperature != defaults.temperature || top_k != defaults.top_k || top_p != defaults.top_p) {
     // transformers reads these only when do_sample is set, and then takes a missing top_k for 50.
     j["do_sample"] = true;
     j["temperature"] = temperature;

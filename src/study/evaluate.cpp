@@ -8,6 +8,7 @@
 #include "infer/score.h"
 #include "infer/weights.h"
 #include "routing/select.h"
+#include "study/runs.h"
 #include "study/statistics.h"
 
 namespace fathom::study {
@@ -92,7 +93,9 @@ Evaluation score(const Subject& subject, const HeldOut& text, infer::Rule rule, 
 std::string model_folder_of(const std::string& path) {
   if (exists(join_path(path, "model.safetensors")) || exists(join_path(path, "model.safetensors.index.json"))) return path;
   const std::string inside = join_path(path, "model");
-  return is_folder(inside) ? inside : path;
+  if (is_folder(inside)) return inside;
+  require_finished(path);
+  return path;
 }
 
 Subject Subject::open(const std::string& path, int threads) {

@@ -47,6 +47,13 @@ void read_metrics(const std::string& path, RunRecord& run) {
 
 }  // namespace
 
+void require_finished(const std::string& path) {
+  if (exists(join_path(path, "model.safetensors")) || exists(join_path(path, "model.safetensors.index.json"))) return;
+  const bool run = exists(join_path(path, "checkpoints")) || exists(join_path(path, "metrics.jsonl"));
+  throw UserError({path, "", exists(path) ? "a folder without a model" : "no such folder", "the folder of a run that has finished, or a model folder",
+                   run ? "finish it with: fathom train --resume " + path : ""});
+}
+
 RunRecord read_run(const std::string& path) {
   RunRecord run;
   run.path = path;
@@ -55,9 +62,7 @@ RunRecord read_run(const std::string& path) {
   run.name = trimmed.substr(trimmed.rfind('/') + 1);
   run.model = join_path(path, "model");
   if (!is_folder(run.model)) {
-    if (!exists(join_path(path, "model.safetensors")) && !exists(join_path(path, "model.safetensors.index.json")))
-      throw UserError({path, "", exists(path) ? "a folder without a model" : "no such folder", "the folder of a run that has finished, or a model folder",
-                       exists(join_path(path, "config.json")) ? "finish it with: fathom train --resume " + path : ""});
+    require_finished(path);
     run.model = path;
     return run;
   }

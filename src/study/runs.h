@@ -27,6 +27,9 @@ struct RunRecord {
   std::vector<std::string> warnings;
 };
 
+// Refuses a folder that holds no model itself; says how to finish it when it is that of a run.
+void require_finished(const std::string& path);
+
 // UserError when `path` has no model folder or a file in it is broken. A model folder alone is a run without a record.
 RunRecord read_run(const std::string& path);
 

@@ -156,6 +156,10 @@ def test_info(fathom):
     assert [d["dial"] for d in found["dials"]] == [0.6, 0.7, 1.0]
     dense = json.loads(fathom("info", "dense", "--json").out)
     assert dense["flops_per_token"]["expected"] == dense["flops_per_token"]["dense"] == dense["flops_per_token"]["worst"]
+    assert json.loads(fathom("info", "mod", "--json").out)["decode_bytes_per_token"]["dense"] == dense["decode_bytes_per_token"]["dense"]
+    below = fathom("info", "mod", "--dial", "0.01", "--json")
+    assert "running at 0.6" in below.err and json.loads(below.out)["dial"] == 0.6
+    assert "no routed block" in fathom("info", "dense", "--dial", "0.5", code=1).err
     lower = json.loads(fathom("info", "mod", "--dial", "0.6", "--json").out)
     assert lower["flops_per_token"]["expected"] < flops["expected"]
 

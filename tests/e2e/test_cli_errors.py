@@ -59,7 +59,7 @@ def test_wrong_command_lines(fathom, words, message):
 FAILURES = [
     ("generate no-such-model --prompt x", ["no-such-model"]),
     ("info corpus.txt", ["corpus.txt"]),
-    ("info data", ["data", "config.json"]),
+    ("info data", ["data: found a folder without a model", "the folder of a run that has finished, or a model folder"]),
     ("eval mod --data no-such-file", ["no-such-file"]),
     ("eval mod --data empty-folder", ["empty-folder"]),
     ("eval mod --data empty.txt", ["empty.txt", "expected text to evaluate on"]),
@@ -165,3 +165,10 @@ def test_a_full_disk_leaves_no_page(fathom, folder):
                           capture_output=True, text=True, cwd=folder)
     assert done.returncode == 1 and "full.html" in done.stderr and "File too large" in done.stderr
     assert not (folder / "full.html").exists() and not list(folder.glob(".full.html*"))
+
+
+@pytest.mark.parametrize("words", [["eval", "cut", "--data", "corpus.txt"], ["info", "cut"], ["report", "cut"]], ids=lambda w: w[0])
+def test_a_run_that_is_not_finished(fathom, folder, words):
+    (folder / "cut/checkpoints").mkdir(parents=True, exist_ok=True)
+    (folder / "cut/config.json").write_text("{}")
+    assert "finish it with: fathom train --resume cut" in fathom(*words, code=1).err

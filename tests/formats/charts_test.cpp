@@ -133,11 +133,11 @@ TEST(Html, Escapes) {
   EXPECT_EQ(html_escape(std::string("a\0\x1b\n\t\x7fé\xff", 9)), "a\ufffd\ufffd\n\t\ufffdé\ufffd");
 }
 
-TEST(Html, TablesSetFiguresToTheRight) {
+TEST(Html, TablesSetColumnsOfFiguresToTheRight) {
   const std::string t = html_table({"name", "n"}, {{"a", "−0.5"}, {"<b>", "–"}, {"7", "x"}}, 1);
   EXPECT_THAT(t, HasSubstr("<th>name</th><th class=\"n\">n</th>"));
   EXPECT_THAT(t, HasSubstr("<tr class=\"strong\"><td>&lt;b&gt;</td><td class=\"n\">–</td></tr>"));
-  EXPECT_THAT(t, HasSubstr("<td>7</td><td>x</td>"));
+  EXPECT_THAT(t, HasSubstr("<td>7</td><td class=\"n\">x</td>"));
 }
 
 TEST(Html, PageHasEverythingInside) {

@@ -149,6 +149,17 @@ TEST_F(FolderTest, GenerationSettingsComeBackAndOthersAreKept) {
   EXPECT_EQ(ModelFolder::open(write(c, [&](ModelToWrite& m) { m.generation = g; }))->generation(), g);
 }
 
+TEST_F(FolderTest, WithoutSamplingTheTemperatureIsZero) {
+  const ModelConfig c = config(5);
+  const GenerationConfig g = GenerationConfig::from_json({{"do_sample", false}, {"temperature", 0.7}, {"top_k", 20}}, "g", c);
+  EXPECT_EQ(g.temperature, 0);
+  EXPECT_EQ(g.to_json(c)["do_sample"], false);
+  EXPECT_FALSE(g.to_json(c).contains("temperature"));
+  EXPECT_EQ(GenerationConfig::from_json(g.to_json(c), "g", c).top_k, 20);
+  EXPECT_EQ(GenerationConfig::from_json({{"do_sample", true}, {"temperature", 0.7}}, "g", c).temperature, 0.7);
+  EXPECT_EQ(error([&] { GenerationConfig::from_json({{"do_sample", "x"}}, "g", c); }), "g: do_sample: found the string \"x\", expected true or false");
+}
+
 TEST_F(FolderTest, GenerationDefaultsAreNotWritten) {
   ModelConfig c = config(5);
   c.eos_token_ids = {3};
@@ -236,7 +247,7 @@ TEST_F(FolderTest, TensorsAreHeldAgainstTheConfiguration) {
     e[1].shape = {11};
     w.at(e[1].name).resize(11);
   });
-  EXPECT_NE(open_error().find("model.layers.0.input_layernorm.weight: found shape [11], expected [10]; " + hint), std::string::npos) << open_error();
+  EXPECT_NE(open_error().find("model.safetensors: model.layers.0.input_layernorm.weight: found shape [11], expected [10]; " + hint), std::string::npos) << open_error();
 
   rewrite_tensors(c, [](Entries& e, Weights& w) {
     e.push_back({"model.layers.0.self_attn.q_proj.bias", formats::Dtype::F32, {2}});

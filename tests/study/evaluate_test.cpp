@@ -216,7 +216,7 @@ TEST(Evaluate, ARunFolderStandsForItsModel) {
   const std::string run = join_path(folder.path(), "run");
   EXPECT_EQ(model_folder_of(run), run + "/model");
   EXPECT_EQ(model_folder_of(run + "/model"), run + "/model");
-  EXPECT_EQ(model_folder_of("none"), "none");
+  EXPECT_THROW(model_folder_of(join_path(folder.path(), "none")), UserError);
   for (const std::string& path : {run, run + "/", run + "/model", run + "/model/"}) EXPECT_EQ(Subject::open(path, 1).name, "run") << path;
 }
 

@@ -108,6 +108,8 @@ TEST(Runs, Refusals) {
   EXPECT_NE(refusal(join_path(folder.path(), "none")).find("found no such folder"), std::string::npos);
   make_folders(join_path(folder.path(), "going"));
   atomic_write(join_path(folder.path(), "going/config.json"), "{}");
+  EXPECT_EQ(refusal(join_path(folder.path(), "going")).find("finish it"), std::string::npos);  // a model's folder without weights, perhaps
+  atomic_write(join_path(folder.path(), "going/metrics.jsonl"), "");
   EXPECT_NE(refusal(join_path(folder.path(), "going")).find("finish it with: fathom train --resume"), std::string::npos);
   const std::string run = make_run(folder, "{\"type\":\"train\"}\nnot json\n", "");
   EXPECT_NE(refusal(run).find("metrics.jsonl:2"), std::string::npos) << refusal(run);
