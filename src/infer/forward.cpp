@@ -165,11 +165,19 @@ std::span<const float> StepResult::logits_of(size_t item, int64_t row) const {
   return std::span(logits).subspan((i.first_logits + at) * vocab, vocab);
 }
 
-routing::Decisions StepResult::decisions_of(size_t item) const {
+void StepResult::append_decisions(size_t item, routing::Decisions& to) const {
   const Item& i = items[item];
+  const auto append = [&i](const auto& from, auto& rows) {
+    rows.resize(from.size());
+    for (size_t r = 0; r < from.size(); ++r) rows[r].insert(rows[r].end(), from[r].begin() + i.first_row, from[r].begin() + i.first_row + i.rows);
+  };
+  append(decisions.run, to.run);
+  append(decisions.score, to.score);
+}
+
+routing::Decisions StepResult::decisions_of(size_t item) const {
   routing::Decisions out;
-  for (const auto& run : decisions.run) out.run.emplace_back(run.begin() + i.first_row, run.begin() + i.first_row + i.rows);
-  for (const auto& score : decisions.score) out.score.emplace_back(score.begin() + i.first_row, score.begin() + i.first_row + i.rows);
+  append_decisions(item, out);
   return out;
 }
 

@@ -45,6 +45,7 @@ struct StepResult {
 
   std::span<const float> logits_of(size_t item, int64_t row = -1) const;  // row −1: the last
   routing::Decisions decisions_of(size_t item) const;
+  void append_decisions(size_t item, routing::Decisions& to) const;
 };
 
 // What an engine has done since it was made, in rows and slots.

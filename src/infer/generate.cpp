@@ -56,18 +56,6 @@ void check(const Engine& engine, const text::Tokenizer* tokenizer, std::span<con
   }
 }
 
-void append(routing::Decisions& to, const StepResult& result, size_t item) {
-  const StepResult::Item& at = result.items[item];
-  to.run.resize(result.decisions.run.size());
-  to.score.resize(result.decisions.score.size());
-  for (size_t r = 0; r < to.run.size(); ++r) {
-    const auto run = result.decisions.run[r].begin() + at.first_row;
-    const auto score = result.decisions.score[r].begin() + at.first_row;
-    to.run[r].insert(to.run[r].end(), run, run + at.rows);
-    to.score[r].insert(to.score[r].end(), score, score + at.rows);
-  }
-}
-
 void finish(Text& text, Finish why) {
   if (std::exchange(text.finished, true)) return;
   text.out.finish = why;
@@ -143,7 +131,7 @@ GenerateResult generate(Engine& engine, const text::Tokenizer* tokenizer, std::s
     engine.forward(items, step);
     for (size_t i = 0; i < active.size(); ++i) {
       Text& text = *active[i];
-      append(text.out.decisions, step, i);
+      step.append_decisions(i, text.out.decisions);
       if (text.pending >= 0) deliver(text, step, i, dense_blocks, on_token);
       if (!text.finished && !text.in_prompt()) choose_next(engine, text, step.logits_of(i), options);
       if (text.finished) text.sequence.clear();

@@ -21,16 +21,7 @@ void append(DocumentScore& score, const StepResult& result, size_t item) {
   const StepResult::Item& at = result.items[item];
   score.nll.insert(score.nll.end(), result.nll.begin() + at.first_row, result.nll.begin() + at.first_row + at.rows);
   score.best.insert(score.best.end(), result.best.begin() + at.first_row, result.best.begin() + at.first_row + at.rows);
-  routing::Decisions& to = score.decisions;
-  const size_t routed = result.decisions.run.size();
-  to.run.resize(routed);
-  to.score.resize(routed);
-  for (size_t r = 0; r < routed; ++r) {
-    const auto run = result.decisions.run[r].begin() + at.first_row;
-    const auto scores = result.decisions.score[r].begin() + at.first_row;
-    to.run[r].insert(to.run[r].end(), run, run + at.rows);
-    to.score[r].insert(to.score[r].end(), scores, scores + at.rows);
-  }
+  result.append_decisions(item, score.decisions);
 }
 
 }  // namespace

@@ -64,7 +64,7 @@ class Collector {
     spread_.resize(routed);
     policy_ = policy_of(subject, infer::Rule::causal, dial);
     s_.rule = policy_.rule;
-    bytes_ = bytes_of_tokens(*subject.tokenizer);
+    bytes_ = subject.tokenizer->bytes_per_token();
   }
 
   const infer::RoutingPolicy& policy() const { return policy_; }

@@ -57,7 +57,7 @@ Evaluation score(const Subject& subject, const HeldOut& text, infer::Rule rule, 
   for (size_t r = 0; r < config.routing.blocks.size(); ++r)
     e.blocks.push_back({.block = config.routing.blocks[r].block, .capacity = asked.capacity[r]});
   const std::vector<float> thresholds = causal ? policy_of(subject, infer::Rule::causal, dial).thresholds : std::vector<float>{};
-  const std::vector<int32_t> bytes = bytes_of_tokens(*subject.tokenizer);
+  const std::vector<int32_t> bytes = subject.tokenizer->bytes_per_token();
 
   std::vector<std::span<const int32_t>> windows;
   for (const Window& w : text.windows) {
@@ -146,13 +146,6 @@ Interval bits_interval(const Evaluation& e) {
 
 Interval loss_difference(const Evaluation& a, const Evaluation& b) { return paired_difference(a.units, b.units, false); }
 Interval bits_difference(const Evaluation& a, const Evaluation& b) { return paired_difference(a.units, b.units, true); }
-
-std::vector<int32_t> bytes_of_tokens(const text::Tokenizer& tokenizer) {
-  std::vector<int32_t> bytes(static_cast<size_t>(tokenizer.vocab_size()));
-  for (size_t id = 0; id < bytes.size(); ++id)
-    if (!tokenizer.is_special(static_cast<int32_t>(id))) bytes[id] = static_cast<int32_t>(tokenizer.token_bytes(static_cast<int32_t>(id)).size());
-  return bytes;
-}
 
 const char* rule_words(infer::Rule rule) {
   switch (rule) {

@@ -92,9 +92,6 @@ bool has_teacher(const Subject& subject);
 Evaluation compare_with_teacher(const Subject& subject, const HeldOut& text, Evaluation& causal, std::optional<double> dial = {},
                                 const EvaluateProgress& progress = {});
 
-// Bytes of text that a token stands for; 0 for special tokens.
-std::vector<int32_t> bytes_of_tokens(const text::Tokenizer& tokenizer);
-
 // The policy that `rule` means for this model at this dial.
 infer::RoutingPolicy policy_of(const Subject& subject, infer::Rule rule, std::optional<double> dial);
 // "causal rule", "random control" or "top-k".

@@ -139,6 +139,13 @@ const std::string& Tokenizer::json() const { return data_->json; }
 std::optional<int32_t> Tokenizer::bos_id() const { return data_->bos; }
 std::optional<int32_t> Tokenizer::eos_id() const { return data_->eos; }
 
+std::vector<int32_t> Tokenizer::bytes_per_token() const {
+  std::vector<int32_t> out(static_cast<size_t>(vocab_size()));
+  for (size_t id = 0; id < out.size(); ++id)
+    if (!is_special(static_cast<int32_t>(id))) out[id] = static_cast<int32_t>(token_bytes(static_cast<int32_t>(id)).size());
+  return out;
+}
+
 StreamDecoder::StreamDecoder(Tokenizer tokenizer, bool skip_special)
     : tokenizer_(std::move(tokenizer)), skip_special_(skip_special), stream_(tokenizer_.data_->decoder.stream()) {}
 StreamDecoder::~StreamDecoder() = default;

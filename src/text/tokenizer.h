@@ -34,6 +34,8 @@ class Tokenizer {
   std::optional<int32_t> token_to_id(std::string_view token) const;  // as spelled in the file ("Ġthe")
   std::string token_text(int32_t id) const;   // as spelled in the file; "" for an id without a token
   std::string token_bytes(int32_t id) const;  // the bytes it stands for inside a text (" the"); may be half a character
+  // Bytes of text that every id stands for, 0 for special tokens: what turns nats per token into bits per byte.
+  std::vector<int32_t> bytes_per_token() const;
   bool is_special(int32_t id) const;          // an added token marked special
 
   // XXH3-128 of the file's canonical content: equal for two files that differ in layout only.

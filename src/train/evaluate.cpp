@@ -36,13 +36,6 @@ nn::Batch to_tensors(const Batch& batch) {
           tensor_of(batch.document_start, batch.rows, batch.tokens).clone(), {}};
 }
 
-std::vector<int32_t> bytes_of_tokens(const text::Tokenizer& tokenizer) {
-  std::vector<int32_t> out(static_cast<size_t>(tokenizer.vocab_size()));
-  for (size_t id = 0; id < out.size(); ++id)
-    out[id] = tokenizer.is_special(static_cast<int32_t>(id)) ? 0 : static_cast<int32_t>(tokenizer.token_bytes(static_cast<int32_t>(id)).size());
-  return out;
-}
-
 nn::Batch read_rows(const data::Dataset& dataset, const std::vector<int64_t>& begins, int64_t row_tokens) {
   const int64_t rows = static_cast<int64_t>(begins.size());
   const size_t n = static_cast<size_t>(rows * row_tokens);
@@ -64,7 +57,7 @@ Json Evaluation::to_json() const {
 
 Evaluator::Evaluator(nn::Transformer& network, std::shared_ptr<const data::Dataset> validation, const text::Tokenizer& tokenizer,
                      const TrainConfig& config, nn::Compute compute)
-    : network_(network), validation_(std::move(validation)), bytes_(bytes_of_tokens(tokenizer)), config_(config), compute_(compute) {}
+    : network_(network), validation_(std::move(validation)), bytes_(tokenizer.bytes_per_token()), config_(config), compute_(compute) {}
 
 std::vector<float> Evaluator::thresholds(int64_t tokens) {
   const model::ModelConfig& model = network_.config();

@@ -17,9 +17,6 @@
 
 namespace fathom::train {
 
-// Bytes of text that every token id stands for [V]: what turns nats per token into bits per byte.
-std::vector<int32_t> bytes_of_tokens(const text::Tokenizer& tokenizer);
-
 nn::Batch to_tensors(const Batch& batch);
 
 // Rows of T tokens at the given places of a split, as one batch.
