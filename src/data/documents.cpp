@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+#include <utility>
 
 #include "core/error.h"
 #include "core/limits.h"
@@ -65,6 +66,9 @@ struct DocumentStream::State {
   size_t at = 0;            // in chunk
   int64_t offset = 0;       // of chunk[at] in the text (decompressed)
   int64_t line_number = 0;  // of the line read last
+  bool in_line = false;     // the last piece of text ended inside a line
+  bool in_text = false;     // the last piece of text is no whole document
+  std::string carry;        // what it left of a character at its end
 
   const SourceFile& file() const { return sources[static_cast<size_t>(position.file)]; }
 
@@ -86,6 +90,8 @@ struct DocumentStream::State {
     source.emplace(file().path);
     jsonl = is_jsonl(file().path);
     offset = line_number = 0;
+    in_line = in_text = false;
+    carry.clear();
     fill();
     if (!file().given && looks_binary(chunk)) {
       if (counts.binary_files++ == 0) counts.first_binary = file().name;
@@ -98,20 +104,18 @@ struct DocumentStream::State {
     return true;
   }
 
-  // Appends the next line with its line feed; false at the end of the file.
-  bool append_line(std::string& out, int64_t max_bytes, const char* what) {
+  // Appends the next line with its line feed, or what is left of it, until `out` has `max_bytes`. False where nothing is left.
+  bool append_line(std::string& out, size_t max_bytes) {
     const size_t begin = out.size();
-    while (true) {
+    while (out.size() < max_bytes) {
       if (at == chunk.size()) {
         if (!ended) fill();
         if (ended) break;
       }
       const char* p = chunk.data() + at;
-      const char* feed = static_cast<const char*>(std::memchr(p, '\n', chunk.size() - at));
-      const size_t n = feed ? static_cast<size_t>(feed - p) + 1 : chunk.size() - at;
-      if (static_cast<int64_t>(out.size() + n) > max_bytes)
-        throw UserError({file().path, str("the ", what, " before byte ", offset + static_cast<int64_t>(n)), str("more than ", max_bytes, " bytes"),
-                         str("at most ", max_bytes), "split it, or separate documents by lines " + options.separator});
+      const size_t room = std::min(chunk.size() - at, max_bytes - out.size());
+      const char* feed = static_cast<const char*>(std::memchr(p, '\n', room));
+      const size_t n = feed ? static_cast<size_t>(feed - p) + 1 : room;
       out.append(p, n);
       at += n;
       offset += static_cast<int64_t>(n);
@@ -122,19 +126,32 @@ struct DocumentStream::State {
     return true;
   }
 
-  // What stands between separators (lines of their own), byte for byte; false at the end of the file.
+  // What stands between separators (lines of their own), byte for byte, or the next piece of it; false at the end of the file.
   bool next_text(std::string& text) {
-    bool any = false;
+    const auto piece = static_cast<size_t>(options.piece_bytes);
+    text = std::exchange(carry, "");
     while (true) {
       const size_t begin = text.size();
-      if (!append_line(text, options.max_document_bytes, "document")) return any;
-      any = true;
-      if (options.separator.empty()) continue;
-      std::string_view line = std::string_view(text).substr(begin);
-      if (line.ends_with('\n')) line.remove_suffix(1);
-      if (line.ends_with('\r')) line.remove_suffix(1);
-      if (line != options.separator) continue;
-      text.resize(begin);
+      const bool whole_line = !std::exchange(in_line, false);
+      if (!append_line(text, 2 * piece)) return !text.empty();
+      if (whole_line && !options.separator.empty()) {
+        std::string_view line = std::string_view(text).substr(begin);
+        if (line.ends_with('\n')) line.remove_suffix(1);
+        if (line.ends_with('\r')) line.remove_suffix(1);
+        if (line == options.separator) {
+          text.resize(begin);
+          if (!std::exchange(in_text, false) || begin > 0) return true;
+          continue;  // the document before ended with its last piece
+        }
+      }
+      if (text.size() < piece) continue;
+      in_text = true;
+      if (!text.ends_with('\n') && text.size() == 2 * piece) {
+        in_line = true;
+        const size_t rest = utf8_incomplete_tail(text);
+        carry = text.substr(text.size() - rest);
+        text.resize(text.size() - rest);
+      }
       return true;
     }
   }
@@ -156,10 +173,13 @@ struct DocumentStream::State {
   bool next_in_file(std::string& text) {
     while (true) {
       text.clear();
-      const int64_t begin = offset;
+      const int64_t begin = offset - static_cast<int64_t>(carry.size());
       if (jsonl) {
         std::string line;
-        if (!append_line(line, std::min(options.max_document_bytes, limits::kLineBytes), "line")) return false;
+        if (!append_line(line, static_cast<size_t>(options.max_line_bytes) + 1)) return false;
+        if (static_cast<int64_t>(line.size()) > options.max_line_bytes)
+          throw UserError({file().path, str("line ", line_number), str("more than ", options.max_line_bytes, " bytes"), str("at most ", options.max_line_bytes),
+                           "split its text over several lines"});
         if (is_blank(line)) continue;
         check_utf8(line, begin);
         text = jsonl_field(line, options.field, file().path, line_number);
@@ -189,6 +209,7 @@ struct DocumentStream::State {
 };
 
 DocumentStream::DocumentStream(std::vector<SourceFile> sources, DocumentOptions options) : state_(std::make_unique<State>()) {
+  FATHOM_ASSERT(options.piece_bytes >= 16, options.piece_bytes);
   state_->sources = std::move(sources);
   state_->options = std::move(options);
   for (const SourceFile& s : state_->sources) state_->total_bytes += s.bytes;

@@ -1,6 +1,7 @@
 // Documents out of files and folders, one by one, in an order that depends on names only. A file is UTF-8 text (the
 // whole file is one document, unless lines `<|endoftext|>` separate several), or .jsonl (one object a line, its text in
-// one field), or either as .zst. Memory is that of one document. Folders are walked in sorted order; hidden names are
+// one field), or either as .zst. A document of a text file that is longer than a piece comes as several, cut at ends of
+// lines, so that a file of any size takes the memory of one piece. Folders are walked in sorted order; hidden names are
 // passed over, binary files are passed over and counted, links to folders are followed once.
 #pragma once
 #include <cstdint>
@@ -23,7 +24,8 @@ struct DocumentOptions {
   std::string field = "text";                    // of a .jsonl line
   std::string separator = "<|endoftext|>";       // a line of its own between documents of a text file; "" = none
   InvalidUtf8 invalid_utf8 = InvalidUtf8::error;
-  int64_t max_document_bytes = limits::kDocumentBytes;
+  int64_t piece_bytes = 4 << 20;                 // a piece of text ends with the line that reaches this; at twice this inside a line
+  int64_t max_line_bytes = limits::kLineBytes;   // of a .jsonl; UserError beyond
 };
 
 struct SourceFile {
@@ -43,7 +45,7 @@ std::vector<SourceFile> find_sources(const std::vector<std::string>& inputs);
 void require_files(const std::vector<SourceFile>& sources, const std::string& why, const std::string& hint);
 
 struct DocumentCounts {
-  int64_t documents = 0;     // handed out
+  int64_t documents = 0;     // handed out; the pieces of a long one count each
   int64_t bytes = 0;         // their UTF-8 bytes
   int64_t empty = 0;         // passed over: nothing but white space
   int64_t repaired = 0;      // ill-formed parts replaced

@@ -27,7 +27,7 @@ struct PrepareOptions {
   bool add_bos = true, add_eos = true;    // around every document, when the tokenizer has them
   int64_t shard_tokens = int64_t{1} << 24;  // a shard is closed after the document that reaches it
   int threads = 1;
-  int64_t batch_bytes = 4 << 20;          // of text encoded between two calls of progress
+  int64_t batch_bytes = 16 << 20;         // of text encoded between two calls of progress: several pieces of a long one at once
   bool restart = false;                   // forget an interrupted run instead of going on
   // Called after every batch with bytes of the sources read and in all; may throw to interrupt (nothing is lost).
   std::function<void(int64_t done, int64_t total, int64_t tokens)> progress;

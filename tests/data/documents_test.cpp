@@ -123,13 +123,66 @@ TEST(Documents, GoesOnFromAnyPosition) {
   EXPECT_THAT(message([&] { stream.skip_to({0, 9}); }), HasSubstr("a.txt: found fewer documents than before"));
 }
 
-TEST(Documents, MemoryIsThatOfOneDocument) {
+TEST(Documents, MemoryIsThatOfOnePiece) {
   Files f;
-  // 400 MB of text in 40 kB of file; the bound stops it early instead of filling memory.
-  const std::string path = f.put("bomb.txt.zst", zstd(std::string(400'000'000, 'a')));
-  EXPECT_THAT(message([&] { documents_of({path}, {.max_document_bytes = 1'000'000}); }), HasSubstr("found more than 1000000 bytes, expected at most 1000000; split it"));
-  f.put("line.jsonl", "{\"text\": \"" + std::string(2'000'000, 'a') + "\"}");
-  EXPECT_THAT(message([&] { documents_of({f("line.jsonl")}, {.max_document_bytes = 1'000'000}); }), HasSubstr("line.jsonl: the line before byte"));
+  // 400 MB of text in 40 kB of file, without the end of a line.
+  DocumentStream stream({f.put("bomb.txt.zst", zstd(std::string(400'000'000, 'a')))}, {.piece_bytes = 1'000'000});
+  std::string text;
+  for (int i = 0; i < 200; ++i) {
+    ASSERT_TRUE(stream.next(text));
+    ASSERT_EQ(text.size(), 2'000'000u) << i;
+  }
+  EXPECT_FALSE(stream.next(text));
+  const std::string line = "{\"text\": \"" + std::string(1'000'000, 'a') + "\"}";
+  const auto size = static_cast<int64_t>(line.size());
+  f.put("line.jsonl", "\n" + line);
+  EXPECT_EQ(documents_of({f("line.jsonl")}, {.max_line_bytes = size}).size(), 1u);
+  EXPECT_THAT(message([&] { documents_of({f("line.jsonl")}, {.max_line_bytes = size - 1}); }),
+              HasSubstr(str("line.jsonl: line 2: found more than ", size - 1, " bytes, expected at most ", size - 1, "; split its text over several lines")));
+}
+
+TEST(Documents, ALongTextComesInPieces) {
+  Files f;
+  std::string text = "short\n<|endoftext|>\n";
+  for (int i = 0; i < 400; ++i) text += str("λίνη ", i, "\n");
+  const std::string unbroken = "x<|endoftext|>\n" + std::string(1, 'y');  // no separator: a line goes on
+  for (int i = 0; i < 300; ++i) text += "ω";
+  text += unbroken + "\n<|endoftext|>\nlast\n";
+  const std::string path = f.put("long.txt", text);
+  for (const int64_t piece : {16, 17, 19, 50, 256, 1000, 100'000}) {
+    DocumentStream stream({path}, {.piece_bytes = piece});
+    std::vector<std::string> all = all_documents(stream);
+    EXPECT_EQ(stream.counts().empty, 0) << "a text that ends with its piece is not followed by an empty one";
+    EXPECT_EQ(stream.counts().documents, static_cast<int64_t>(all.size()));
+    ASSERT_GE(all.size(), 3u) << piece;
+    EXPECT_EQ(all.front(), "short\n");
+    EXPECT_EQ(all.back(), "last\n");
+    std::string joined;
+    for (size_t i = 1; i + 1 < all.size(); ++i) {
+      EXPECT_EQ(utf8_valid_length(all[i]), all[i].size()) << "cut inside a character";
+      EXPECT_LE(all[i].size(), static_cast<size_t>(2 * piece));
+      if (i + 2 < all.size()) EXPECT_GE(all[i].size() + 3, static_cast<size_t>(piece)) << i;
+      joined += all[i];
+    }
+    EXPECT_EQ("short\n<|endoftext|>\n" + joined + "<|endoftext|>\nlast\n", text) << piece;
+    EXPECT_EQ(all.size() == 3, piece == 100'000);
+
+    for (size_t cut = 0; cut <= all.size(); cut += 7) {
+      DocumentStream first({path}, {.piece_bytes = piece}), second({path}, {.piece_bytes = piece});
+      for (size_t i = 0; i < cut; ++i) first.next(joined);
+      second.skip_to(first.position());
+      EXPECT_EQ(all_documents(second), std::vector<std::string>(all.begin() + static_cast<long>(cut), all.end())) << "goes on after piece " << cut;
+    }
+  }
+  // What ends exactly with its piece, at a separator or at the end of the file, gives nothing more.
+  EXPECT_THAT(documents_of({f.put("exact.txt", std::string(15, 'a') + "\n<|endoftext|>\n" + std::string(15, 'b') + "\n")}, {.piece_bytes = 16}),
+              ElementsAre(std::string(15, 'a') + "\n", std::string(15, 'b') + "\n"));
+  // The byte of an error is the file's, whichever piece it stands in, and where a piece would end in half a character.
+  for (const size_t at : {5u, 31u, 32u, 33u, 100u}) {
+    std::string bad(200, 'a');
+    bad[at] = '\xce';
+    EXPECT_THAT(message([&] { documents_of({f.put("bad.txt", bad)}, {.piece_bytes = 16}); }), HasSubstr(str("bad.txt: byte ", at, ": found \"\\xce")));
+  }
 }
 
 TEST(Split, ByHashOfTheContent) {

@@ -246,6 +246,20 @@ TEST_F(Prepare, ASingleDocumentGivesItsTail) {
   EXPECT_EQ(run("none", options_).validation_tokens, 0);
 }
 
+TEST_F(Prepare, ALongTextIsEncodedInPiecesAndGivesTheTailOfEach) {
+  std::string text;
+  for (int i = 0; i < 5000; ++i) text += str("line ", i, " of one long document\n");
+  f_.put("one.txt", text);
+  options_.documents.piece_bytes = static_cast<int64_t>(text.size() / 8);
+  const PrepareResult r = prepare({f_("one.txt")}, f_("out"), tokenizer_, options_);
+  EXPECT_EQ(r.manifest.options["split"], "tail");
+  EXPECT_EQ(r.train_documents, 8);
+  EXPECT_EQ(r.validation_documents, 8);
+  const auto train = Dataset::open(f_("out")), validation = Dataset::open(f_("out"), "validation");
+  EXPECT_EQ(train->text_bytes() + validation->text_bytes(), static_cast<int64_t>(text.size()));
+  EXPECT_NEAR(static_cast<double>(validation->text_bytes()), 0.1 * static_cast<double>(text.size()), 8 * 40);
+}
+
 TEST_F(Prepare, FewDocumentsGiveTheirTails) {
   std::string text;
   for (int document = 0; document < 20; ++document) {

@@ -56,7 +56,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   static Names names;
   const std::string bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
-  const DocumentOptions options{.invalid_utf8 = data[0] & 4 ? InvalidUtf8::repair : InvalidUtf8::error, .max_document_bytes = 1 << 18};
+  const DocumentOptions options{.invalid_utf8 = data[0] & 4 ? InvalidUtf8::repair : InvalidUtf8::error, .piece_bytes = data[0] & 8 ? 16 : 1 << 17, .max_line_bytes = 1 << 18};
   names.plain.set(bytes);
   if ((data[0] & 3) == 2) {
     read(names.raw, options);
