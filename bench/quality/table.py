@@ -2,8 +2,9 @@
 
   bench/quality/table.py [--results FILE] [--budget 1.2e14]
 
-The difference is this recipe's loss minus the twin's at the same seed. Seed 1 chose recipes and rates, so it shows that
-difference alone; the mean and its 95 % interval (Student's t) come from the seeds beyond it. A positive difference is a loss.
+Recipes of one width share a table; the twin is the dense recipe of that width with the lowest loss. The difference is a
+recipe's loss minus the twin's at the same seed. Seed 1 chose recipes and rates, so it shows that difference alone; the mean
+and its 95 % interval (Student's t) come from the seeds beyond it. A negative difference is a gain.
 """
 import argparse
 import collections
@@ -12,9 +13,19 @@ import math
 import pathlib
 import statistics
 
-HERE = pathlib.Path(__file__).resolve().parent
-TWINS = ("same-shape", "same-cost")
+from search import HERE, read_json
+
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}  # by number of pairs
+
+
+def paired(seeds, twins):
+    """Mean difference over the seeds beyond the first, half its interval, and the twins' mean; None below two pairs."""
+    both = [s for s in sorted(seeds) if s != 1 and s in twins]
+    if len(both) < 2:
+        return None
+    differences = [seeds[s]["loss"] - twins[s]["loss"] for s in both]
+    half = T95[len(both)] * statistics.stdev(differences) / math.sqrt(len(both))
+    return statistics.mean(differences), half, statistics.mean(twins[s]["loss"] for s in both), len(both)
 
 
 def main():
@@ -22,35 +33,38 @@ def main():
     parser.add_argument("--results", type=pathlib.Path, default=HERE / "results.jsonl")
     parser.add_argument("--budget", type=float, default=1.2e14)
     a = parser.parse_args()
-    runs = [json.loads(line) for line in a.results.read_text().splitlines()]
-    by = collections.defaultdict(dict)  # (recipe, lr) → seed → run
-    for run in runs:
+    recipes, base = read_json(HERE / "recipes.json"), read_json(HERE / "base.json")
+    by = collections.defaultdict(lambda: collections.defaultdict(dict))  # recipe → lr → seed → run
+    for line in a.results.read_text().splitlines():
+        run = json.loads(line)
         if run["budget"] == a.budget:
-            by[run["recipe"], run["lr"]][run["seed"]] = run
-    best = {}
-    for (recipe, lr), seeds in by.items():
-        if 1 in seeds and (recipe not in best or seeds[1]["loss"] < by[recipe, best[recipe]][1]["loss"]):
-            best[recipe] = lr
-    twins = [t for t in TWINS if t in best]
-    twin = min(twins, key=lambda t: by[t, best[t]][1]["loss"]) if twins else None
+            by[run["recipe"]][run["lr"]][run["seed"]] = run
+    best = {}  # recipe → (lr, seed → run)
+    for recipe, rates in by.items():
+        tried = {lr: seeds for lr, seeds in rates.items() if 1 in seeds}
+        if tried:
+            best[recipe] = min(tried.items(), key=lambda item: item[1][1]["loss"])
+    widths = collections.defaultdict(list)
+    for recipe in best:
+        widths[recipes[recipe].get("model.hidden_size", base["model"]["hidden_size"])].append(recipe)
 
-    print(f"budget {a.budget:g} FLOPs; rates tried: " + "; ".join(f"{r} {', '.join(f'{lr:g}' for rr, lr in sorted(by) if rr == r)}" for r in sorted(best)))
-    print("| recipe | lr | loss, seed 1 | under top-k | bits/byte | blocks | tokens, M | minus " + (twin or "?") + " |")
-    print("|---|---|---|---|---|---|---|---|")
-    for recipe in sorted(best, key=lambda r: by[r, best[r]][1]["loss"]):
-        seeds = by[recipe, best[recipe]]
-        one = seeds[1]
-        versus = ""
-        if twin and recipe != twin:
-            others = by[twin, best[twin]]
-            versus = f"{seeds[1]['loss'] - others[1]['loss']:+.4f}"
-            pairs = [seeds[s]["loss"] - others[s]["loss"] for s in seeds if s != 1 and s in others]
-            if len(pairs) > 1:
-                half, scale = T95[len(pairs)] * statistics.stdev(pairs) / math.sqrt(len(pairs)), statistics.mean(others[s]["loss"] for s in others if s != 1 and s in seeds)
-                mean_pair = statistics.mean(pairs)
-                versus += f"; {mean_pair:+.4f} ± {half:.4f} = {100 * mean_pair / scale:+.2f} ± {100 * half / scale:.2f} % ({len(pairs)} pairs)"
-        print(f"| {recipe} | {best[recipe]:g} | {one['loss']:.4f} | {one['loss_topk']:.4f} | {one['bits_per_byte']:.4f} | {one['block_fraction']:.2f} "
-              f"| {one['tokens'] / 1e6:.1f} | {versus} |")
+    for width, names in sorted(widths.items(), reverse=True):
+        names.sort(key=lambda r: best[r][1][1]["loss"])
+        twin = next((r for r in names if "model.fathom" not in recipes[r]), None)
+        print(f"\nC {width}, {a.budget:g} FLOPs. Rates tried, with seed 1's loss: "
+              + "; ".join(f"{r} " + ", ".join(f"{lr:g} → {seeds[1]['loss']:.4f}" for lr, seeds in sorted(by[r].items()) if 1 in seeds) for r in sorted(names)) + ".\n")
+        print(f"| recipe | lr | loss, seed 1 | under top-k | bits/byte | blocks | tokens, M | minus {twin} |")
+        print("|---|---|---|---|---|---|---|---|")
+        for recipe in names:
+            lr, seeds = best[recipe]
+            one = seeds[1]
+            versus = ""
+            if twin and recipe != twin:
+                versus = f"{one['loss'] - best[twin][1][1]['loss']:+.4f}"
+                if mean := paired(seeds, best[twin][1]):
+                    versus += f"; {mean[0]:+.4f} ± {mean[1]:.4f} = {100 * mean[0] / mean[2]:+.2f} ± {100 * mean[1] / mean[2]:.2f} % ({mean[3]} pairs)"
+            print(f"| {recipe} | {lr:g} | {one['loss']:.4f} | {one['loss_topk']:.4f} | {one['bits_per_byte']:.4f} | {one['block_fraction']:.2f} "
+                  f"| {one['tokens'] / 1e6:.1f} | {versus} |")
 
 
 if __name__ == "__main__":
