@@ -78,7 +78,8 @@ std::string temporary_beside(const std::string& path) {
 
 std::string read_file(const std::string& path, int64_t max_bytes) {
   Fd fd(path, kReadOnly);
-  stat_of(fd.get(), path);
+  if (const int64_t size = stat_of(fd.get(), path).st_size; size > max_bytes)
+    throw UserError({path, "", str(size, " bytes"), str("at most ", max_bytes), ""});
   // Read to the end rather than trust st_size: /proc reports 0.
   std::string out;
   char buffer[1 << 16];

@@ -41,7 +41,7 @@ inline constexpr double kBlockFraction = 1e6;       // routers of a tiny model m
 
 // Tokenizer
 inline constexpr int64_t kTokenBytes = 64 * kKiB;    // one vocabulary entry
-inline constexpr int64_t kMerges = 1 << 24;
+inline constexpr int64_t kMerges = 1 << 22;           // half of kJsonValues, or a list of them could not be read
 inline constexpr int64_t kAddedTokens = 1 << 20;
 inline constexpr int64_t kAddedTokenBytes = 4 * kKiB;
 inline constexpr int64_t kPatternBytes = 16 * kKiB;   // one regular expression
@@ -50,7 +50,7 @@ inline constexpr int64_t kTemplateTokens = 1024;      // special tokens around a
 inline constexpr int64_t kWordBytes = 64 * kMiB;      // between two cuts of the pre-tokenizer
 
 // Text and token shards
-inline constexpr int64_t kDocumentBytes = 1 * kGiB;  // one document of a corpus
+inline constexpr int64_t kDocumentBytes = 1 * kGiB;  // one text given to the tokenizer
 inline constexpr int64_t kLineBytes = 1 * kGiB;      // one line of a .jsonl
 inline constexpr int64_t kShardTokens = int64_t{1} << 36;
 inline constexpr int64_t kShards = 1 << 20;

@@ -163,7 +163,7 @@ void ModelConfig::validate(const std::string& where) const {
   const double H = static_cast<double>(num_attention_heads), G = static_cast<double>(num_key_value_heads);
   const double C = static_cast<double>(hidden_size), D = static_cast<double>(head_dim);
   const double block = C * (2 * (H + G) * D + 3 * static_cast<double>(intermediate_size) + C / 2);
-  const double total = static_cast<double>(num_hidden_layers) * block + 2 * static_cast<double>(vocab_size) * C;
+  const double total = static_cast<double>(num_hidden_layers) * block + (tie_word_embeddings ? 1 : 2) * static_cast<double>(vocab_size) * C;
   hold(total <= static_cast<double>(kParameters), "", str("a model of about ", total, " parameters"),
        str("at most ", kParameters));
 }

@@ -66,7 +66,7 @@ TEST(Json, ReadsFilesWithABound) {
   const std::string path = join_path(folder.path(), "c.json");
   atomic_write(path, "{\"a\": 1}");
   EXPECT_EQ(read_json(path)["a"], 1);
-  EXPECT_THAT(message([&] { read_json(path, {.max_bytes = 7}); }), HasSubstr("c.json: found more than 7 bytes, expected at most 7"));
+  EXPECT_THAT(message([&] { read_json(path, {.max_bytes = 7}); }), HasSubstr("c.json: found 8 bytes, expected at most 7"));
   EXPECT_THAT(message([&] { read_json(join_path(folder.path(), "no.json")); }), HasSubstr("no.json: cannot open: No such file or directory; check the path"));
 }
 

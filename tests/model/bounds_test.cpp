@@ -53,13 +53,18 @@ TEST(ModelConfig, EveryBoundHolds) {
   }
 }
 
-TEST(ModelConfig, TheNumberOfParametersIsBound) {
-  const Bound huge{"hidden_size", limits::kWidth, 0, str("{\"num_hidden_layers\": ", limits::kBlocks, ", \"intermediate_size\": ", limits::kFeedForwardWidth, "}")};
-  try {
-    ModelConfig::from_json(with(huge, huge.at), "config.json");
-    ADD_FAILURE() << "a model of 4e14 parameters was read";
-  } catch (const UserError& e) {
-    EXPECT_NE(std::string(e.what()).find("parameters"), std::string::npos) << e.what();
+TEST(ModelConfig, TheNumberOfParametersIsBound) {  // embeddings of 2^41 parameters, once or twice: kParameters is 2^42
+  static_assert(limits::kParameters == 2 * limits::kVocabulary * limits::kWidth);
+  for (const bool tied : {true, false}) {
+    const Bound huge{"vocab_size", limits::kVocabulary, 0, str("{\"hidden_size\": ", limits::kWidth, ", \"tie_word_embeddings\": ", tied ? "true" : "false", "}")};
+    std::string message;
+    try {
+      ModelConfig::from_json(with(huge, huge.at), "config.json");
+    } catch (const UserError& e) {
+      message = e.what();
+    }
+    EXPECT_EQ(message.find("parameters") != std::string::npos, !tied) << message;
+    EXPECT_EQ(message.empty(), tied) << message;
   }
 }
 

@@ -1,0 +1,48 @@
+#include "bounds.h"
+#include "infer/generate.h"
+#include "infer/sampler.h"
+#include "support.h"
+
+namespace fathom::infer::test {
+namespace {
+
+using namespace limits;
+
+std::function<void()> sampling(double SamplerOptions::* field, double value) {
+  return [=] {
+    SamplerOptions o;
+    o.*field = value;
+    o.validate();
+  };
+}
+
+TEST(Limits, Sampling) {
+  expect_bound("kTemperature", sampling(&SamplerOptions::temperature, kTemperature), sampling(&SamplerOptions::temperature, kTemperature * 1.001), "temperature: found 100.1");
+  const auto penalty = [](double value) { return sampling(&SamplerOptions::repetition_penalty, value); };
+  expect_bound("kRepetitionPenaltyLow", penalty(kRepetitionPenaltyLow), penalty(kRepetitionPenaltyLow * 0.9), "repetition_penalty: found 0.009");
+  expect_bound("kRepetitionPenaltyHigh", penalty(kRepetitionPenaltyHigh), penalty(kRepetitionPenaltyHigh * 1.001), "repetition_penalty: found 100.1");
+}
+
+TEST(Limits, Generation) {
+  Random random(1);
+  const Model model(model::random_config(random), 1);
+  Engine engine(model.weights, {.threads = 1});
+  const auto run = [&](const std::function<void(GenerateOptions&)>& change) {  // without a tokenizer stop strings are refused, but for that
+    return [&, change] {
+      GenerateOptions o;
+      o.policy = RoutingPolicy::full(model.config);
+      o.max_new_tokens = 1;
+      change(o);
+      const std::vector<int32_t> nothing;
+      generate(engine, nullptr, {&nothing, 1}, o);  // an empty prompt is refused, but for what comes first
+    };
+  };
+  expect_bound("kNewTokens", run([](auto& o) { o.max_new_tokens = kNewTokens; }), run([](auto& o) { o.max_new_tokens = kNewTokens + 1; }), "max_new_tokens: found 16777217");
+  expect_bound("kStopStrings", run([](auto& o) { o.stop.assign(kStopStrings, "x"); }), run([](auto& o) { o.stop.assign(kStopStrings + 1, "x"); }), "found 65 strings, expected at most 64");
+  expect_bound("kStopBytes", run([](auto& o) { o.stop = {std::string(kStopBytes, 'x')}; }), run([](auto& o) { o.stop = {std::string(kStopBytes + 1, 'x')}; }), "found 4097 bytes");
+  const auto threads = [&](int n) { return [&, n] { Engine(model.weights, {.threads = n}); }; };
+  EXPECT_THAT(error_message(threads(kThreads + 1)), ::testing::HasSubstr("threads: found 1025, expected 1 to 1024")) << "kThreads";
+}
+
+}  // namespace
+}  // namespace fathom::infer::test
