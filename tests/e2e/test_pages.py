@@ -156,15 +156,28 @@ CONTRAST = """<script>
 const light = c => { const v = c.match(/[\\d.]+/g).map(Number); if (v.length > 3 && v[3] === 0) return null;
   return v.slice(0, 3).map(x => (x /= 255) <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4).reduce((s, x, i) => s + x * [0.2126, 0.7152, 0.0722][i], 0); };
 const ground = e => { for (; e; e = e.parentElement) { const l = light(getComputedStyle(e).backgroundColor); if (l !== null) return l; } return 1; };
-let worst = 99, where = '';
+const drawn = e => {  // what a chart paints behind the middle of its text: the next shape below it, or the page
+  e.scrollIntoView({block: 'center'});
+  const r = e.getBoundingClientRect();
+  for (const b of document.elementsFromPoint(r.x + r.width / 2, r.y + r.height / 2)) {
+    if (b.closest('text')) continue;
+    const s = getComputedStyle(b), l = b instanceof SVGGeometryElement && s.fill !== 'none' && s.fillOpacity > 0 ? light(s.fill) : null;
+    if (l !== null) return l;
+    if (!(b instanceof SVGElement)) return ground(b);
+  }
+  return ground(e.closest('svg').parentElement);
+};
+let worst = 99, where = '', charts = 0;
 const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 for (let n; (n = walk.nextNode());) {
-  const e = n.parentElement;
-  if (!n.data.trim() || e.closest('script,style,svg') || !e.getClientRects().length) continue;
-  const a = light(getComputedStyle(e).color) ?? 0, b = ground(e), ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  if (ratio < worst) { worst = ratio; where = e.tagName + '.' + e.className + ' ' + n.data.trim().slice(0, 30); }
+  const e = n.parentElement, chart = e.closest('svg') !== null;
+  if (!n.data.trim() || e.closest('script,style,svg title') || !e.getClientRects().length) continue;
+  charts += chart;
+  const a = light(chart ? getComputedStyle(e).fill : getComputedStyle(e).color) ?? 0, b = chart ? drawn(e) : ground(e);
+  const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  if (ratio < worst) { worst = ratio; where = e.tagName + '.' + (e.getAttribute('class') ?? '') + ' ' + n.data.trim().slice(0, 30); }
 }
-document.title = 'ground ' + ground(document.body).toFixed(3) + ' contrast ' + worst.toFixed(2) + ' at ' + where;</script></body>"""
+document.title = 'ground ' + ground(document.body).toFixed(3) + ' contrast ' + worst.toFixed(2) + ' at ' + where + ' charts ' + charts;</script></body>"""
 
 
 @pytest.mark.parametrize("name", ["depthmap.html", "report.html"])
@@ -177,9 +190,10 @@ def test_themes(folder, pages, tmp_path, name, theme):
     dom, console = browse(tmp_path / name, tmp_path, f"--blink-settings=preferredColorScheme={0 if theme == 'dark' else 1}")
     assert not console, console
     title = re.search(r"<title>(.*?)</title>", dom, re.S).group(1)
-    ground, contrast = map(float, re.match(r"ground ([\d.]+) contrast ([\d.]+)", title).groups())
+    ground, contrast, charts = map(float, re.match(r"ground ([\d.]+) contrast ([\d.]+) .* charts (\d+)$", title, re.S).groups())
     assert ground < 0.05 if theme == "dark" else ground > 0.8, title
     assert contrast >= 4.5, title
+    assert charts > 10, title  # words in charts were looked at too
 
 
 def test_the_browser_check_sees_a_script_error(folder, pages, tmp_path):
