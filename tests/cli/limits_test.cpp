@@ -17,7 +17,7 @@ std::string refusal(const Command& command, const std::vector<std::string>& word
 }
 
 TEST(Limits, Flags) {
-  const Command generate = generate_command(), prepare = data_prepare_command();
+  const Command generate = generate_command(), prepare = data_prepare_command(), info = info_command();
   struct Bound {
     const Command& command;
     std::vector<std::string> words;
@@ -31,6 +31,7 @@ TEST(Limits, Flags) {
       {generate, {"model"}, "repetition-penalty", str(kRepetitionPenaltyHigh), "100.1"},
       {generate, {"model"}, "top-k", str(kVocabulary), str(kVocabulary + 1)},
       {generate, {"model"}, "threads", str(kThreads), str(kThreads + 1)},
+      {info, {"model"}, "context", str(kContext), str(kContext + 1)},
       {prepare, prepared, "shard-tokens", str(kShardOption), str(kShardOption + 1)},
   };
   for (const Bound& b : bounds) {

@@ -6,10 +6,11 @@ namespace {
 
 std::string padded(int64_t bytes) { return "[" + std::string(static_cast<size_t>(bytes) - 2, ' ') + "]"; }
 std::string nested(int depth) { return std::string(static_cast<size_t>(depth), '[') + std::string(static_cast<size_t>(depth), ']'); }
-std::string values(int64_t n) {  // n in all: the array and what is in it
+std::string values(int64_t n) {  // n in all: the array and what is in it; left open, so that no tree of them is made
   std::string out = "[1";
+  out.reserve(static_cast<size_t>(2 * n));
   for (int64_t i = 2; i < n; ++i) out += ",1";
-  return out + "]";
+  return out;
 }
 
 void parse(const std::string& text, int64_t max_bytes = limits::kConfigBytes) { parse_json(text, "c.json", {.max_bytes = max_bytes}); }

@@ -39,6 +39,7 @@ TEST(ModelConfig, EveryBoundHolds) {
       {"rms_norm_eps", kRmsNormEpsLow, kRmsNormEpsLow / 2, ""},
       {"rms_norm_eps", kRmsNormEpsHigh, kRmsNormEpsHigh * 2, ""},
       {"rope_theta", kRopeTheta, kRopeTheta * 2, ""},
+      {"fathom/forced_positions", kContext, kContext + 1, ""},
       {"fathom/gate_scale", kGateScale, kGateScale * 2, ""},
   };
   for (const Bound& b : bounds) {
