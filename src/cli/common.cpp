@@ -19,7 +19,7 @@
 namespace fathom::cli {
 
 Flag json_flag() { return boolean_flag("json", "print the result as one JSON document on standard output"); }
-Flag threads_flag() { return integer_flag("threads", "N", "threads to use").range(0, limits::kThreads).otherwise("0").noted("0, all cores"); }
+Flag threads_flag() { return integer_flag("threads", "N", "threads to use").range(0, limits::kThreads).otherwise("0").noted("0, all cores that the process may use"); }
 Flag colour_flag() {
   return text_flag("color", "WHEN", "colours: on a terminal unless NO_COLOR is set, always or never").one_of({"auto", "always", "never"}).otherwise("auto");
 }

@@ -8,15 +8,19 @@ static inline void _mm_pause() {}
 #include <sched.h>
 
 #include <algorithm>
-
 #include <atomic>
+#include <cmath>
 #include <condition_variable>
+#include <cstdlib>
 #include <exception>
+#include <fstream>
 #include <mutex>
+#include <sstream>
 #include <thread>
 #include <vector>
 
 #include "core/error.h"
+#include "core/limits.h"
 
 namespace fathom {
 
@@ -135,10 +139,42 @@ void ThreadPool::parallel_for(int64_t chunks, const std::function<void(int64_t)>
   if (s.error) std::rethrow_exception(s.error);
 }
 
+int quota_threads(const std::string& root, std::string_view membership) {
+  double cores = 0;
+  auto bound = [&](const std::string& folder) {
+    double quota = 0, period = 0;
+    if (std::string limit; std::ifstream(folder + "/cpu.max") >> limit >> period) quota = std::atof(limit.c_str());  // "max": 0
+    else if (std::ifstream(folder + "/cpu.cfs_quota_us") >> quota) std::ifstream(folder + "/cpu.cfs_period_us") >> period;
+    if (quota > 0 && period > 0) cores = cores > 0 ? std::min(cores, quota / period) : quota / period;
+  };
+  std::istringstream lines{std::string(membership)};
+  for (std::string line; std::getline(lines, line);) {  // hierarchy:controllers:path
+    const size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (first == std::string::npos || second == std::string::npos) continue;
+    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    if (controllers != ",," && controllers.find(",cpu,") == std::string::npos) continue;
+    const std::string mount = controllers == ",," ? root : root + "/cpu";
+    // Inside a container the path may be the host's: what the mount does not show is looked over, up to its root.
+    for (std::string path = line.substr(second + 1); !path.empty(); path.resize(path.rfind('/') == std::string::npos ? 0 : path.rfind('/')))
+      if (path != "/") bound(mount + path);
+    bound(mount);
+  }
+  return static_cast<int>(std::ceil(std::min(cores, 1e6)));
+}
+
 int available_threads() {
-  cpu_set_t set;
-  if (::sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1u, std::thread::hardware_concurrency());
+  static const int threads = [] {
+    if (const char* wanted = std::getenv("OMP_NUM_THREADS"))
+      if (const int n = std::atoi(wanted); n > 0) return std::min(n, static_cast<int>(limits::kThreads));
+    cpu_set_t set;
+    const bool known = ::sched_getaffinity(0, sizeof set, &set) == 0;
+    const int cores = std::max(1, known ? CPU_COUNT(&set) : static_cast<int>(std::thread::hardware_concurrency()));
+    std::ostringstream membership;
+    membership << std::ifstream("/proc/self/cgroup").rdbuf();
+    const int quota = quota_threads("/sys/fs/cgroup", membership.str());
+    return quota > 0 ? std::min(cores, quota) : cores;
+  }();
+  return threads;
 }
 
 }  // namespace fathom

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
+#include <string_view>
 
 namespace fathom {
 
@@ -21,7 +23,13 @@ class ThreadPool {
   std::unique_ptr<State> state_;
 };
 
-// Cores that this process may use (its affinity mask), at least 1.
+// Threads that pay for this process, at least 1: OMP_NUM_THREADS where it is a number, else the cores of its affinity
+// mask, no more than its control group's share of time allows (a container's --cpus).
 int available_threads();
+
+// The share of time of the control group named in `membership` (the text of /proc/self/cgroup) and of its parents, in
+// whole cores rounded up, of the hierarchies mounted at `root` (/sys/fs/cgroup; version 2, or 1 with its cpu controller).
+// 0 where nothing bounds it.
+int quota_threads(const std::string& root, std::string_view membership);
 
 }  // namespace fathom

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <filesystem>
+#include <fstream>
 #include <mutex>
 #include <set>
 #include <stdexcept>
@@ -62,6 +64,31 @@ TEST(ThreadPool, TheFirstExceptionComesBackAndThePoolLives) {
 }
 
 TEST(ThreadPool, AvailableThreads) { EXPECT_GE(available_threads(), 1); }
+
+TEST(ThreadPool, AContainersShareOfTimeBoundsThem) {
+  namespace fs = std::filesystem;
+  const fs::path root = fs::path(testing::TempDir()) / "cgroups";
+  fs::remove_all(root);
+  auto put = [&](const std::string& name, const std::string& text) {
+    fs::create_directories((root / name).parent_path());
+    std::ofstream(root / name) << text;
+  };
+  EXPECT_EQ(quota_threads(root, "0::/\n"), 0);
+  put("cpu.max", "max 100000\n");
+  EXPECT_EQ(quota_threads(root, "0::/\n"), 0);
+  put("user/cpu.max", "250000 100000\n");
+  put("user/job/cpu.max", "max 100000\n");
+  EXPECT_EQ(quota_threads(root, "0::/user/job\n"), 3);            // the parent's bound
+  EXPECT_EQ(quota_threads(root, "0::/of-the-host/job\n"), 0);     // not shown by the mount
+  put("cpu/cpu.cfs_quota_us", "-1\n");
+  put("cpu/cpu.cfs_period_us", "100000\n");
+  EXPECT_EQ(quota_threads(root, "4:memory:/user\n1:cpu,cpuacct:/user\n"), 0);
+  put("cpu/user/cpu.cfs_quota_us", "50000\n");
+  put("cpu/user/cpu.cfs_period_us", "100000\n");
+  EXPECT_EQ(quota_threads(root, "4:memory:/user\n1:cpu,cpuacct:/user\n"), 1);
+  EXPECT_EQ(quota_threads(root, "not a line\n"), 0);
+  fs::remove_all(root);
+}
 
 }  // namespace
 }  // namespace fathom
