@@ -143,9 +143,9 @@ void Run::check_progression(const std::string& checkpoint) const {
       throw UserError({join_path(checkpoint, "checkpoint.json"), str("progression.", field), str(found), str(expected, ", by config.json and step ", p.step),
                        "the file was changed; remove the folder to resume from an earlier checkpoint"});
   };
+  hold("total", p.total, total_steps(config_));  // first: it bounds the step, and with it the epochs to go through
   const int64_t rows = p.step * config_.batch_size * config_.accumulation;
   const LoaderState loader = state_after(*corpus_.train, config_.sequence_length, config_.seed, rows);
-  hold("total", p.total, total_steps(config_));
   hold("tokens", p.tokens, rows * config_.sequence_length);
   hold("loader.seed", p.loader.seed, loader.seed);
   hold("loader.epoch", p.loader.epoch, loader.epoch);

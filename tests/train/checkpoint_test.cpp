@@ -119,6 +119,17 @@ TEST_F(StoppedRun, RefusesAProgressionThatContradictsTheConfiguration) {
   EXPECT_EQ(with("/total", 0), "");
 }
 
+// A step far beyond the budget is refused before the epochs up to it are gone through, which would take hours.
+TEST_F(StoppedRun, RefusesAStepBeyondTheBudgetAtOnce) {
+  const int64_t step = 1000000000000;
+  const std::string folder = join_path(std::filesystem::path(last()).parent_path().string(), str("step-", step));
+  std::filesystem::rename(last(), folder);
+  Json j = read_json(join_path(folder, "checkpoint.json"));
+  j["progression"]["step"] = j["progression"]["total"] = step;
+  atomic_write(join_path(folder, "checkpoint.json"), j.dump());
+  EXPECT_THAT(resume_error(config_), AllOf(HasSubstr("progression.total"), HasSubstr(str(step))));
+}
+
 TEST_F(StoppedRun, RefusesQuantilesOfAnotherModel) {
   const std::string path = join_path(last(), "state.safetensors"), about = join_path(last(), "checkpoint.json");
   const Json good = read_json(about);
