@@ -1,6 +1,7 @@
 #include "infer/forward.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "core/error.h"
@@ -173,6 +174,13 @@ void StepResult::append_decisions(size_t item, routing::Decisions& to) const {
   };
   append(decisions.run, to.run);
   append(decisions.score, to.score);
+}
+
+void StepResult::refuse_nan_scores(const model::ModelConfig& config) const {
+  for (size_t r = 0; r < decisions.score.size(); ++r)
+    for (const float score : decisions.score[r])
+      if (std::isnan(score))
+        throw UserError({"the model", str("router of block ", config.routing.blocks[r].block), "a score that is NaN", "numbers", "are its weights damaged?"});
 }
 
 routing::Decisions StepResult::decisions_of(size_t item) const {

@@ -129,6 +129,7 @@ GenerateResult generate(Engine& engine, const text::Tokenizer* tokenizer, std::s
 
     const auto begin = std::chrono::steady_clock::now();
     engine.forward(items, step);
+    step.refuse_nan_scores(config);
     for (size_t i = 0; i < active.size(); ++i) {
       Text& text = *active[i];
       step.append_decisions(i, text.out.decisions);

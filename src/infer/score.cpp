@@ -1,6 +1,7 @@
 #include "infer/score.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/error.h"
 
@@ -64,6 +65,7 @@ void score_documents(Engine& engine, std::span<const std::span<const int32_t>> d
                        .logits = Logits::none, .targets = std::span<const int32_t>(r.targets).subspan(at, count)});
     }
     engine.forward(items, result);
+    result.refuse_nan_scores(engine.config());
     for (size_t i = 0; i < reading.size(); ++i) {
       append(reading[i]->score, result, i);
       reading[i]->read += static_cast<int64_t>(items[i].tokens.size());
@@ -74,6 +76,9 @@ void score_documents(Engine& engine, std::span<const std::span<const int32_t>> d
       DocumentScore& score = open[ready++].score;
       score.nll.pop_back();
       score.best.pop_back();
+      for (size_t t = 0; t < score.nll.size(); ++t)
+        if (!std::isfinite(score.nll[t]))
+          throw UserError({"the model", str("document ", score.document, ", token ", t + 1), "a loss that is not finite", "numbers", "are its weights damaged?"});
       done(std::move(score));
     }
     open.erase(open.begin(), open.begin() + static_cast<int64_t>(ready));

@@ -159,13 +159,13 @@ std::string ModelFolder::tokenizer_path() const {
 
 std::vector<float> ModelFolder::read_f32(const std::string& name) const {
   std::vector<float> values = state_->at(name).to_f32();
-  refuse_not_finite(values, state_->set->where(), name, "the file is damaged or its training diverged");
+  refuse_not_finite(values, state_->set->where(name), name, "the file is damaged or its training diverged");
   return values;
 }
 
 std::span<const float> ModelFolder::view_f32(const std::string& name) const {
   const std::span<const float> values = state_->at(name).f32_view();
-  refuse_not_finite(values, state_->set->where(), name, "the file is damaged or its training diverged");
+  refuse_not_finite(values, state_->set->where(name), name, "the file is damaged or its training diverged");
   return values;
 }
 

@@ -1,6 +1,7 @@
 #include "study/runs.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include "core/file.h"
 #include "core/limits.h"
@@ -93,9 +94,12 @@ bool trained_on(const RunRecord& run, const std::string& dataset) {
 }
 
 std::optional<int64_t> trained_context(const std::string& model_folder) {
-  const std::string file = join_path(model_folder, "../config.json");
-  if (!exists(file)) return std::nullopt;
-  const Json config = read_json(file, {.comments = true});
+  // RUN/model only: what lies beside a model folder of another name is not about it.
+  const std::filesystem::path model = std::filesystem::absolute(model_folder).lexically_normal();
+  const std::filesystem::path folder = model.filename().empty() ? model.parent_path() : model;
+  const std::string run = folder.parent_path().string();
+  if (folder.filename() != "model" || !exists(join_path(run, "metrics.jsonl")) || !exists(join_path(run, "config.json"))) return std::nullopt;
+  const Json config = read_json(join_path(run, "config.json"), {.comments = true});
   if (!config.is_object() || !config.contains("sequence_length") || !config["sequence_length"].is_number_integer()) return std::nullopt;
   const int64_t length = config["sequence_length"];
   return length >= 2 ? std::optional(length) : std::nullopt;

@@ -37,7 +37,7 @@ RunRecord read_run(const std::string& path);
 // and tokenizer give the same one): then its validation split is text that the run was not trained on.
 bool trained_on(const RunRecord& run, const std::string& dataset);
 
-// Tokens of a training row of the run that a model folder belongs to (the folder above it has the run's config.json).
+// Tokens of a training row of the run that a model folder belongs to: RUN/model, where RUN has config.json and metrics.jsonl.
 std::optional<int64_t> trained_context(const std::string& model_folder);
 
 // The window that quality is measured in when nobody says: the trained one, else the model's, at most 1,024; the least

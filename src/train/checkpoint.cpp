@@ -243,12 +243,19 @@ void prune_checkpoints(const std::string& run, int64_t keep) {
 }
 
 void clean_leftovers(const std::string& run) {
+  // `.NAME.tmp-PID-N` (core/file) and `.NAME.tmp-removed` (above) of what a run writes; anything else hidden is not ours.
+  const auto ours = [](const std::string& name) {
+    const size_t mark = name.rfind(".tmp-");
+    if (!name.starts_with(".") || mark == std::string::npos) return false;
+    const std::string of = name.substr(1, mark - 1), tail = name.substr(mark + 5);
+    const auto& written = {"config.json", "metrics.jsonl", "model", "summary.json", "tokenizer.json"};
+    return (of.starts_with("step-") || std::find(written.begin(), written.end(), of) != written.end()) &&
+           (tail == "removed" || tail.find_first_not_of("0123456789-") == std::string::npos);
+  };
   for (const std::string& folder : {run, folder_of(run)}) {
     if (!exists(folder)) continue;
-    for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-      const std::string name = entry.path().filename().string();
-      if (name.starts_with(".") && name.find(".tmp-") != std::string::npos) remove_all(entry.path().string());
-    }
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder))
+      if (ours(entry.path().filename().string())) remove_all(entry.path().string());
   }
 }
 

@@ -36,6 +36,14 @@ nn::Batch to_tensors(const Batch& batch) {
           tensor_of(batch.document_start, batch.rows, batch.tokens).clone(), {}};
 }
 
+at::Tensor forced_tokens(const Batch& batch, int64_t positions) {
+  if (positions == 0) return {};
+  at::Tensor out = at::empty({batch.rows, batch.tokens}, at::kBool);
+  bool* forced = out.mutable_data_ptr<bool>();
+  for (int64_t i = 0; i < out.numel(); ++i) forced[i] = i % batch.tokens - batch.document_start[static_cast<size_t>(i)] < positions;
+  return out;
+}
+
 nn::Batch read_rows(const data::Dataset& dataset, const std::vector<int64_t>& begins, int64_t row_tokens) {
   const int64_t rows = static_cast<int64_t>(begins.size());
   const size_t n = static_cast<size_t>(rows * row_tokens);

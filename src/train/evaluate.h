@@ -19,6 +19,10 @@ namespace fathom::train {
 
 nn::Batch to_tensors(const Batch& batch);
 
+// [B, T] bool: the tokens at the first `positions` positions of their documents, which run routed blocks whatever they
+// score; undefined where positions is 0.
+at::Tensor forced_tokens(const Batch& batch, int64_t positions);
+
 // Rows of T tokens at the given places of a split, as one batch.
 nn::Batch read_rows(const data::Dataset& dataset, const std::vector<int64_t>& begins, int64_t row_tokens);
 

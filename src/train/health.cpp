@@ -47,10 +47,13 @@ void RouterHealth::count(size_t r, const at::Tensor& truth, const at::Tensor& ca
   c.equal += truth.eq(causal).sum().item<int64_t>();
 }
 
-void RouterHealth::add(const std::vector<nn::RoutedResult>& result, const std::vector<float>& thresholds) {
+void RouterHealth::add(const std::vector<nn::RoutedResult>& result, const std::vector<float>& thresholds, const at::Tensor& forced) {
   add_selection(result);
   if (thresholds.empty()) return;
-  for (size_t r = 0; r < result.size(); ++r) count(r, result[r].selected, result[r].decision.ge(thresholds[r]));
+  for (size_t r = 0; r < result.size(); ++r) {
+    const at::Tensor above = result[r].decision.ge(thresholds[r]);
+    count(r, result[r].selected, forced.defined() ? above.logical_or(forced) : above);
+  }
 }
 
 void RouterHealth::add_pair(const std::vector<nn::RoutedResult>& truth, const std::vector<nn::RoutedResult>& causal) {

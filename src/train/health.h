@@ -15,8 +15,9 @@ class RouterHealth {
   explicit RouterHealth(size_t routed_blocks) : blocks_(routed_blocks) {}
 
   // Adds a forward; with thresholds also what the causal rule would have said there: the selection is the truth of
-  // precision and recall. add_pair: two forwards of the same batch, shares are the causal one's.
-  void add(const std::vector<nn::RoutedResult>& result, const std::vector<float>& thresholds);
+  // precision and recall. `forced` ([B, T] bool, or undefined for none): tokens that run under either, whatever their score.
+  // add_pair: two forwards of the same batch, shares are the causal one's.
+  void add(const std::vector<nn::RoutedResult>& result, const std::vector<float>& thresholds, const at::Tensor& forced = {});
   void add_pair(const std::vector<nn::RoutedResult>& truth, const std::vector<nn::RoutedResult>& causal);
 
   struct Block {

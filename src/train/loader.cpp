@@ -13,8 +13,6 @@
 namespace fathom::train {
 namespace {
 
-constexpr size_t kReadAhead = 4;  // batches: pages are faulted in while a step computes
-
 // The windows of an epoch.
 struct Epoch {
   int64_t offset, windows;
@@ -120,7 +118,7 @@ struct Loader::Work {
     while (true) {
       {
         std::unique_lock lock(mutex);
-        changed.wait(lock, [&] { return stop || ready.size() < kReadAhead; });
+        changed.wait(lock, [&] { return stop || ready.size() < static_cast<size_t>(kReadAhead); });
         if (stop) return;
       }
       Ready r;

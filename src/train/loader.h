@@ -13,6 +13,7 @@
 namespace fathom::train {
 
 inline constexpr int32_t kIgnore = -100;  // a target that no loss counts
+inline constexpr int kReadAhead = 4;      // batches: pages are faulted in while a step computes
 
 struct Batch {
   int64_t rows = 0, tokens = 0;    // B, T

@@ -39,16 +39,24 @@ std::string machine_name() {
   return str(processor, ", ", at::get_cpu_capability(), ", LibTorch " TORCH_VERSION);
 }
 
-// Weights, gradients and both moments of AdamW must fit: better said now than by the kernel's killer an hour from now.
-void require_memory(const model::ModelConfig& config, const std::string& where) {
+// Weights, gradients and both moments of AdamW must fit, and of a step its tokens and what every unrouted block keeps for
+// its backward at least: better said now than by the kernel's killer an hour from now.
+void require_memory(const TrainConfig& config, const std::string& where) {
   const std::string text = exists("/proc/meminfo") ? read_file("/proc/meminfo", limits::kConfigBytes) : "";
   const size_t at = text.find("MemAvailable:");
   if (at == std::string::npos) return;
   const double free = 1024 * std::strtod(text.c_str() + at + std::strlen("MemAvailable:"), nullptr);
-  const double parameters = static_cast<double>(model::parameters(config).total()), needed = 16 * parameters;
-  if (needed > free)
-    throw UserError({where, "model", str(human_count(parameters), " parameters, which take ", human_bytes(needed), " to train"),
-                     str("at most the ", human_bytes(free), " of memory that are free"), "train a smaller model"});
+  const std::string expected = str("at most the ", human_bytes(free), " of memory that are free");
+  const double parameters = static_cast<double>(model::parameters(config.model).total()), weights = 16 * parameters;
+  if (weights > free)
+    throw UserError({where, "model", str(human_count(parameters), " parameters, which take ", human_bytes(weights), " to train"), expected, "train a smaller model"});
+  const double tokens = static_cast<double>(config.batch_size * config.sequence_length), C = static_cast<double>(config.model.hidden_size);
+  const double full = static_cast<double>(config.model.num_hidden_layers) - static_cast<double>(config.model.routing.blocks.size());
+  const double step = tokens * (3 * sizeof(int32_t) * static_cast<double>(config.accumulation + kReadAhead) + 2 * C * full);
+  if (weights + step > free)
+    throw UserError({where, "batch_size", str(config.batch_size, " rows of sequence_length ", config.sequence_length, ", which take more than ", human_bytes(step)),
+                     expected + (weights > free / 10 ? str(", less ", human_bytes(weights), " of the model") : ""),
+                     "lower batch_size (and raise accumulation) or sequence_length"});
 }
 
 // One step's update of a running threshold: the quantile of this step's scores, averaged over about
@@ -89,7 +97,7 @@ Run::Run(const TrainConfig& config, const RunOptions& options)
   if (last) check_identity(*last);
   resolve_compute(last);
 
-  require_memory(config_.model, join_path(run, "config.json"));
+  require_memory(config_, join_path(run, "config.json"));
   network_ = std::make_unique<nn::Transformer>(config_.model);
   optimizer_ = std::make_unique<AdamW>(network_->parameters(), config_.optimizer);
   const size_t R = config_.model.routing.blocks.size();
@@ -257,7 +265,7 @@ void Run::step() {
                        "a finite loss", "lower optimizer.lr, lengthen the warm-up or check the data; earlier checkpoints are intact"});
   }
   p.seconds += seconds_since(begin);
-  log(results, capacity, lr, norm);
+  log(batches, results, capacity, lr, norm);
   progress_->update(p.tokens, str("loss ", fixed(loss, 3), flops_per_second_ > 0 ? "  " + human_count(flops_per_second_) + "FLOP/s (" +
                                   fixed(100 * flops_per_second_ / reach(), 0) + " % of matmul)" : ""));
   if (options_.after_step) options_.after_step(p.step, loss, *network_);
@@ -266,16 +274,17 @@ void Run::step() {
 void Run::update_quantiles(const std::vector<Batch>& batches, const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity) {
   Quantiles& q = now_.quantiles;
   const bool same = config_.model.routing.rule != routing::CausalRule::predictor;
-  const int64_t forced = config_.model.routing.forced_positions;
+  std::vector<at::Tensor> forced;
+  for (const Batch& batch : batches) forced.push_back(forced_tokens(batch, config_.model.routing.forced_positions));
   for (size_t r = 0; r < capacity.size(); ++r) {
     const auto quantile = [&](at::Tensor nn::RoutedResult::*score) {
       std::vector<float> all;
       for (size_t part = 0; part < results.size(); ++part) {
-        const at::Tensor t = (results[part].routed[r].*score).to(at::kFloat).contiguous();
-        const float* p = t.const_data_ptr<float>();
+        at::Tensor t = (results[part].routed[r].*score).to(at::kFloat);
         // Tokens at forced positions run whatever they score, and count inside the capacity.
-        for (int64_t i = 0; i < t.numel(); ++i)
-          all.push_back(i % batches[part].tokens - batches[part].document_start[static_cast<size_t>(i)] < forced ? std::numeric_limits<float>::infinity() : p[i]);
+        if (forced[part].defined()) t = t.masked_fill(forced[part], std::numeric_limits<float>::infinity());
+        t = t.contiguous();
+        all.insert(all.end(), t.const_data_ptr<float>(), t.const_data_ptr<float>() + t.numel());
       }
       return routing::threshold_for(all, capacity[r]);
     };
@@ -284,72 +293,6 @@ void Run::update_quantiles(const std::vector<Batch>& batches, const std::vector<
     follow(q.decision[r], same ? raw : quantile(&nn::RoutedResult::decision), config_.router.quantile_decay, q.updates);
   }
   if (!capacity.empty()) ++q.updates;
-}
-
-// What matrix products of this machine reach in the type that the run computes in, FLOP/s.
-double Run::reach() const {
-  if (compute_ == nn::Compute::bf16) return 1e9 * std::max(matmul_.bf16_gflops, 1e-9);
-  return 1e9 * std::max(nn::f32_route() == nn::F32Route::mkl ? matmul_.mkl_gflops : matmul_.onednn_gflops, 1e-9);
-}
-
-void Run::measure_again() {
-  const nn::MatmulReport again = nn::measure_matmul();
-  matmul_.mkl_gflops = std::max(matmul_.mkl_gflops, again.mkl_gflops);
-  matmul_.onednn_gflops = std::max(matmul_.onednn_gflops, again.onednn_gflops);
-  matmul_.bf16_gflops = std::max(matmul_.bf16_gflops, again.bf16_gflops);
-}
-
-void Run::log(const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity, double lr, double norm) {
-  Progression& p = now_.progression;
-  if ((p.step % config_.interval.log_steps != 0 && p.step != p.total) || p.loss_count == 0) return;
-  const double seconds = std::max(p.seconds - logged_.seconds, 1e-9);
-  flops_per_second_ = (p.flops - logged_.flops) / seconds;
-  // Other work on the machine can spoil the measurement at the start, and then a share of it would exceed the whole.
-  if (flops_per_second_ > 0.9 * reach()) measure_again();
-  Json line = {{"type", "train"}, {"step", p.step}, {"tokens", p.tokens}, {"flops", p.flops}, {"seconds", p.seconds},
-               {"loss", p.loss_sum / static_cast<double>(p.loss_count)}, {"lr", lr}, {"gradient_norm", norm},
-               {"tokens_per_second", static_cast<double>(p.tokens - logged_.tokens) / seconds},
-               {"flops_per_second", flops_per_second_}, {"share_of_matmul", flops_per_second_ / reach()}};
-  for (const auto& [name, value] : results[0].aux) {
-    double sum = 0;
-    for (const nn::ForwardResult& r : results) sum += r.aux.at(name).item<double>() / static_cast<double>(results.size());
-    line["aux"][name] = sum;
-  }
-  if (!capacity.empty()) {
-    RouterHealth health(capacity.size());
-    // The random control has no causal rule of its own to agree with.
-    const bool compare = config_.model.routing.selection != routing::Selection::random;
-    for (const nn::ForwardResult& r : results) health.add(r.routed, compare ? now_.quantiles.decision : std::vector<float>());
-    line.update(health.to_json());
-    line["capacity"] = capacity;
-    // Without a threshold yet (trainer.h, Quantiles) all tokens run, which says nothing of the router.
-    const bool decided = config_.model.routing.selection != routing::Selection::threshold || now_.quantiles.updates > 1;
-    if (decided) warn_of(health, capacity);
-  }
-  metrics_->write(line);
-  if (config_.interval.eval_steps > 0 && p.step % config_.interval.eval_steps == 0) histograms(results);
-  p.loss_sum = 0;
-  p.loss_count = 0;
-  logged_ = p;
-}
-
-void Run::histograms(const std::vector<nn::ForwardResult>& results) {
-  for (size_t r = 0; r < results[0].routed.size(); ++r) {
-    const at::Tensor scores = results[0].routed[r].decision.to(at::kFloat).contiguous();
-    metrics_->histogram(str("score/", r), now_.progression.step,
-                        {scores.const_data_ptr<float>(), static_cast<size_t>(scores.numel())});
-  }
-}
-
-void Run::warn_of(const RouterHealth& health, const std::vector<double>& capacity) {
-  if (config_.model.routing.selection == routing::Selection::random) return;  // by position alone: that is the control
-  std::vector<int> index;
-  for (const routing::RoutedBlock& b : config_.model.routing.blocks) index.push_back(b.block);
-  for (const std::string& text : health.warnings(index, capacity)) {
-    metrics_->write({{"type", "warning"}, {"step", now_.progression.step}, {"text", text}});
-    // In the file every time, at the terminal once for each block and kind.
-    if (warned_.insert(text.substr(0, text.find('('))).second) log_warning("step ", now_.progression.step, ": ", text);
-  }
 }
 
 void Run::evaluate() {

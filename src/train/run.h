@@ -34,7 +34,7 @@ class Run {
   void check_progression(const std::string& checkpoint) const;
   void step();
   void update_quantiles(const std::vector<Batch>& batches, const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity);
-  void log(const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity, double lr, double norm);
+  void log(const std::vector<Batch>& batches, const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity, double lr, double norm);
   double reach() const;
   void measure_again();
   void histograms(const std::vector<nn::ForwardResult>& results);

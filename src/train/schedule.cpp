@@ -4,8 +4,10 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/human.h"
 #include "core/limits.h"
 #include "model/cost.h"
+#include "routing/select.h"
 
 namespace fathom::train {
 namespace {
@@ -13,6 +15,13 @@ namespace {
 double half_cosine(double p) { return 0.5 - 0.5 * std::cos(std::numbers::pi * p); }
 
 int64_t step_rows(const TrainConfig& config) { return config.batch_size * config.accumulation; }
+
+// Tokens of a row that each routed block runs at a step.
+std::vector<int64_t> picked_at(const TrainConfig& config, int64_t step, int64_t total) {
+  std::vector<int64_t> out;
+  for (const double capacity : capacities_at(config, step, total)) out.push_back(routing::selected_count(capacity, config.sequence_length));
+  return out;
+}
 
 }  // namespace
 
@@ -79,12 +88,26 @@ double spent_flops(const model::ModelConfig& model, const Batch& batch, const st
 double run_flops(const TrainConfig& config, int64_t total) {
   const int64_t warmup = config.model.routing.dense() ? 0 : config.router.capacity_warmup.of(total);
   double flops = 0;
-  for (int64_t step = 0; step < warmup; ++step) flops += step_flops(config, capacities_at(config, step, total));
+  // Steps that pick the same number of tokens in every block cost the same. That number moves one way during the warm-up,
+  // so that equal ends of a stretch mean an equal middle: a warm-up of any length is as many terms as it has numbers.
+  for (int64_t step = 0; step < warmup;) {
+    const std::vector<int64_t> here = picked_at(config, step, total);
+    int64_t same = step, other = step + 1;
+    while (other < warmup && picked_at(config, other, total) == here) other = (same = other) + std::min(other - step, warmup - other);
+    while (other - same > 1) {
+      const int64_t middle = same + (other - same) / 2;
+      (picked_at(config, middle, total) == here ? same : other) = middle;
+    }
+    flops += static_cast<double>(other - step) * step_flops(config, capacities_at(config, step, total));
+    step = other;
+  }
   if (total > warmup) flops += static_cast<double>(total - warmup) * step_flops(config, capacities_at(config, warmup, total));
   return flops;
 }
 
-int64_t total_steps(const TrainConfig& config) {
+namespace {
+
+int64_t steps_of_budget(const TrainConfig& config) {
   if (config.budget == Budget::steps) return static_cast<int64_t>(config.amount);
   if (config.budget == Budget::tokens) {
     const double tokens = static_cast<double>(step_rows(config) * config.sequence_length);
@@ -104,6 +127,17 @@ int64_t total_steps(const TrainConfig& config) {
     else high = middle - 1;
   }
   return std::abs(run_flops(config, low + 1) - config.amount) < std::abs(run_flops(config, low) - config.amount) ? low + 1 : low;
+}
+
+}  // namespace
+
+int64_t total_steps(const TrainConfig& config) {
+  const int64_t steps = steps_of_budget(config);
+  const double tokens = static_cast<double>(steps) * static_cast<double>(step_rows(config)) * static_cast<double>(config.sequence_length);
+  if (!(tokens <= static_cast<double>(limits::kTrainTokens)))
+    throw UserError({"budget", "", str(steps, " steps, ", human_count(tokens), " tokens in all"), str("at most ", limits::kTrainTokens, " tokens"),
+                     "lower the budget, batch_size, accumulation or sequence_length"});
+  return steps;
 }
 
 }  // namespace fathom::train

@@ -51,6 +51,11 @@ Json start(const TrainConfig& config, const RunOptions& options) {
   if (exists(run) && !is_folder(run)) throw UserError({run, "", "a file", "a folder, or none yet", "choose another name"});
   if (exists(config_path(run)))
     throw UserError({run, "", "the folder of another run", "a new folder", "go on with it by --resume, or choose another name"});
+  std::vector<std::string> written = {"checkpoints", "metrics.jsonl", "model", "summary.json"};
+  if (config.data.dataset.empty()) written.insert(written.end(), {"data", "tokenizer.json"});
+  for (const std::string& name : written)
+    if (exists(join_path(run, name)))
+      throw UserError({join_path(run, name), "", "there already, though not a run's", "a folder without it: the run writes its own", "choose another folder"});
   const Start begun(run);
   const RunLock lock(run);
   std::optional<Run> going;
@@ -75,6 +80,23 @@ TrainConfig config_of_run(const std::string& run, const std::vector<std::pair<st
     throw UserError({run, "", exists(run) ? "a folder without config.json" : "no such folder", "the folder of a run",
                      "start one with: fathom train CONFIG --out " + run});
   return load_config(config_path(run), overrides);
+}
+
+// What describe_summary reads and --json promises must be there: the file may be another program's, or damaged.
+Json read_summary(const std::string& path) {
+  Json summary = read_json(path);
+  const Fields f(summary, path);
+  f.string("model");
+  for (const char* key : {"steps", "tokens", "train_flops", "train_seconds"}) f.number(key, 0, 1e300);
+  const Fields figures = f.object("figures");
+  figures.number("parameters", 0, 1e300);
+  std::vector<const char*> losses = {"loss", "bits_per_byte"};  // null where they were not finite
+  if (figures.has("share")) losses.insert(losses.end(), {"loss_topk", "block_fraction", "total_fraction"});
+  for (const char* key : losses) {
+    if (!figures.value().contains(key)) figures.missing(key, "a number or null");
+    if (figures.has(key)) figures.number(key, -1e300, 1e300);
+  }
+  return summary;
 }
 
 std::string describe_summary(const Json& s) {
@@ -102,7 +124,7 @@ Json train(const TrainConfig& config, const RunOptions& options) {
   const std::string summary = join_path(run, "summary.json");
   if (exists(summary)) {
     log_info(run, " is finished");
-    return read_json(summary);
+    return read_summary(summary);
   }
   const RunLock lock(run);
   return Run(config, options).train();

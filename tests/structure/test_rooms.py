@@ -14,7 +14,7 @@ RANK = {"core": 0, "formats": 1, "text": 1, "kernels": 1, "data": 2, "routing": 
 RANK_NN = {room: rank for room, rank in RANK.items() if rank <= RANK["model"]} | {"nn": 5, "train": 6}
 TRAINING = {"nn", "train"}
 ROOMS = set(RANK) | TRAINING
-LARGEST_BYTES = 30 * 1024
+LARGEST_BYTES = 20 * 1024
 SUFFIXES = {".h", ".cpp", ".cu", ".cuh", ".inc", ".inl"}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]', re.M)

@@ -80,7 +80,10 @@ TEST(Runs, TheContextThatItWasTrainedIn) {
   EXPECT_EQ(default_context({model}, {512}), 512);
   EXPECT_EQ(default_context({model}, {5000}), 1024);
   atomic_write(join_path(run, "config.json"), "{\"sequence_length\": 256}");
+  EXPECT_EQ(trained_context(model), std::nullopt);  // not a run's: any project may have a config.json
+  atomic_write(join_path(run, "metrics.jsonl"), "");
   EXPECT_EQ(trained_context(model + "/"), 256);
+  EXPECT_EQ(trained_context(run), std::nullopt);  // RUN itself is no RUN/model
   EXPECT_EQ(default_context({model}, {512}), 256);
   EXPECT_EQ(default_context({model, folder.path()}, {512, 100}), 100);
   atomic_write(join_path(run, "config.json"), "{\"sequence_length\": \"long\"}");

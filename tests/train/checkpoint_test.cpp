@@ -165,10 +165,22 @@ TEST_F(StoppedRun, CleansWhatAKilledRunLeft) {
   make_folders(half);
   atomic_write(join_path(half, "state.safetensors"), "half");
   atomic_write(join_path(run_, ".summary.json.tmp-77-1"), "{");
+  for (const char* name : {".notes.tmp-keep", ".notes.tmp-77-1", ".model.tmp-mine"}) atomic_write(join_path(run_, name), "the user's own");
   EXPECT_EQ(find_checkpoints(run_).back().step, 6);
   EXPECT_EQ(resume_error(config_), "");
   EXPECT_FALSE(exists(half));
   EXPECT_FALSE(exists(join_path(run_, ".summary.json.tmp-77-1")));
+  for (const char* name : {".notes.tmp-keep", ".notes.tmp-77-1", ".model.tmp-mine"}) EXPECT_TRUE(exists(join_path(run_, name))) << name;
+}
+
+TEST_F(StoppedRun, ADamagedSummaryIsRefusedByName) {
+  const std::string path = join_path(run_, "summary.json");
+  for (const auto& [text, message] : {std::pair("{}", "summary.json: model"), std::pair("[1]", "summary.json"), std::pair("{", "summary.json"),
+                                      std::pair(R"({"figures": 3, "model": 5})", "summary.json: model: found the number 5"),
+                                      std::pair(R"({"model": "m", "steps": 1, "tokens": 1, "train_flops": 1, "train_seconds": 1, "figures": {"parameters": 1, "loss": null}})", "figures.bits_per_byte")}) {
+    atomic_write(path, text);
+    EXPECT_THAT(resume_error(config_), HasSubstr(message)) << text;
+  }
 }
 
 TEST_F(StoppedRun, AHalfRemovedCheckpointIsNone) {
@@ -224,6 +236,7 @@ TEST(Runs, AFailedStartLeavesNothingBehind) {
       {{{"data.dataset", join_path(folder.path(), "none")}}, "no such folder"},
       {{{"model.vocab_size", "100"}}, "model.vocab_size"},
       {{{"model.hidden_size", "16384"}, {"model.num_attention_heads", "128"}, {"model.num_key_value_heads", "128"}, {"model.intermediate_size", "200000"}, {"model.num_hidden_layers", "100"}}, "of memory that are free"},
+      {{{"batch_size", "1048576"}, {"accumulation", "1000"}}, "batch_size: found 1048576 rows of sequence_length 32"},
       {{{"data.text", text}, {"data.tokenizer", join_path(corpus(), "tokenizer.json")}}, "UTF-8"},
       {{{"sequence_length", "1000000"}, {"model.max_position_embeddings", "1000000"}}, "tokens"}};
   for (const bool made : {false, true}) {
@@ -240,6 +253,24 @@ TEST(Runs, AFailedStartLeavesNothingBehind) {
   }
   EXPECT_EQ(train(tiny(), {.run = run}).at("steps"), 12);
   EXPECT_EQ(read_file(join_path(run, "notes.txt"), 100), "mine");
+}
+
+// A run replaces its own files without asking; those of somebody else it never meets.
+TEST(Runs, AFolderThatHoldsWhatARunWritesIsRefused) {
+  for (const char* name : {"model/mine.txt", "checkpoints/mine.txt", "metrics.jsonl", "summary.json", "data/mine.txt", "tokenizer.json"}) {
+    const TemporaryFolder folder;
+    const std::string run = join_path(folder.path(), "run"), file = join_path(run, name);
+    make_folders(std::filesystem::path(file).parent_path().string());
+    atomic_write(file, "mine");
+    const std::string first = std::string(name).substr(0, std::string(name).find('/'));
+    const bool from_text = first == "data" || first == "tokenizer.json";
+    const std::string text = join_path(folder.path(), "text.txt");
+    if (from_text) atomic_write(text, "Ada sees the red boat.\n");
+    const TrainConfig config = from_text ? tiny({{"data.text", text}}) : tiny();
+    EXPECT_THAT(error_of([&] { train(config, {.run = run}); }), AllOf(HasSubstr(join_path(run, first) + ": found there already"), HasSubstr("choose another folder")));
+    EXPECT_EQ(read_file(file, 100), "mine");
+    EXPECT_FALSE(exists(join_path(run, "config.json")));
+  }
 }
 
 TEST(Runs, AFailureAfterTheFirstStepLeavesTheRun) {

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/random.h"
+#include "train/evaluate.h"
 
 namespace fathom::train {
 namespace {
@@ -42,6 +43,18 @@ TEST(Health, CountsSharesAgreementPrecisionRecall) {
   EXPECT_DOUBLE_EQ(block.precision, 0.5);
   EXPECT_DOUBLE_EQ(block.recall, 0.5);
   EXPECT_DOUBLE_EQ(health.never(), 0.75);
+}
+
+TEST(Health, ForcedTokensRunUnderTheRuleToo) {
+  RouterHealth health(1);
+  // Forced and selected: the first two positions of each document, of which the second begins at 4; no score is above.
+  Batch batch{.rows = 1, .tokens = 8, .input = {}, .target = {}, .document_start = {0, 0, 0, 0, 4, 4, 4, 4}};
+  const auto selected = [](int64_t, int64_t t) { return t % 4 < 2; };
+  health.add({result(1, 8, selected, [](int64_t, int64_t) { return 0.0f; })}, {0.5f}, forced_tokens(batch, 2));
+  const RouterHealth::Block block = health.blocks()[0];
+  EXPECT_DOUBLE_EQ(block.agreement, 1);
+  EXPECT_DOUBLE_EQ(block.precision, 1);
+  EXPECT_DOUBLE_EQ(block.recall, 1);
 }
 
 TEST(Health, NeverCountsTokensThatNoBlockRan) {

@@ -99,6 +99,21 @@ TEST(Budget, FlopsAreMetWithinHalfAStepWarmUpIncluded) {
   }
 }
 
+TEST(Budget, AWarmUpOfAnyLengthIsSummedAtOnce) {
+  for (const char* curve : {"linear", "cosine"})
+    for (const char* start : {"1", "0.5", "0.1"})
+      for (const char* share : {"0.3", "1"}) {
+        const TrainConfig c = tiny({{"model.vocab_size", "320"}, {"router.capacity_warmup_share", share}, {"router.capacity_curve", curve}, {"router.capacity_start", start}});
+        for (const int64_t n : {1, 2, 7, 97, 1000}) {
+          double sum = 0;
+          for (int64_t s = 0; s < n; ++s) sum += step_flops(c, capacities_at(c, s, n));
+          EXPECT_NEAR(sum, run_flops(c, n), 1e-9 * sum) << curve << " " << start << " " << share << " " << n;
+        }
+        // A million million steps cost as much each, on average, as a million do.
+        EXPECT_NEAR(run_flops(c, limits::kSteps) / static_cast<double>(limits::kSteps), run_flops(c, 1 << 20) / (1 << 20), 1e-3 * run_flops(c, 1));
+      }
+}
+
 TEST(Budget, TwinsSpendTheSame) {
   const Overrides budget = {{"model.vocab_size", "320"}, {"budget.flops", "5e9"}};
   const TrainConfig mod = tiny(budget), same_shape = tiny(with(budget, {{"model.fathom", "null"}})),
@@ -113,6 +128,8 @@ TEST(Budget, TwinsSpendTheSame) {
 
 TEST(Budget, AnAbsurdOneIsRefused) {
   EXPECT_NE(error_of([] { total_steps(tiny({{"model.vocab_size", "320"}, {"budget.flops", "1e30"}})); }).find("a budget of at most"), std::string::npos);
+  const std::string tokens = error_of([] { total_steps(tiny({{"budget.steps", "1000000000000"}, {"batch_size", "1000000"}, {"accumulation", "1000000"}})); });
+  EXPECT_NE(tokens.find("budget: found 1000000000000 steps"), std::string::npos) << tokens;
 }
 
 // Two rows of two documents each, decisions by hand; kv keep, so that who is seen matters too.
