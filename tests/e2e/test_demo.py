@@ -1,0 +1,63 @@
+"""./demo before it does anything: what it refuses, and that nothing of the user's is gone then."""
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """The script in a checkout whose set-up fails, so that a call that is not refused goes no further."""
+    here = tmp_path / "checkout"
+    (here / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "demo", here)
+    setup = here / "scripts/setup"
+    setup.write_text("#!/bin/sh\necho set-up reached\nexit 7\n")
+    setup.chmod(0o755)
+    user = tmp_path / "user"
+    (user / "data").mkdir(parents=True)
+    (user / "data/text.txt").write_text("the only copy")
+
+    def call(*arguments):
+        before = sorted(p.relative_to(user) for p in user.rglob("*"))
+        done = subprocess.run([here / "demo", *arguments], cwd=user, capture_output=True, text=True, check=False)
+        assert sorted(p.relative_to(user) for p in user.rglob("*")) == before
+        return done
+
+    call.user = user
+    return call
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--data", "data", "--out", "."), "other files in it"),
+    (("--out", "data"), "other files in it"),
+    (("--data", "none"), "no such file or folder"),
+    (("--flops", "1.5x3"), "--flops: found '1.5x3'"),
+    (("--flops", "-1"), "--flops: found '-1'"),
+    (("--flops", "nan"), "--flops: found 'nan'"),
+    (("--seed", "one"), "--seed: found 'one'"),
+    (("--seed", "-1"), "--seed: found '-1'"),
+])
+def test_refused(demo, arguments, message):
+    done = demo(*arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "set-up reached" not in done.stdout
+
+
+def test_text_inside_a_demo_folder_is_refused(demo):
+    (demo.user / "data/.fathom-demo").touch()
+    done = demo("--data", "data/text.txt", "--out", "data")
+    assert done.returncode == 1
+    assert "lies inside --out" in done.stderr
+
+
+@pytest.mark.parametrize("make", [lambda out: None, lambda out: out.mkdir(), lambda out: (out.mkdir(), (out / ".fathom-demo").touch())])
+def test_a_new_an_empty_and_a_demos_folder_are_taken(demo, make):
+    make(demo.user / "out")
+    done = demo("--data", "data", "--out", "out", "--flops", "1e9", "--seed", "3")
+    assert done.returncode == 7
+    assert "set-up reached" in done.stdout
