@@ -61,10 +61,12 @@ def main():
             versus = ""
             if twin and recipe != twin:
                 versus = f"{one['loss'] - best[twin][1][1]['loss']:+.4f}"
-                if mean := paired(seeds, best[twin][1]):
-                    versus += f"; {mean[0]:+.4f} ± {mean[1]:.4f} = {100 * mean[0] / mean[2]:+.2f} ± {100 * mean[1] / mean[2]:.2f} % ({mean[3]} pairs)"
             print(f"| {recipe} | {lr:g} | {one['loss']:.4f} | {one['loss_topk']:.4f} | {one['bits_per_byte']:.4f} | {one['block_fraction']:.2f} "
                   f"| {one['tokens'] / 1e6:.1f} | {versus} |")
+        for recipe in names:
+            for other in names:
+                if "model.fathom" in recipes[recipe] and "model.fathom" not in recipes[other] and (mean := paired(best[recipe][1], best[other][1])):
+                    print(f"\nPairs of seeds, {recipe} minus {other}: {mean[0]:+.4f} ± {mean[1]:.4f} = {100 * mean[0] / mean[2]:+.2f} ± {100 * mean[1] / mean[2]:.2f} % ({mean[3]} pairs)")
 
 
 if __name__ == "__main__":
