@@ -272,10 +272,12 @@ std::string report_page(const Report& r) {
   if (!r.samples.empty()) page.body += html_section("samples", "Text, coloured by depth", samples(r));
   if (!dense(mod) && !mod.teacher)
     page.body += html_section("rule", "Routed blocks", "<p>Realised: the share of tokens that ran the block.</p>" + realised_table(mod.quality));
-  if (mod.teacher)
+  if (mod.teacher) {
+    const double capacity = mod.quality.blocks.front().capacity;
     page.body += html_section("rule", "The causal rule beside top-k",
                               "<p>Realised: the share of tokens that ran the block under the causal rule. Agreement, precision and recall compare its choice with top-k's on the same "
-                              "states; at capacity 12.5 % a rule that always skips agrees to 87.5 %, so precision and recall stand beside it.</p>" + agreement_table(mod.quality));
+                              "states; at capacity " + percent(capacity) + " a rule that always skips agrees to " + percent(1 - capacity) + ", so precision and recall stand beside it.</p>" + agreement_table(mod.quality));
+  }
   page.body += depth_sections(r.depths);
   page.style = depth_style() + ".sample{margin:0 0 1rem;padding:.6rem .8rem;border:1px solid var(--skip);border-radius:6px}";
   page.script = depth_script();

@@ -35,9 +35,11 @@ void erase(Json& json, const std::string& path) {
   if (at->is_object()) at->erase(keys.back());
 }
 
-Json parse_value(const std::string& value) {
+// JSON where it is that, else text as it stands; what has parts is held as in a file (no key twice, bounds).
+Json parse_value(const std::string& path, const std::string& value) {
   Json json = Json::parse(value, nullptr, false);
-  return json.is_discarded() ? Json(value) : json;
+  if (json.is_discarded()) return Json(value);
+  return json.is_structured() ? parse_json(value, "--" + path) : json;
 }
 
 void collect(const Json& json, const std::string& path, std::vector<std::string>& out) {
@@ -90,7 +92,7 @@ void apply_override(Json& json, const std::string& path, const std::string& valu
       throw UsageError({"command line", printable(path), "a field inside " + describe(*at), "a field of an object", ""});
     at = &(*at)[key];
   }
-  *at = parse_value(value);
+  *at = parse_value(path, value);
 }
 
 }  // namespace fathom::train

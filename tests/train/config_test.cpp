@@ -230,6 +230,8 @@ TEST(Overrides, UnknownFieldsAreRefusedWithTheNearest) {
   EXPECT_THROW(tiny({{"zzzzzzzzzz", "1"}}), UsageError);
   Json j = {{"model", 3}};
   EXPECT_THAT(error_of([&] { apply_override(j, "model.hidden_size", "1", known_paths()); }), HasSubstr("a field inside the number 3"));
+  // An object is held as one in a file is.
+  EXPECT_THAT(error_of([&] { Json o; apply_override(o, "optimizer", R"({"lr": 1e-3, "lr": 5e-3})", known_paths()); }), AllOf(HasSubstr("--optimizer"), HasSubstr("lr")));
 }
 
 }  // namespace
