@@ -30,9 +30,9 @@ Json interval_json(const Interval& i) {
 std::string evaluation_text(const EvaluationReport& report) {
   const Evaluation& first = report.results[0];
   std::string text = str(report.text.name, ": ", grouped(first.tokens), " tokens predicted, ", grouped(first.bytes), " bytes, ", first.windows, " of ",
-                         report.text.all_windows, " windows of at most ", first.context, " tokens, ", report.text.documents.size(),
+                         report.text.all_windows, " windows of at most ", first.context, " tokens, from ", report.text.documents.size(),
                          report.text.documents.size() == 1 ? " document" : " documents", "; intervals are 95 % over ",
-                         first.by_stretch ? "stretches of the text" : "documents", "\n\n");
+                         study::units_text(first, study::loss_interval(first).units), "\n\n");
   std::vector<std::vector<std::string>> rows = {{""}};
   for (const std::string& name : report.names) rows[0].push_back(name);
   const auto row = [&](const std::string& label, const std::function<std::string(const Evaluation&)>& value) {

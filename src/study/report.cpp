@@ -264,7 +264,7 @@ std::string report_page(const Report& r) {
   for (const std::string& caution : cautions(r)) page.lead += "<p><strong>" + html_escape(caution) + "</strong></p>";
   page.body = html_tiles(tiles(r));
   page.body += html_section("comparison", "The comparison", html_table(head, rows) +
-                            "<p>Intervals are 95 % over " + units_text(mod.quality, static_cast<int64_t>(mod.quality.units.size())) + ". Top-k looks into the future: its loss is the teacher's view, no measure of quality.</p>");
+                            "<p>Intervals are 95 % over " + units_text(mod.quality, loss_interval(mod.quality).units) + ". Top-k looks into the future: its loss is the teacher's view, no measure of quality.</p>");
   if (has_curves(r))
     page.body += html_section("training", "Training", "<div class=\"pair\">" + html_figure(curves(r, false), (held_out_curves(r) ? "Loss on held-out text under the " + rules_words(r) : std::string("Loss of the training batches (smoothed; routed blocks select as training does)")) +
                                                                         ", against training FLOPs as the cost model counts them.") +

@@ -130,7 +130,12 @@ Json train(const TrainConfig& config, const RunOptions& options) {
   return Run(config, options).train();
 }
 
-Json export_checkpoint(const std::string& checkpoint, const std::string& model_folder) {
+Json export_checkpoint(const std::string& checkpoint, const std::string& model_folder, const std::function<bool()>& stop) {
+  if (is_folder(checkpoint) && !exists(join_path(checkpoint, "checkpoint.json"))) {
+    const std::vector<Found> found = find_checkpoints(checkpoint);
+    throw UserError({checkpoint, "", "a folder without checkpoint.json", "a folder RUN/checkpoints/step-…",
+                     found.empty() ? "" : "the newest of this run is " + found.back().path});
+  }
   if (exists(model_folder)) throw UserError({model_folder, "", "an existing path", "a new folder", "choose another name or remove it"});
   const Checkpoint c = read_checkpoint(checkpoint);
   TrainConfig config = TrainConfig::from_json(c.identity.config, join_path(checkpoint, "checkpoint.json"));
@@ -141,7 +146,9 @@ Json export_checkpoint(const std::string& checkpoint, const std::string& model_f
   config.model = effective_model(config, corpus.tokenizer, checkpoint);
   nn::Transformer network(config.model);
   load_weights(checkpoint, network);
-  return finish_model(network, corpus, config, nn::compute_from(c.identity.precision), model_folder);
+  return finish_model(network, corpus, config, nn::compute_from(c.identity.precision), model_folder, [&] {
+    if (stop && stop()) throw Interrupted("stopped before the model was written");
+  });
 }
 
 }  // namespace fathom::train

@@ -34,7 +34,8 @@ TrainConfig config_of_run(const std::string& run, const std::vector<std::pair<st
 // A summary as lines for a person.
 std::string describe_summary(const Json& summary);
 
-// Calibrates a checkpoint's weights and writes them as a model folder (RUN is the folder above its "checkpoints").
-Json export_checkpoint(const std::string& checkpoint, const std::string& model_folder);
+// Calibrates a checkpoint's weights and writes them as a model folder (RUN is the folder above its "checkpoints"). `stop` is
+// asked between dials: true throws Interrupted, and no folder is written.
+Json export_checkpoint(const std::string& checkpoint, const std::string& model_folder, const std::function<bool()>& stop = {});
 
 }  // namespace fathom::train

@@ -199,6 +199,13 @@ TEST_F(StoppedRun, ANewRunDoesNotOverwriteIt) {
   EXPECT_THAT(error_of([&] { train(config_, {.run = run_}); }), HasSubstr("another run"));
 }
 
+TEST_F(StoppedRun, AnExportThatIsStoppedWritesNothing) {
+  const std::string out = join_path(folder_.path(), "exported");
+  EXPECT_THROW(export_checkpoint(last(), out, [] { return true; }), Interrupted);
+  EXPECT_FALSE(exists(out));
+  EXPECT_THAT(error_of([&] { export_checkpoint(run_, out); }), AllOf(HasSubstr("found a folder without checkpoint.json"), HasSubstr(last())));
+}
+
 TEST_F(StoppedRun, ExportsACheckpoint) {
   const std::string model = join_path(folder_.path(), "exported");
   const Json figures = export_checkpoint(last(), model);

@@ -1,3 +1,4 @@
+#include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/program.h"
 #include "cli/train/commands.h"
@@ -7,7 +8,8 @@ namespace fathom::cli {
 namespace {
 
 int run(const Arguments& a) {
-  const Json figures = train::export_checkpoint(a.positional("CHECKPOINT"), a.text("out"));
+  catch_interrupts();
+  const Json figures = train::export_checkpoint(a.positional("CHECKPOINT"), a.text("out"), interrupted);
   if (a.boolean("json")) out_json(figures);
   else out(str("wrote ", a.text("out"), "\n"));
   return kExitDone;
