@@ -173,7 +173,7 @@ Command report_command() {
   c.positionals.push_back({"RUNS", "run folders: the model that it is about first, then those to set beside it", true, true});
   c.flag(path_flag("data", "PATH", "held-out text: a file, a folder, or a dataset folder (its validation split)").many().noted("the first run's own"));
   c.flag(path_flag("out", "FILE", "the page to write; an older one is replaced").otherwise("report.html"));
-  c.flag(count_flag("limit", "N", "tokens to evaluate, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("50000"));
+  c.flag(count_flag("limit", "N", "tokens to evaluate, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("1M"));
   c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).noted("that of the training runs, else the models', at most 1024"));
   c.flag(field_flag()).flag(repair_flag());
   c.flag(dial_flag("block fraction to ask of the first model"));

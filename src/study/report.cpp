@@ -193,7 +193,7 @@ std::string verdict(const Report& r) {
   const Evaluation &mod = r.models[0].quality, &other = r.models[best].quality;
   const Interval d = loss_difference(mod, other);
   const std::string share = percent(std::abs(d.value) / other.loss()), name = best_words(r, best);
-  const std::string figures = str(" (", signed_interval(d, 4), " nats per token, paired over ", units_text(mod, d.units), ")");
+  const std::string figures = str(" (", signed_interval(d, 4), " nats per token, paired over ", units_text(mod, d.units), ", ", human_count(static_cast<double>(mod.tokens)), " tokens)");
   if (!std::isfinite(d.half)) return str("The loss is ", share, d.value < 0 ? " below" : " above", " that of ", name, figures, "; no interval.");
   if (std::abs(d.value) <= d.half) return str("No clear difference from ", name, figures, ".");
   return str("The loss is ", share, d.value < 0 ? " below" : " above", " that of ", name, figures, ".");

@@ -92,6 +92,7 @@ Json read_summary(const std::string& path) {
   figures.number("parameters", 0, 1e300);
   std::vector<const char*> losses = {"loss", "bits_per_byte"};  // null where they were not finite
   if (figures.has("share")) losses.insert(losses.end(), {"loss_topk", "block_fraction", "total_fraction"});
+  if (figures.has("targets")) figures.number("targets", 0, 1e300);
   for (const char* key : losses) {
     if (!figures.value().contains(key)) figures.missing(key, "a number or null");
     if (figures.has(key)) figures.number(key, -1e300, 1e300);
@@ -111,6 +112,9 @@ std::string describe_summary(const Json& s) {
     out += str(" under the causal rule\n            loss ", fixed(number(f.at("loss_topk")), 4), " under top-k (the teacher's view)\n",
                "blocks      ", fixed(100 * number(f.at("block_fraction")), 1), " % of the dense blocks' FLOPs, ",
                fixed(100 * number(f.at("total_fraction")), 1), " % of the whole model's");
+  if (f.contains("targets"))
+    out += str("\n            over ", human_count(number(f.at("targets"))), " tokens of the validation split",
+               f.contains("share") ? ", others than those that set the thresholds" : "");
   return out + "\n";
 }
 
