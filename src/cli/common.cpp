@@ -93,6 +93,13 @@ std::string read_input(const std::string& path, int64_t max_bytes) {
   return read_stream(::fileno(pipe.get()), path, max_bytes);
 }
 
+void require_place(const std::string& path) {
+  if (is_folder(path)) throw UserError({path, "", "a folder", "the name of a file", "name a file in it"});
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  if (!folder.empty() && !is_folder(folder))
+    throw UserError({path, "", exists(folder) ? folder + ", which is a file" : "no folder " + folder, "a folder to write into", "make it first"});
+}
+
 void refuse_existing(const Arguments& args, const std::string& flag, const std::string& path) {
   if (!args.boolean("overwrite") && exists(path))
     args.wrong(flag, "the existing \"" + printable(path) + "\"", "a new name", "give --overwrite to replace it");

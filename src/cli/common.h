@@ -32,6 +32,9 @@ std::string program_folder();
 // A whole file or pipe, or standard input for "-", at most `max_bytes`.
 std::string read_input(const std::string& path, int64_t max_bytes);
 
+// Refuses a name that no file can be written to (a folder's, or one in no folder), before the work that fills it.
+void require_place(const std::string& path);
+
 // Refuses to write over something unless the command's --overwrite was given.
 void refuse_existing(const Arguments& args, const std::string& flag, const std::string& path);
 

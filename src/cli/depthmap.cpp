@@ -17,6 +17,8 @@ namespace {
 int run(const Arguments& args) {
   apply_quiet(args);
   catch_interrupts();
+  const std::string& path = args.text("out");
+  require_place(path);
   const study::Subject subject = study::Subject::open(args.positional("MODEL"), threads_of(args));
   const std::optional<double> dial = dial_of(args, *subject.folder);
 
@@ -37,7 +39,6 @@ int run(const Arguments& args) {
     if (bar) bar->update(done, "loss " + fixed(loss, 3));
   });
   if (bar) bar->finish();
-  const std::string& path = args.text("out");
   atomic_write(path, study::depthmap_page(depths));
   if (args.boolean("json")) {
     Json j = depths.to_json();

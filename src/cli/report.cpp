@@ -146,11 +146,12 @@ Report make_report(const Arguments& args, std::unique_ptr<Progress>& bar) {
 int run(const Arguments& args) {
   apply_quiet(args);
   catch_interrupts();
+  const std::string& path = args.text("out");
+  require_place(path);
   std::unique_ptr<Progress> bar;
   Report report = make_report(args, bar);
   report.command = "fathom report";
-  for (const std::string& path : args.rest()) report.command += " " + path;
-  const std::string& path = args.text("out");
+  for (const std::string& run : args.rest()) report.command += " " + run;
   atomic_write(path, study::report_page(report));
   if (args.boolean("json")) {
     Json j = study::report_json(report);

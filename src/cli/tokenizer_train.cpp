@@ -20,6 +20,7 @@ int run(const Arguments& args) {
   catch_interrupts();
   std::string path = args.text("out");
   if (is_folder(path)) path = join_path(path, "tokenizer.json");
+  require_place(path);
   refuse_existing(args, "out", path);
 
   data::DocumentOptions documents;
@@ -33,6 +34,7 @@ int run(const Arguments& args) {
   if (args.given("special")) options.special_tokens = args.texts("special");
   options.min_frequency = args.integer("min-frequency");
   options.threads = threads_of(args);
+  options.source = args.rest().size() == 1 ? args.rest()[0] : str(args.rest()[0], " and ", args.rest().size() - 1, " more");
   std::unique_ptr<Progress> bar;
   std::string stage_now;
   options.progress = [&](const std::string& stage, int64_t done, int64_t total) {

@@ -25,7 +25,7 @@ Command train_table() {
   c.flag(boolean_flag("json", "Print the summary as JSON"));
   c.flag(boolean_flag("quiet", "Print warnings and the summary only"));
   c.flag(boolean_flag("print-config", "Print the whole configuration and stop"));
-  c.examples = {"fathom train configs/small.json --out runs/small", "fathom train configs/small.json --out runs/b --flops 2e15 --optimizer.lr 2e-3",
+  c.examples = {"fathom train configs/small.json --data.text texts/ --out runs/small", "fathom train configs/small.json --data.text texts/ --out runs/b --flops 2e15 --optimizer.lr 2e-3",
                 "fathom train --resume runs/small"};
   return c;
 }

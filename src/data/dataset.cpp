@@ -117,7 +117,7 @@ std::shared_ptr<const Dataset> Dataset::open(const std::string& folder, const st
   FATHOM_ASSERT(split == "train" || split == "validation", split);
   const std::string path = join_path(folder, kManifestName);
   if (!exists(path))
-    throw UserError({folder, "", exists(folder) ? "no manifest.json" : "no such folder", "a dataset", "make one with: fathom data prepare"});
+    throw UserError({folder, "", is_folder(folder) ? "no manifest.json" : exists(folder) ? "a file" : "no such folder", "a dataset", "make one with: fathom data prepare"});
   const Json json = read_json(path, {.max_bytes = limits::kManifestBytes});
   std::shared_ptr<Dataset> d(new Dataset);
   d->folder_ = folder;

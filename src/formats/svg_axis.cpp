@@ -137,6 +137,8 @@ std::string Scale::label(double tick) const {
 
 std::string value_label(double value, int digits, TickFormat format) {
   if (!std::isfinite(value)) return "–";
+  // Shares stand side by side: 12.7 % beside 13.0 %, not 12.7 % beside 13.04 %.
+  if (format == TickFormat::percent && std::abs(value) >= 5e-4) return with_minus(print("%.*f", 1, value * 100)) + "\xc2\xa0%";
   const double step = std::pow(10, std::floor(std::log10(std::max(std::abs(value), 1e-300)) + 1e-9) + 1 - digits);
   const std::string text = tick_label(value, step, format);
   return format == TickFormat::number && std::abs(value) < 1000 && text.find('e') == std::string::npos ? without_zeros(text) : text;

@@ -190,7 +190,7 @@ BpeTrainResult train_bpe(const std::function<bool(std::string&)>& next, const Bp
     result.bytes += static_cast<int64_t>(document.size());
     if (options.progress && result.bytes - reported >= kReportBytes) options.progress("count", reported = result.bytes, 0);
   }
-  if (result.bytes == 0) throw UserError({"tokenizer training", "", "no text", "at least one document that is not empty", ""});
+  if (result.bytes == 0) throw UserError({options.source, "", "no text", "at least one document that is not empty", ""});
   if (options.progress) options.progress("count", result.bytes, result.bytes);
   const auto words = counter.finish();
   result.distinct_words = static_cast<int64_t>(words.size());

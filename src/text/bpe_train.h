@@ -22,6 +22,7 @@ struct BpeTrainOptions {
   WordPattern pattern = WordPattern::llama3;
   int64_t min_frequency = 2;  // pairs seen less often are not merged
   int threads = 1;            // for the counting
+  std::string source = "the text";  // its name in errors
   // Called now and then: stage "count" with bytes read, stage "merge" with merges done of `total`.
   std::function<void(const std::string& stage, int64_t done, int64_t total)> progress;
 };

@@ -387,4 +387,20 @@ std::vector<std::string> differences(const TrainConfig& a, const TrainConfig& b)
   return out;
 }
 
+void require_same(const TrainConfig& before, const TrainConfig& now, const std::string& run) {
+  const std::vector<std::string> fields = differences(before, now);
+  if (fields.empty()) return;
+  const auto value = [&](const TrainConfig& c) {
+    std::vector<std::pair<std::string, Json>> all;
+    flatten(c.to_json(), "", all);
+    for (const auto& [path, v] : all)
+      if (path == fields[0]) return v.dump();
+    return std::string("nothing");
+  };
+  std::string others;
+  for (size_t i = 1; i < fields.size(); ++i) others += (others.empty() ? "; so differ " : ", ") + fields[i];
+  throw UserError({run, fields[0], value(now), value(before) + ", as the run was started with" + others,
+                   "resume without overrides, or start a new run"});
+}
+
 }  // namespace fathom::train

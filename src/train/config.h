@@ -125,5 +125,7 @@ TrainConfig load_config(const std::string& path, const std::vector<std::pair<std
 // computed (how often is logged and saved, how many checkpoints stay) are left out, and so is where the data lies: what
 // it is, is held by its manifest's hash.
 std::vector<std::string> differences(const TrainConfig& a, const TrainConfig& b);
+// UserError where a run that began with `before` is to go on with `now` and they differ: the fields, and both values of the first.
+void require_same(const TrainConfig& before, const TrainConfig& now, const std::string& run);
 
 }  // namespace fathom::train

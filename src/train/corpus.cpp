@@ -27,6 +27,7 @@ text::Tokenizer make_tokenizer(const TrainConfig& config, const std::string& run
   text::BpeTrainOptions options;
   options.vocab_size = config.data.vocab_size;
   options.threads = threads;
+  options.source = "data.text";
   const auto next = [&](std::string& text) {
     if (stop && stop()) throw Interrupted(str("stopped while the tokenizer was trained; go on with: fathom train --resume ", run));
     progress.update(stream.bytes_read());
@@ -39,6 +40,10 @@ text::Tokenizer make_tokenizer(const TrainConfig& config, const std::string& run
 }
 
 void prepare(const TrainConfig& config, const std::string& run, const std::string& folder, const std::function<bool()>& stop) {
+  for (const std::string& path : config.data.text)
+    if (!exists(path))
+      throw UserError({"configuration", "data.text", "no file or folder " + path, "text to train on",
+                       "give your own: --data.text FILE_OR_FOLDER, or what fathom data prepare made: --data.dataset FOLDER"});
   data::require_files(data::find_sources(config.data.text), "data.text is read more than once", "write it to a file first, or prepare it with: fathom data prepare");
   const int threads = config.threads > 0 ? static_cast<int>(config.threads) : available_threads();
   const text::Tokenizer tokenizer = make_tokenizer(config, run, stop, threads);

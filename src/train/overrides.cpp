@@ -77,7 +77,9 @@ const std::vector<std::string>& known_paths() {
 
 void apply_override(Json& json, const std::string& path, const std::string& value, const std::vector<std::string>& known) {
   if (!std::binary_search(known.begin(), known.end(), path)) {
-    const std::string near = nearest(path, known);
+    // The last name alone is what people type first: --lr for --optimizer.lr.
+    const auto named = std::find_if(known.begin(), known.end(), [&](const std::string& k) { return k.ends_with("." + path); });
+    const std::string near = named != known.end() ? *named : nearest(path, known);
     throw UsageError({"command line", printable(path), "an unknown field of the configuration",
                       near.empty() ? "" : "\"" + near + "\" perhaps", "docs/training.md lists the fields"});
   }

@@ -126,14 +126,8 @@ void Run::check_identity(const Checkpoint& last) const {
   const auto refuse = [&](const std::string& field, const std::string& found, const std::string& expected, const std::string& hint = "") {
     throw UserError({options_.run, field, found, expected + ", as in its last checkpoint", hint});
   };
-  const TrainConfig before = TrainConfig::from_json(last.identity.config, join_path(options_.run, "checkpoints"));
-  const std::vector<std::string> fields = differences(before, TrainConfig::from_json(now_.identity.config, options_.run));
-  if (!fields.empty()) {
-    std::string all;
-    for (const std::string& f : fields) all += (all.empty() ? "" : ", ") + f;
-    refuse(all, "another value than the run was started with", "the same configuration",
-           "resume without overrides, or start a new run");
-  }
+  require_same(TrainConfig::from_json(last.identity.config, join_path(options_.run, "checkpoints")),
+               TrainConfig::from_json(now_.identity.config, options_.run), options_.run);
   if (last.identity.tokenizer != now_.identity.tokenizer) refuse("tokenizer", now_.identity.tokenizer, last.identity.tokenizer);
   if (last.identity.dataset != now_.identity.dataset)
     refuse("dataset", "manifest " + now_.identity.dataset, last.identity.dataset, "the data was prepared anew; start a new run");

@@ -121,10 +121,7 @@ std::string describe_summary(const Json& s) {
 Json train(const TrainConfig& config, const RunOptions& options) {
   const std::string& run = options.run;
   if (!options.resume) return start(config, options);
-  const std::vector<std::string> fields = differences(config_of_run(run, {}), config);
-  if (!fields.empty())
-    throw UserError({run, fields[0], "another value than the run was started with", "the same configuration",
-                     "resume without overrides, or start a new run"});
+  require_same(config_of_run(run, {}), config, run);
   const std::string summary = join_path(run, "summary.json");
   if (exists(summary)) {
     log_info(run, " is finished");
