@@ -35,8 +35,14 @@ void erase(Json& json, const std::string& path) {
   if (at->is_object()) at->erase(keys.back());
 }
 
+// Fields of names: a folder may be called 2024, or true.
+constexpr std::string_view kNames[] = {"data.dataset", "data.text", "data.tokenizer", "data.field"};
+
 // JSON where it is that, else text as it stands; what has parts is held as in a file (no key twice, bounds).
 Json parse_value(const std::string& path, const std::string& value) {
+  if (std::find(std::begin(kNames), std::end(kNames), path) != std::end(kNames) && value != "null" &&
+      value.find_first_of("[{\"") != 0)
+    return Json(value);
   Json json = Json::parse(value, nullptr, false);
   if (json.is_discarded()) return Json(value);
   return json.is_structured() ? parse_json(value, "--" + path) : json;

@@ -66,6 +66,11 @@ TEST(Config, DifferencesNameFieldsAndPassOverIntervals) {
   EXPECT_EQ(differences(a, b), (std::vector<std::string>{"optimizer.lr", "seed"}));
 }
 
+TEST(Config, AFolderMayBeCalledLikeANumber) {
+  for (const char* name : {"2024", "true", "1e5"}) EXPECT_EQ(tiny({{"data.dataset", name}}).data.dataset, name);
+  EXPECT_EQ(tiny({{"data.text", "[\"a\", \"b\"]"}}).data.text, (std::vector<std::string>{"a", "b"}));
+}
+
 // docs/training.md, "Interrupting and resuming", says which.
 TEST(Config, WhatAResumeMayChange) {
   const TrainConfig a = tiny();
