@@ -1,14 +1,16 @@
 """The search over training recipes: each recipe, learning rate and seed is one run at equal training FLOPs.
 
-  bench/quality/search.py --build build/release --data FOLDER --out runs/quality RUN [RUN …] [--flops 1.2e14] [--jobs 2]
+  bench/quality/search.py --build build/release --text FILE --out runs/quality RUN [RUN …] [--flops 1.2e14] [--jobs 2]
 
-RUN is RECIPE[@LR[@SEED]], for example keep@8e-3@2; recipes stand in recipes.json, everything else in base.json. FOLDER is what
-`fathom data prepare` made. Each job has one thread. Finished runs are appended to results.jsonl (beside this file, or --results)
+RUN is RECIPE[@LR[@SEED]], for example keep@8e-3@2; recipes stand in recipes.json, everything else in base.json. FILE is text as
+`fathom data prepare` takes it: a vocabulary of 2,048 is trained on it and the dataset made from it in OUT/data, both once. A
+result names that dataset by its shards' hashes; only runs of one dataset are compared. Each job has one thread. Finished runs are appended to results.jsonl (beside this file, or --results)
 and are not repeated; a run that was cut off goes on from its last checkpoint. The same seed gives the same initial values,
 windows of text and order to all recipes, so that runs compare in pairs.
 """
 import argparse
 import concurrent.futures
+import hashlib
 import json
 import os
 import pathlib
@@ -43,6 +45,18 @@ def overrides(fields):
     return out
 
 
+def prepare(a):
+    """The dataset of --text in OUT/data, made if it is not there, and its name: eight digits of its shards' hashes."""
+    folder, tokenizer, program = a.out / "data", a.out / "tokenizer.json", str(a.build / "fathom")
+    if not folder.exists():
+        a.out.mkdir(parents=True, exist_ok=True)
+        subprocess.run([program, "tokenizer", "train", str(a.text), "--vocab-size", "2048", "--out", str(tokenizer), "--overwrite"], check=True)
+        subprocess.run([program, "data", "prepare", str(a.text), "--tokenizer", str(tokenizer), "--out", str(folder)], check=True)
+    splits = json.loads((folder / "manifest.json").read_text())["splits"]
+    hashes = [shard["hash"] for split in sorted(splits) for shard in splits[split]["shards"]]
+    return folder, hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:8]
+
+
 def train(run, recipes, a):
     name = f"{run['recipe']}-lr{run['lr']:g}-seed{run['seed']}-flops{a.flops:g}"
     folder = a.out / name
@@ -51,7 +65,7 @@ def train(run, recipes, a):
     if (folder / "config.json").exists():
         command = [program, "train", "--resume", str(folder), "--quiet"]
     else:
-        command = [program, "train", str(HERE / "base.json"), "--out", str(folder), "--quiet", "--flops", f"{a.flops:g}", "--data.dataset", str(a.data.resolve()),
+        command = [program, "train", str(HERE / "base.json"), "--out", str(folder), "--quiet", "--flops", f"{a.flops:g}", "--data.dataset", str(a.dataset.resolve()),
                    "--optimizer.lr", f"{run['lr']:g}", "--seed", str(run["seed"])] + overrides(recipes[run["recipe"]])
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     if done.returncode != 0:
@@ -68,7 +82,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--build", type=pathlib.Path, required=True)
-    parser.add_argument("--data", type=pathlib.Path, required=True)
+    parser.add_argument("--text", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--flops", type=float, default=1.2e14)
     parser.add_argument("--jobs", type=int, default=2)
@@ -76,10 +90,11 @@ def main():
     a = parser.parse_args()
     recipes, base = read_json(HERE / "recipes.json"), read_json(HERE / "base.json")
     runs = [parse(text, recipes, base) for text in a.runs]
+    a.dataset, data = prepare(a)
 
     done = [json.loads(line) for line in a.results.read_text().splitlines()] if a.results.exists() else []
-    known = {(d["recipe"], d["lr"], d["seed"], d["budget"]) for d in done}
-    runs = [r for r in runs if (r["recipe"], r["lr"], r["seed"], a.flops) not in known]
+    known = {(d["recipe"], d["lr"], d["seed"], d["budget"], d["data"]) for d in done}
+    runs = [r for r in runs if (r["recipe"], r["lr"], r["seed"], a.flops, data) not in known]
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
         for future in concurrent.futures.as_completed([pool.submit(train, run, recipes, a) for run in runs]):
@@ -89,7 +104,7 @@ def main():
                 print(f"{name}: {error}", flush=True)
                 continue
             with open(a.results, "a") as out:
-                out.write(json.dumps(line | {"budget": a.flops}) + "\n")
+                out.write(json.dumps(line | {"budget": a.flops, "data": data}) + "\n")
             print(f"{name}: loss {line['loss']:.4f}, top-k {line['loss_topk']:.4f}, {line['steps']} steps, {line['seconds']:.0f} s", flush=True)
     sys.exit(1 if failed else 0)
 

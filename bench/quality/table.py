@@ -2,9 +2,10 @@
 
   bench/quality/table.py [--results FILE] [--budget 1.2e14]
 
-Recipes of one width share a table; the twin is the dense recipe of that width with the lowest loss. The difference is a
-recipe's loss minus the twin's at the same seed. Seed 1 chose recipes and rates, so it shows that difference alone; the mean
+Recipes of one width on one dataset share a table; the twin is the dense recipe among them with the lowest loss. The difference
+is a recipe's loss minus the twin's at the same seed. Seed 1 chose recipes and rates, so it shows that difference alone; the mean
 and its 95 % interval (Student's t) come from the seeds beyond it. A negative difference is a gain.
+The dataset "older" is a part of the same books whose cut was not kept.
 """
 import argparse
 import collections
@@ -34,33 +35,39 @@ def main():
     parser.add_argument("--budget", type=float, default=1.2e14)
     a = parser.parse_args()
     recipes, base = read_json(HERE / "recipes.json"), read_json(HERE / "base.json")
-    by = collections.defaultdict(lambda: collections.defaultdict(dict))  # recipe → lr → seed → run
+    datasets = collections.defaultdict(lambda: collections.defaultdict(lambda: collections.defaultdict(dict)))  # data → recipe → lr → seed → run
     for line in a.results.read_text().splitlines():
         run = json.loads(line)
         if run["budget"] == a.budget:
-            by[run["recipe"]][run["lr"]][run["seed"]] = run
+            datasets[run["data"]][run["recipe"]][run["lr"]][run["seed"]] = run
+    for data, by in datasets.items():
+        tables(data, by, recipes, base, a.budget)
+
+
+def tables(data, by, recipes, base, budget):
+    """Prints a table for each width of one dataset. by: recipe → lr → seed → run."""
+    shown = min(seed for rates in by.values() for seeds in rates.values() for seed in seeds)
     best = {}  # recipe → (lr, seed → run)
     for recipe, rates in by.items():
-        tried = {lr: seeds for lr, seeds in rates.items() if 1 in seeds}
+        tried = {lr: seeds for lr, seeds in rates.items() if shown in seeds}
         if tried:
-            best[recipe] = min(tried.items(), key=lambda item: item[1][1]["loss"])
+            best[recipe] = min(tried.items(), key=lambda item: item[1][shown]["loss"])
     widths = collections.defaultdict(list)
     for recipe in best:
         widths[recipes[recipe].get("model.hidden_size", base["model"]["hidden_size"])].append(recipe)
 
     for width, names in sorted(widths.items(), reverse=True):
-        names.sort(key=lambda r: best[r][1][1]["loss"])
+        loss = {r: best[r][1][shown]["loss"] for r in names}
+        names.sort(key=loss.get)
         twin = next((r for r in names if "model.fathom" not in recipes[r]), None)
-        print(f"\nC {width}, {a.budget:g} FLOPs. Rates tried, with seed 1's loss: "
-              + "; ".join(f"{r} " + ", ".join(f"{lr:g} → {seeds[1]['loss']:.4f}" for lr, seeds in sorted(by[r].items()) if 1 in seeds) for r in sorted(names)) + ".\n")
-        print(f"| recipe | lr | loss, seed 1 | under top-k | bits/byte | blocks | tokens, M | minus {twin} |")
+        print(f"\nC {width}, {budget:g} FLOPs, dataset {data}. Rates tried, with seed {shown}'s loss: "
+              + "; ".join(f"{r} " + ", ".join(f"{lr:g} → {seeds[shown]['loss']:.4f}" for lr, seeds in sorted(by[r].items()) if shown in seeds) for r in sorted(names)) + ".\n")
+        print(f"| recipe | lr | loss, seed {shown} | under top-k | bits/byte | blocks | tokens, M | minus {twin} |")
         print("|---|---|---|---|---|---|---|---|")
         for recipe in names:
             lr, seeds = best[recipe]
-            one = seeds[1]
-            versus = ""
-            if twin and recipe != twin:
-                versus = f"{one['loss'] - best[twin][1][1]['loss']:+.4f}"
+            one = seeds[shown]
+            versus = f"{loss[recipe] - loss[twin]:+.4f}" if twin and recipe != twin else ""
             print(f"| {recipe} | {lr:g} | {one['loss']:.4f} | {one['loss_topk']:.4f} | {one['bits_per_byte']:.4f} | {one['block_fraction']:.2f} "
                   f"| {one['tokens'] / 1e6:.1f} | {versus} |")
         for recipe in names:
