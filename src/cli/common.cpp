@@ -31,7 +31,12 @@ Flag dial_flag(const std::string& help) { return number_flag("dial", "X", help).
 
 std::optional<double> dial_of(const Arguments& args, const model::ModelFolder& folder) {
   const std::optional<double> asked = args.maybe_number("dial");
-  infer::RoutingPolicy::at_dial(folder.config(), folder.dial(), asked);
+  try {
+    infer::RoutingPolicy::at_dial(folder.config(), folder.dial(), asked);
+  } catch (const UserError& e) {  // of several models, whose
+    const ErrorParts& p = e.parts();
+    throw UserError({folder.path(), p.where, p.found, p.expected, p.hint});
+  }
   if (!asked || !folder.dial()) return asked;
   const double dial = folder.dial()->reachable(*asked);
   if (dial > *asked + 1e-3)  // printed dials are rounded

@@ -178,8 +178,10 @@ Json Run::train() {
   Progression& p = now_.progression;
   const model::Parameters parameters = model::parameters(config_.model);
   const double step_tokens = static_cast<double>(config_.batch_size * config_.accumulation * config_.sequence_length);
-  log_info(human_count(static_cast<double>(parameters.total())), " parameters, ", p.total, " steps of ", human_count(step_tokens), " tokens, ",
+  log_info(human_count(static_cast<double>(parameters.total())), " parameters, ", p.total, p.total == 1 ? " step of " : " steps of ", human_count(step_tokens), " tokens, ",
            human_count(run_flops(config_, p.total)), "FLOP in all");
+  if (config_.budget == Budget::flops && run_flops(config_, 1) > 2 * config_.amount)
+    log_warning("budget: flops: ", human_count(config_.amount), " is less than half a step costs; one step is made");
   progress_ = std::make_unique<Progress>("train", "tokens", static_cast<int64_t>(step_tokens) * p.total, p.tokens);
   saved_at_ = Clock::now();
   logged_ = p;

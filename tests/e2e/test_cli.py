@@ -159,7 +159,8 @@ def test_info(fathom):
     assert json.loads(fathom("info", "mod", "--json").out)["decode_bytes_per_token"]["dense"] == dense["decode_bytes_per_token"]["dense"]
     below = fathom("info", "mod", "--dial", "0.01", "--json")
     assert "running at 0.6" in below.err and json.loads(below.out)["dial"] == 0.6
-    assert "no routed block" in fathom("info", "dense", "--dial", "0.5", code=1).err
+    refused = fathom("info", "dense", "--dial", "0.5", code=1).err
+    assert "dense: dial: found 0.5, expected 1; this model has no routed block" in refused
     lower = json.loads(fathom("info", "mod", "--dial", "0.6", "--json").out)
     assert lower["flops_per_token"]["expected"] < flops["expected"]
 

@@ -15,7 +15,7 @@ def demo(tmp_path):
     (here / "scripts").mkdir(parents=True)
     shutil.copy(ROOT / "demo", here)
     setup = here / "scripts/setup"
-    setup.write_text("#!/bin/sh\necho set-up reached\nexit 7\n")
+    setup.write_text("#!/bin/sh\necho set-up reached\nexit ${SETUP_ENDS:-7}\n")
     setup.chmod(0o755)
     user = tmp_path / "user"
     (user / "data").mkdir(parents=True)
@@ -61,3 +61,18 @@ def test_a_new_an_empty_and_a_demos_folder_are_taken(demo, make):
     done = demo("--data", "data", "--out", "out", "--flops", "1e9", "--seed", "3")
     assert done.returncode == 7
     assert "set-up reached" in done.stdout
+
+
+def test_an_interrupted_demo_says_how_to_go_on(demo, monkeypatch):
+    assert "goes on" not in demo("--out", "out").stderr
+    monkeypatch.setenv("SETUP_ENDS", "130")
+    done = demo("--out", "out")
+    assert done.returncode == 130
+    assert "demo: interrupted; the same command goes on where it was" in done.stderr
+
+
+def test_build_is_told_its_folder():
+    for words, code in ((["--help"], 0), ([], 2), (["-x"], 2)):
+        done = subprocess.run([ROOT / "scripts/build", *words], capture_output=True, text=True, check=False)
+        assert done.returncode == code
+        assert "folder" in (done.stdout + done.stderr).lower()

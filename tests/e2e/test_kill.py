@@ -240,6 +240,14 @@ def test_wrong_words(home, words, code, says):
     assert says in done.stderr, done.stderr
 
 
+def test_a_budget_below_a_step_is_said(home, tmp_path):
+    for flops, says in (("1e3", True), ("3e9", False)):
+        done = subprocess.run([str(TRAIN), "train", str(home / "config.json"), "--flops", flops, "--out", str(tmp_path / flops)], capture_output=True, text=True, timeout=60, cwd=home)
+        assert done.returncode == 0, done.stderr
+        assert ("budget: flops: 1.00k is less than half a step costs; one step is made" in done.stderr) == says, done.stderr
+        assert ("1 step of" in done.stderr) == says, done.stderr
+
+
 def test_fathom_hands_on(home):
     if not (BUILD / "fathom").exists():
         pytest.skip("no fathom in the build folder")
