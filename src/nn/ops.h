@@ -4,6 +4,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -68,16 +69,17 @@ struct ScoredRows {
   at::Tensor rstd;      // [N] 1 / rms(h); undefined when not `normed`
 };
 ScoredRows score_rows(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& w, bool normed, double eps);
-// Then the same inside the graph, with the rows that run gathered (`rows` undefined: none are). One pass over memory brings
-// all three gradients back to x and delta.
+// Then the same inside the graph, with the rows that run gathered (`rows` undefined: none are); from rows beyond the first
+// `count` no gradient comes back. One pass over memory brings all three gradients back to x and delta.
 struct GatheredRows {
   at::Tensor h;         // [N, C] the memory of scored.h
   at::Tensor score;     // [N]
   at::Tensor gathered;  // [K, C], undefined without `rows`
 };
-GatheredRows gather_rows(const ScoredRows& scored, const at::Tensor& w, const at::Tensor& rows);  // rows [K] int64, ascending
+GatheredRows gather_rows(const ScoredRows& scored, const at::Tensor& w, const at::Tensor& rows,  // [K] int64, the first `count` ascending
+                         std::optional<int64_t> count = {});                                  // all of them
 
-// x with rows replaced by (x + g·a) + g·m; a, m [K, C], g [K] (undefined: 1 and outside the graph). `in_place`: in the memory
+// x with rows [K] replaced by (x + g·a) + g·m; a, m [≥ K, C], g [K] (undefined: 1 and outside the graph). `in_place`: in the memory
 // of x, for an x that nothing else reads any more (GatheredRows::h, whose backward reads gathered rows from `gathered`).
 at::Tensor scatter_delta(const at::Tensor& x, const at::Tensor& rows, const at::Tensor& a, const at::Tensor& m, const at::Tensor& g, bool in_place);
 

@@ -11,12 +11,12 @@ namespace {
 
 struct GatherFunction : torch::autograd::Function<GatherFunction> {
   static variable_list forward(AutogradContext* ctx, const Tensor& x, const std::optional<Tensor>& delta, const Tensor& w, const ScoredRows& scored,
-                               const std::optional<Tensor>& rows) {
+                               const std::optional<Tensor>& rows, int64_t count) {
     const Tensor gathered = rows ? scored.h.index_select(0, *rows) : Tensor();
     // Not the tensors themselves: they become the outputs, and a node that keeps its outputs is never freed.
     ScoredRows inside = {{}, {}, scored.h.variable_data(), scored.score.variable_data(), scored.rstd};
     ctx->save_for_backward({w});
-    keep(ctx, Inside{std::move(inside), gathered.defined() ? gathered.variable_data() : Tensor(), rows.value_or(Tensor()),
+    keep(ctx, Inside{std::move(inside), gathered.defined() ? gathered.variable_data() : Tensor(), rows.value_or(Tensor()), count,
                      delta ? delta->scalar_type() : x.scalar_type(), delta.has_value()});
     ctx->set_materialize_grads(false);
     variable_list out{scored.h, scored.score};
@@ -35,7 +35,7 @@ struct GatherFunction : torch::autograd::Function<GatherFunction> {
     dispatch(h.scalar_type(), in.delta_type, [&]<class P, class A>(P*, A*) {
       EntranceTask<P, A> t;
       t.C = C;
-      t.count = in.rows.defined() ? in.rows.numel() : 0;
+      t.count = in.rows.defined() ? in.count : 0;
       t.row = pointer<int64_t>(in.rows);
       t.h = pointer<P>(h);
       t.gathered = pointer<P>(in.gathered);
@@ -49,13 +49,14 @@ struct GatherFunction : torch::autograd::Function<GatherFunction> {
       t.da = pointer<A>(da);
       parallel_rows(N, [&](int64_t slot, int64_t i, int64_t end) { kernels<P, A>().entrance_backward(t, i, end, pointer<P>(dw) + slot * C); });
     });
-    return {dx, in.has_delta ? (da.defined() ? da : dx) : Tensor(), dw.sum(0).view_as(w), Tensor(), Tensor()};
+    return {dx, in.has_delta ? (da.defined() ? da : dx) : Tensor(), dw.sum(0).view_as(w), Tensor(), Tensor(), Tensor()};
   }
 
  private:
   struct Inside {
     ScoredRows scored;
     Tensor gathered, rows;
+    int64_t count;
     at::ScalarType delta_type;
     bool has_delta;
   };
@@ -80,6 +81,7 @@ struct ScatterFunction : torch::autograd::Function<ScatterFunction> {
     const Tensor &rows = saved[0], &a = saved[1], &m = saved[2], &g = saved[3];
     const Tensor d = grads[0].contiguous(), da = at::empty_like(a), dg = g.defined() ? at::empty_like(g) : Tensor();
     const int64_t C = d.size(1);
+    da.narrow(0, rows.size(0), da.size(0) - rows.size(0)).zero_();
     dispatch(d.scalar_type(), a.scalar_type(), [&]<class P, class A>(P*, A*) {
       parallel_rows(rows.size(0), [&](int64_t, int64_t i, int64_t end) {
         kernels<P, A>().scatter_backward(end - i, C, pointer<int64_t>(rows) + i, pointer<P>(d), pointer<A>(a) + i * C, pointer<A>(m) + i * C,
@@ -106,9 +108,9 @@ ScoredRows score_rows(const Tensor& x, const Tensor& delta, const Tensor& w, boo
   return s;
 }
 
-GatheredRows gather_rows(const ScoredRows& s, const Tensor& w, const Tensor& rows) {
+GatheredRows gather_rows(const ScoredRows& s, const Tensor& w, const Tensor& rows, std::optional<int64_t> count) {
   const auto out = GatherFunction::apply(s.x, s.delta.defined() ? std::optional<Tensor>(s.delta) : std::nullopt, w, s,
-                                         rows.defined() ? std::optional<Tensor>(rows) : std::nullopt);
+                                         rows.defined() ? std::optional<Tensor>(rows) : std::nullopt, count.value_or(rows.defined() ? rows.numel() : 0));
   return {out[0], out[1], rows.defined() ? out[2] : Tensor()};
 }
 

@@ -43,6 +43,10 @@ Rows rows_of(const Batch& batch) {
   return rows;
 }
 
+// Products are made of code that is compiled for each shape and kept for some hundred of them. Where the number of rows that
+// run is another in every step, it is rounded up to a multiple of this, so that shapes come again.
+constexpr size_t kRowsMultiple = 32;
+
 Tensor index_tensor(const std::vector<int64_t>& values) { return at::tensor(at::ArrayRef<int64_t>(values), at::kLong); }
 
 }  // namespace
@@ -134,7 +138,10 @@ void Pass::routed_block(size_t block, Stream& stream, Scores& scores, const Sele
   const double eps = state_.config.rms_norm_eps;
   const Tensor rows = index_tensor(selected.rows);
   const bool some = !selected.rows.empty() && !selected.all;
-  const GatheredRows entered = gather_rows(scores.rows, w.router, some ? rows : Tensor());
+  // Rows up to the multiple are copies of the batch's last one, that see themselves; nothing reads what becomes of them.
+  std::vector<int64_t> filled = selected.rows;
+  if (some) filled.resize((filled.size() + kRowsMultiple - 1) / kRowsMultiple * kRowsMultiple, rows_.batch * rows_.tokens - 1);
+  const GatheredRows entered = gather_rows(scores.rows, w.router, some ? index_tensor(filled) : Tensor(), static_cast<int64_t>(selected.rows.size()));
   const bool decided_by_raw = scores.decision.is_same(scores.raw);
   stream = {entered.h, {}};
   scores.raw = w.router_bias.defined() ? entered.score + w.router_bias : entered.score;
@@ -149,30 +156,35 @@ void Pass::routed_block(size_t block, Stream& stream, Scores& scores, const Sele
     attended = rope_attention(add_norm_linear(x, {}, w.input_norm, eps, w.qkv, compute_).y, {}, whole_);
   } else {
     auto a = attention();
-    const size_t n = selected.rows.size();
+    const size_t n = filled.size();
     a->lo.resize(n);
     a->hi.resize(n);
     a->q_position.resize(n);
     a->q_begin = selected.begin;
-    for (size_t i = 0; i < n; ++i) a->q_position[i] = rows_.position[static_cast<size_t>(selected.rows[i])];
+    a->q_begin.back() = static_cast<int64_t>(n);
+    for (size_t i = 0; i < n; ++i) a->q_position[i] = rows_.position[static_cast<size_t>(filled[i])];
     if (state_.config.routing.kv == routing::KvPolicy::drop) {
       a->k_begin = a->q_begin;
       a->k_position = a->q_position;
       // Sorted rows make "earlier, same document" a range that starts at the document's first selected row.
-      for (size_t s = 0; s + 1 < a->q_begin.size(); ++s)
-        for (int64_t i = a->q_begin[s], lo = i; i < a->q_begin[s + 1]; ++i) {
+      for (size_t s = 0; s + 1 < selected.begin.size(); ++s)
+        for (int64_t i = selected.begin[s], lo = i; i < selected.begin[s + 1]; ++i) {
           const int64_t row = selected.rows[static_cast<size_t>(i)], start = row - rows_.position[static_cast<size_t>(row)];
           while (selected.rows[static_cast<size_t>(lo)] < start) ++lo;
           a->lo[static_cast<size_t>(i)] = static_cast<int32_t>(lo);
           a->hi[static_cast<size_t>(i)] = static_cast<int32_t>(i) + 1;
         }
+      for (size_t i = selected.rows.size(); i < n; ++i) {
+        a->lo[i] = static_cast<int32_t>(i);
+        a->hi[i] = static_cast<int32_t>(i) + 1;
+      }
       attended = rope_attention(add_norm_linear(x, {}, w.input_norm, eps, w.qkv, compute_).y, {}, a);
     } else {
       a->k_begin = whole_->k_begin;
       a->k_position = rows_.position;
       for (size_t i = 0; i < n; ++i) {
-        a->lo[i] = whole_->lo[static_cast<size_t>(selected.rows[i])];
-        a->hi[i] = whole_->hi[static_cast<size_t>(selected.rows[i])];
+        a->lo[i] = whole_->lo[static_cast<size_t>(filled[i])];
+        a->hi[i] = whole_->hi[static_cast<size_t>(filled[i])];
       }
       const Tensor kv = add_norm_linear(stream.x, {}, w.input_norm, eps, w.kv, compute_).y;
       attended = rope_attention(add_norm_linear(x, {}, w.input_norm, eps, w.q, compute_).y, kv, a);

@@ -183,16 +183,17 @@ TEST_F(Gradients, RouterScore) {
 
 // The way a routed block goes: the score, the rows that run, and their way back into the memory that the score was read from.
 TEST_F(Gradients, GatherAndScatter) {
-  const Tensor rows = at::tensor({0, 4, 5}, at::kLong);
-  for (bool normed : {false, true})
-    for (bool in_place : {false, true}) {
-      const Tensor x = random({7, 3}), d = random({7, 3}), w = random({1, 3}), a = random({3, 3}), m = random({3, 3});
-      check({{"x", x}, {"delta", d}, {"w", w}, {"a", a}, {"m", m}}, [&] {
-        const GatheredRows e = gather_rows(score_rows(x, d, w, normed, 1e-5), w, rows);
-        const Tensor g = at::tanh(e.score.index_select(0, rows)), own = e.gathered * e.gathered;
-        return std::vector<Tensor>{scatter_delta(e.h, rows, a * own, m + own, g, in_place), e.score};
-      });
-    }
+  const Tensor rows = at::tensor({0, 4, 5}, at::kLong), filled = at::tensor({0, 4, 5, 6, 6}, at::kLong);
+  for (int choice = 0; choice < 8; ++choice) {
+    const bool normed = choice & 1, in_place = choice & 2, fill = choice & 4;
+    const int64_t K = fill ? 5 : 3;
+    const Tensor x = random({7, 3}), d = random({7, 3}), w = random({1, 3}), a = random({K, 3}), m = random({K, 3});
+    check({{"x", x}, {"delta", d}, {"w", w}, {"a", a}, {"m", m}}, [&] {
+      const GatheredRows e = gather_rows(score_rows(x, d, w, normed, 1e-5), w, fill ? filled : rows, 3);
+      const Tensor g = at::tanh(e.score.index_select(0, rows)), own = e.gathered * e.gathered;
+      return std::vector<Tensor>{scatter_delta(e.h, rows, a * own, m + own, g, in_place), e.score};
+    });
+  }
   const Tensor y = random({7, 3}), b = random({3, 3}), n = random({3, 3});
   check({{"x", y}, {"a", b}, {"m", n}}, [&] { return std::vector<Tensor>{scatter_delta(y, rows, b, n, {}, false)}; });
 }
