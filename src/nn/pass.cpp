@@ -45,7 +45,7 @@ Rows rows_of(const Batch& batch) {
 
 // Products are made of code that is compiled for each shape and kept for some hundred of them. Where the number of rows that
 // run is another in every step, it is rounded up to a multiple of this, so that shapes come again.
-constexpr size_t kRowsMultiple = 32;
+constexpr size_t kRowsMultiple = 64;
 
 Tensor index_tensor(const std::vector<int64_t>& values) { return at::tensor(at::ArrayRef<int64_t>(values), at::kLong); }
 
