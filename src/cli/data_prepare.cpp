@@ -49,8 +49,6 @@ int run(const Arguments& args) {
   for (const auto* split : {&r.manifest.train, &r.manifest.validation})
     for (const data::ShardInfo& shard : *split) text_bytes += shard.text_bytes;
   const int64_t tokens = r.train_tokens + r.validation_tokens;
-  if (r.counts.repaired > 0) log_warning("replaced ", r.counts.repaired, " broken parts of UTF-8");
-  if (r.counts.binary_files > 0) log_warning("passed over ", r.counts.binary_files, " binary files, the first is ", r.counts.first_binary);
   if (args.boolean("json")) {
     const auto split = [](int64_t documents, int64_t t, size_t shards) { return Json{{"documents", documents}, {"tokens", t}, {"shards", shards}}; };
     out_json({{"out", folder}, {"train", split(r.train_documents, r.train_tokens, r.manifest.train.size())},

@@ -1,6 +1,7 @@
 #include "core/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -150,14 +152,37 @@ void atomic_folder(const std::string& path, const std::function<void(const std::
     fill(temporary);
     for (const auto& entry : fs::recursive_directory_iterator(temporary)) sync_path(entry.path().string());
     sync_path(temporary);
-    if (::rename(temporary.c_str(), path.c_str()) != 0) fail(path, "cannot finish the folder", errno);
-    sync_path(parent_of(path));
+    rename_folder(temporary, path);
   } catch (...) {
     std::error_code ignored;
     fs::remove_all(temporary, ignored);
     throw;
   }
 }
+
+void rename_folder(const std::string& from, const std::string& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) fail(to, "cannot finish the folder", errno);
+  sync_path(parent_of(to));
+}
+
+FileLock::FileLock(const std::string& path, const UserError& busy, std::chrono::milliseconds wait)
+    : fd_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
+  if (fd_ < 0) fail(path, "cannot create", errno);
+  const auto until = std::chrono::steady_clock::now() + wait;
+  while (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+    const int error = errno;
+    if (error == EINTR) continue;
+    if (error == EWOULDBLOCK && std::chrono::steady_clock::now() < until) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      continue;
+    }
+    ::close(fd_);
+    if (error == EWOULDBLOCK) throw busy;
+    fail(path, "cannot lock", error);
+  }
+}
+
+FileLock::~FileLock() { ::close(fd_); }
 
 MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
   Fd fd(path_, kReadOnly);

@@ -1,6 +1,7 @@
-// Files: whole reads with a bound, memory maps, atomic writes (temporary name, fsync, rename), atomic folders.
+// Files: whole reads with a bound, memory maps, atomic writes (temporary name, fsync, rename), atomic folders, locks.
 // Every failure is a UserError that names the path and the system's reason.
 #pragma once
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -8,6 +9,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "core/error.h"
 
 namespace fathom {
 
@@ -40,6 +43,22 @@ class AtomicFile {
 // to `path` (which must not exist). On any failure nothing stays at `path`. Temporary folders are named
 // `.PATH.tmp-PID`, and readers never look at names that begin with a dot.
 void atomic_folder(const std::string& path, const std::function<void(const std::string&)>& fill);
+
+// Renames a finished folder and syncs its parent. The files in it must have been synced.
+void rename_folder(const std::string& from, const std::string& to);
+
+// An exclusive lock on the file at `path`, which is created; the kernel lets go of it however the process ends. Held by
+// another process it is tried again for `wait`, and then `busy` is thrown.
+class FileLock {
+ public:
+  FileLock(const std::string& path, const UserError& busy, std::chrono::milliseconds wait = {});
+  ~FileLock();
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+
+ private:
+  int fd_;
+};
 
 // A read-only map of a whole file; empty files give an empty span.
 class MappedFile {

@@ -1,16 +1,9 @@
 #include "data/prepare.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <filesystem>
 #include <set>
-#include <thread>
 
 #include "core/error.h"
 #include "core/limits.h"
@@ -38,30 +31,6 @@ std::string partial_folder(const std::string& folder) {
   return (p.parent_path() / ("." + p.filename().string() + ".partial")).string();
 }
 
-// Held while a preparation writes; the kernel lets it go when the process ends in whatever way.
-class Lock {
- public:
-  Lock(const std::string& work, const std::string& folder) : path_(join_path(work, kLock)) {
-    fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (fd_ < 0) throw UserError({path_, str("cannot create: ", std::strerror(errno)), "", "", ""});
-    // A killed run may take a moment to go: wait up to two seconds.
-    int held = ::flock(fd_, LOCK_EX | LOCK_NB);
-    for (int i = 0; held != 0 && i < 20; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
-      held = ::flock(fd_, LOCK_EX | LOCK_NB);
-    }
-    if (held != 0) {
-      ::close(fd_);
-      throw UserError({folder, "", "another run that prepares it now", "none", "wait for it or end it"});
-    }
-  }
-  ~Lock() { ::close(fd_); }
-
- private:
-  std::string path_;
-  int fd_;
-};
-
 // One preparation: what it was asked for, and what is done.
 class Preparation {
  public:
@@ -77,7 +46,8 @@ class Preparation {
 
   PrepareResult run() {
     make_folders(work_);
-    Lock lock(work_, folder_);
+    // A killed run may take a moment to go: wait up to two seconds.
+    const FileLock lock(join_path(work_, kLock), UserError({folder_, "", "another run that prepares it now", "none", "wait for it or end it"}), std::chrono::seconds(2));
     result_.resumed = load_progress();
     clean_work_folder();
     if (!result_.resumed) save_progress({});
@@ -233,9 +203,7 @@ class Preparation {
                        "text", result_.validation_documents > 0 ? "lower the validation share" : ""});
     atomic_write(join_path(work_, "tokenizer.json"), tokenizer_.json());
     atomic_write(join_path(work_, "manifest.json"), manifest_.to_json().dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
-    std::error_code error;
-    fs::rename(work_, folder_, error);
-    if (error) throw UserError({folder_, "cannot finish the folder: " + error.message(), "", "", ""});
+    rename_folder(work_, folder_);
     remove_all(join_path(folder_, kProgress));
     remove_all(join_path(folder_, kLock));
     result_.manifest = manifest_;

@@ -175,8 +175,8 @@ std::vector<std::vector<std::string>> comparison(const Report& r) {
   row("loss, " + rule.substr(0, rule.find(" (")) + " (nats/token)", [](const ReportModel& m) { return with_interval(loss_interval(m.quality), 4); });
   row("loss, top-k (teacher's view)", [](const ReportModel& m) { return m.teacher ? fixed(m.teacher->loss(), 4) : std::string("–"); });
   row("bits per byte", [](const ReportModel& m) { return with_interval(bits_interval(m.quality), 4); });
-  row("loss minus " + r.models[0].run.name + ", paired", [&](const ReportModel& m) {
-    return &m == &r.models[0] ? std::string("–") : signed_interval(loss_difference(m.quality, r.models[0].quality), 4);
+  row("loss of " + r.models[0].run.name + " minus this, paired", [&](const ReportModel& m) {
+    return &m == &r.models[0] ? std::string("–") : signed_interval(loss_difference(r.models[0].quality, m.quality), 4);
   });
   row("forward FLOPs per token", [](const ReportModel& m) { return count(m.quality.spent.flops() / static_cast<double>(m.quality.tokens + m.quality.windows)); });
   row("block fraction", [](const ReportModel& m) { return fixed(m.quality.block_fraction(), 3); });

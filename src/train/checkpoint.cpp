@@ -1,16 +1,9 @@
 #include "train/checkpoint.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 
-#include "core/file.h"
 #include "core/limits.h"
 #include "core/log.h"
 #include "formats/safetensors.h"
@@ -259,18 +252,8 @@ void clean_leftovers(const std::string& run) {
   }
 }
 
-RunLock::RunLock(const std::string& run) {
-  const std::string path = join_path(run, ".lock");
-  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (fd_ < 0) throw UserError({path, "", str("cannot create: ", std::strerror(errno)), "", ""});
-  if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
-    const int error = errno;
-    ::close(fd_);
-    if (error == EWOULDBLOCK) throw UserError({run, "", "another process works in this run folder", "one at a time", "wait for it or choose another folder"});
-    throw UserError({path, "", str("cannot lock: ", std::strerror(error)), "", ""});
-  }
+FileLock lock_run(const std::string& run) {
+  return {join_path(run, ".lock"), UserError({run, "", "another process works in this run folder", "one at a time", "wait for it or choose another folder"})};
 }
-
-RunLock::~RunLock() { ::close(fd_); }
 
 }  // namespace fathom::train

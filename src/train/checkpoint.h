@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/file.h"
 #include "core/json.h"
 #include "nn/transformer.h"
 #include "train/config.h"
@@ -83,15 +84,6 @@ void prune_checkpoints(const std::string& run, int64_t keep);
 void clean_leftovers(const std::string& run);
 
 // One process at a time works in a run folder; the lock goes with the process, however it ends.
-class RunLock {
- public:
-  explicit RunLock(const std::string& run);
-  ~RunLock();
-  RunLock(const RunLock&) = delete;
-  RunLock& operator=(const RunLock&) = delete;
-
- private:
-  int fd_ = -1;
-};
+FileLock lock_run(const std::string& run);
 
 }  // namespace fathom::train

@@ -57,7 +57,7 @@ Json start(const TrainConfig& config, const RunOptions& options) {
     if (exists(join_path(run, name)))
       throw UserError({join_path(run, name), "", "there already, though not a run's", "a folder without it: the run writes its own", "choose another folder"});
   const Start begun(run);
-  const RunLock lock(run);
+  const FileLock lock = lock_run(run);
   std::optional<Run> going;
   try {
     atomic_write(config_path(run), config.to_json().dump(2) + "\n");
@@ -127,7 +127,7 @@ Json train(const TrainConfig& config, const RunOptions& options) {
     log_info(run, " is finished");
     return read_summary(summary);
   }
-  const RunLock lock(run);
+  const FileLock lock = lock_run(run);
   return Run(config, options).train();
 }
 

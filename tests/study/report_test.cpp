@@ -230,7 +230,7 @@ TEST(Report, TheComparisonHasARowForEveryFigure) {
   };
   EXPECT_EQ(find("training FLOPs")[1], "–");  // unknown, not 0
   EXPECT_EQ(find("loss, causal rule")[1], "3.0000 ± 0.0000");
-  EXPECT_EQ(find("loss minus mod")[2].substr(0, 7), "+0.1000");
+  EXPECT_EQ(find("loss of mod minus this")[2].substr(0, 9), "−0.1000");
 }
 
 }  // namespace

@@ -191,7 +191,7 @@ TEST_F(StoppedRun, AHalfRemovedCheckpointIsNone) {
 }
 
 TEST_F(StoppedRun, ASecondProcessIsRefused) {
-  const RunLock lock(run_);
+  const FileLock lock = lock_run(run_);
   EXPECT_THAT(resume_error(config_), HasSubstr("another process"));
 }
 
