@@ -117,7 +117,9 @@ TEST_F(Training, CountsTheTokensThatRan) {
       before = line.at("flops");
     }
     // No threshold is known before the first step: all tokens run.
-    if (selection == std::string("threshold")) EXPECT_EQ(metrics_of(run(selection))[0].at("share"), Json::parse("[1.0, 1.0]"));
+    if (selection == std::string("threshold")) {
+      EXPECT_EQ(metrics_of(run(selection))[0].at("share"), Json::parse("[1.0, 1.0]"));
+    }
   }
 }
 
