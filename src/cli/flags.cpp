@@ -338,6 +338,8 @@ const std::string& Arguments::positional(const std::string& name) const {
   return empty;
 }
 
+bool Arguments::given_positional(const std::string& name) const { return positional(name), positionals_.contains(name); }
+
 void Arguments::wrong(const std::string& flag, const std::string& found, const std::string& expected, const std::string& hint) const {
   throw UsageError({where_, "--" + flag, found, expected, hint});
 }

@@ -100,6 +100,7 @@ class Arguments {
   std::optional<std::string> maybe_text(const std::string& flag) const;
 
   const std::string& positional(const std::string& name) const;  // "" when an optional one is absent
+  bool given_positional(const std::string& name) const;          // an empty word is one too
   const std::vector<std::string>& rest() const { return rest_; }  // of the repeated positional
   const std::vector<std::pair<std::string, std::string>>& overrides() const { return overrides_; }
   const std::vector<std::string>& raw() const { return raw_; }

@@ -10,11 +10,10 @@ namespace {
 
 int run(const Arguments& args) {
   const text::Tokenizer tokenizer = text::Tokenizer::load(args.positional("TOKENIZER"));
-  if (args.given("file") && !args.positional("TEXT").empty())
+  if (args.given("file") && args.given_positional("TEXT"))
     args.wrong("file", "a TEXT as well", "one of the two");
-  const std::string text = args.given("file")                 ? read_input(args.text("file"), limits::kPromptBytes)
-                           : args.positional("TEXT").empty() ? read_input("-", limits::kPromptBytes)
-                                                             : args.positional("TEXT");
+  const std::string text = args.given_positional("TEXT") ? args.positional("TEXT")
+                                                         : read_input(args.given("file") ? args.text("file") : "-", limits::kPromptBytes);
   text::EncodeOptions options;
   options.add_special_tokens = args.boolean("add-special");
   options.allow_special = args.boolean("parse-special");

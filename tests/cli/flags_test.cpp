@@ -64,6 +64,15 @@ TEST(Flags, DefaultsAndAbsence) {
   EXPECT_TRUE(a.rest().empty());
 }
 
+TEST(Flags, AnEmptyWordIsGiven) {
+  const Arguments without = parse({"m"}), empty = parse({"m", ""});
+  EXPECT_TRUE(without.given_positional("MODEL"));
+  EXPECT_FALSE(without.given_positional("FILES"));
+  EXPECT_TRUE(empty.given_positional("FILES"));
+  EXPECT_EQ(empty.positional("FILES"), "");
+  EXPECT_THROW(without.given_positional("WORD"), std::logic_error);
+}
+
 TEST(Flags, SwitchesTurnOnAndOff) {
   EXPECT_FALSE(parse({"m", "--no-stream"}).boolean("stream"));
   EXPECT_FALSE(parse({"m", "--stream=false"}).boolean("stream"));

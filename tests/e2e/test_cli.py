@@ -113,6 +113,15 @@ def test_tokenizer_round_trip(fathom, folder):
     assert fathom("tokenizer", "decode", "tok.json", special.strip(), "--keep-special").out == "<|endoftext|>\n"
 
 
+def test_an_empty_text_is_a_text(fathom):
+    """As "$line" gives it to the program in a loop: standard input, which may be the loop's own, is left alone."""
+    for words, says in (([], "\n"), (["--count"], "0\n")):
+        assert fathom("tokenizer", "encode", "tok.json", "", *words, stdin="the sea").out == says
+    assert json.loads(fathom("tokenizer", "encode", "tok.json", "", "--json", stdin="the sea").out) == {"ids": [], "tokens": [], "count": 0, "bytes": 0}
+    assert fathom("tokenizer", "encode", "tok.json", "--count", stdin="the sea").out != "0\n"
+    assert "found a TEXT as well" in fathom("tokenizer", "encode", "tok.json", "", "--file", "corpus.txt", code=2).err
+
+
 def test_tokenizer_train_is_deterministic(fathom, folder):
     first = json.loads(fathom("tokenizer", "train", "corpus.txt", "--vocab-size", "300", "--out", "a.json", "--threads", "1", "--json", "--quiet").out)
     second = json.loads(fathom("tokenizer", "train", "corpus.txt", "--vocab-size", "300", "--out", "b.json", "--threads", "2", "--json", "--quiet").out)
