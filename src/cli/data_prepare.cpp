@@ -30,6 +30,8 @@ int run(const Arguments& args) {
   if (args.boolean("repair-utf8")) options.documents.invalid_utf8 = data::InvalidUtf8::repair;
   options.split = split_mode(args.text("split"));
   options.validation_share = args.number("validation-share");
+  if (options.validation_share == 0 && (options.split == data::SplitMode::by_hash || options.split == data::SplitMode::by_tail))
+    args.wrong("validation-share", "0 with --split " + args.text("split"), "a number above 0", "--split none takes all for training");
   options.add_bos = args.boolean("bos");
   options.add_eos = args.boolean("eos");
   options.shard_tokens = args.integer("shard-tokens");
@@ -78,7 +80,7 @@ Command data_prepare_command() {
   c.flag(field_flag()).flag(repair_flag());
   c.flag(text_flag("separator", "LINE", "the line between two documents of a text file").otherwise("<|endoftext|>"));
   c.flag(text_flag("split", "HOW", "validation: whole documents by their hash, or the tail of every document; auto takes the tails when documents are few").one_of({"auto", "hash", "tail", "none"}).otherwise("auto"));
-  c.flag(number_flag("validation-share", "X", "share of the text for validation").range(0, 0.5).otherwise("0.02"));
+  c.flag(number_flag("validation-share", "X", "share of the text for validation; 0 is --split none").range(0, 0.5).otherwise("0.02"));
   c.flag(boolean_flag("bos", "put the tokenizer's begin token before every document").otherwise("true"));
   c.flag(boolean_flag("eos", "put the tokenizer's end token after every document").otherwise("true"));
   c.group("Work");

@@ -37,10 +37,11 @@ class Preparation {
   Preparation(const std::vector<std::string>& inputs, const std::string& folder, const text::Tokenizer& tokenizer, const PrepareOptions& options)
       : folder_(plain(folder).string()), work_(partial_folder(folder_)), tokenizer_(tokenizer), options_(options), sources_(find_sources(inputs)) {
     if (exists(folder_)) throw UserError({folder_, "", "an existing path", "a new folder", "choose another name or remove it"});
-    if (!(options.validation_share > 0 && options.validation_share < 1) && options.split != SplitMode::none)
+    const bool split = options.split != SplitMode::none && !(options.split == SplitMode::automatic && options.validation_share == 0);
+    if (split && !(options.validation_share > 0 && options.validation_share < 1))
       throw UserError({"validation share", "", str(options.validation_share), "more than 0 and less than 1", "or no split at all"});
     FATHOM_ASSERT(options.shard_tokens >= 1 && options.shard_tokens <= limits::kShardOption, options.shard_tokens);
-    mode_ = options.split == SplitMode::automatic ? choose_split() : options.split;
+    mode_ = !split ? SplitMode::none : options.split == SplitMode::automatic ? choose_split() : options.split;
     describe_run();
   }
 

@@ -14,7 +14,7 @@
 namespace fathom::data {
 
 enum class SplitMode {
-  automatic,  // by_hash when there are enough documents for about five of them in validation, else by_tail
+  automatic,  // by_hash when there are enough documents for about five of them in validation, else by_tail; none at share 0
   by_hash,    // whole documents
   by_tail,    // the end of every document
   none,       // all is train

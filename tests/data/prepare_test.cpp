@@ -244,6 +244,9 @@ TEST_F(Prepare, ASingleDocumentGivesItsTail) {
   EXPECT_NEAR(static_cast<double>(validation->text_bytes()), 0.1 * static_cast<double>(text.size()), 40);
   options_.split = SplitMode::none;
   EXPECT_EQ(run("none", options_).validation_tokens, 0);
+  options_.split = SplitMode::automatic, options_.validation_share = 0;
+  run("no-share", options_);
+  EXPECT_EQ(folder_contents(f_("no-share")), folder_contents(f_("none")));
 }
 
 TEST_F(Prepare, ALongTextIsEncodedInPiecesAndGivesTheTailOfEach) {

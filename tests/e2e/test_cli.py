@@ -138,6 +138,16 @@ def test_data_prepare(fathom, folder):
     assert "60" in done.out and "bytes per token" in done.out
 
 
+def test_no_share_for_validation_is_no_split(fathom, folder):
+    words = ["data", "prepare", "corpus.txt", "--tokenizer", "tok.json", "--quiet"]
+    fathom(*words, "--validation-share", "0", "--out", "data-whole")
+    fathom(*words, "--split", "none", "--out", "data-none")
+    assert (folder / "data-whole/manifest.json").read_bytes() == (folder / "data-none/manifest.json").read_bytes()
+    for split in ("hash", "tail"):
+        done = fathom(*words, "--validation-share", "0", "--split", split, "--out", "data-nothing", code=2)
+        assert done.err == f"fathom data prepare: --validation-share: found 0 with --split {split}, expected a number above 0; --split none takes all for training\n"
+
+
 def test_data_verify(fathom, folder):
     fathom("data", "prepare", "corpus.txt", "--tokenizer", "tok.json", "--out", "data-checked", "--split", "tail", "--quiet")
     assert "2 shards" in fathom("data", "verify", "data-checked").out
