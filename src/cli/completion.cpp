@@ -82,9 +82,9 @@ std::string bash_completion(const Program& program) {
     text += "    \"" + c.name + "\") flags=\"" + joined(flags) + "\" ;;\n";
   }
   text += "  esac\n"
-          "  if [[ \"$word\" == -* ]]; then\n    COMPREPLY=($(compgen -W \"$flags\" -- \"$word\"))\n"
-          "  else\n    COMPREPLY=($(compgen -f -- \"$word\"))\n  fi\n}\n"
-          "complete -o filenames -F " + function + " " + p + "\n";
+          "  if [[ \"$word\" == -* ]]; then\n    COMPREPLY=($(compgen -W \"$flags\" -- \"$word\"))\n  fi\n}\n"
+          // File names are readline's own work: it knows how the word is quoted so far, and quotes what it adds.
+          "complete -o default -F " + function + " " + p + "\n";
   return text;
 }
 

@@ -128,11 +128,9 @@ _kitchen() {
   esac
   if [[ "$word" == -* ]]; then
     COMPREPLY=($(compgen -W "$flags" -- "$word"))
-  else
-    COMPREPLY=($(compgen -f -- "$word"))
   fi
 }
-complete -o filenames -F _kitchen kitchen
+complete -o default -F _kitchen kitchen
 )");
 }
 

@@ -1,7 +1,9 @@
 """The program as a user meets it: every command's way through, JSON, exit codes, pipes, Ctrl-C, help and completion."""
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -82,6 +84,39 @@ def test_bash_completion_completes(fathom):
     assert "--pattern" in complete(fathom, "tokenizer", "train", "--pat")
     assert "--resume" in complete(fathom, "train", "--re")
     assert complete(fathom, "completion", "") == ["bash", "zsh"]
+
+
+def test_bash_completes_paths_with_spaces(fathom, folder):
+    """In a bash at a terminal: how a name is quoted is readline's business, which no list of COMPREPLY shows."""
+    (folder / "my models/a b").mkdir(parents=True)
+    (folder / "my models/a b/x").write_text("")
+    script = fathom("completion", "bash").out
+    (folder / "completion.bash").write_text(script)
+    master, slave = pty.openpty()
+    shell = subprocess.Popen(["bash", "--norc", "--noprofile", "-i"], stdin=slave, stdout=slave, stderr=slave, cwd=folder, start_new_session=True,
+                             env=dict(os.environ, TERM="dumb", PS1="$ ", INPUTRC=os.devnull))
+    os.close(slave)
+    try:
+        # Enter runs what Tab made of the line: the words that the program would have got.
+        os.write(master, b"source completion.bash; fathom() { printf '<%s>' got \"$@\"; printf '\\n'; }; printf '<%s>\\n' ready\n")
+        seen = read_until(master, "<ready>\r\n")
+        for typed, words in (("fathom info my", "<got><info><my models/a b/x>"), ("fathom generate my\\ mo", "<got><generate><my models/a b/x>"),
+                             ("fathom eval 'my mo", "<got><eval><my models/a b/x>")):
+            os.write(master, typed.encode() + b"\ta\tx\n")
+            seen = read_until(master, ">\r\n")
+            assert words in seen, seen
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(master)
+
+
+def read_until(terminal, end, seconds=20):
+    seen, stop = "", time.monotonic() + seconds
+    while end not in seen and time.monotonic() < stop:
+        if select.select([terminal], [], [], 0.2)[0]:
+            seen += os.read(terminal, 65536).decode(errors="replace")
+    return seen
 
 
 def test_zsh_completion(fathom):
