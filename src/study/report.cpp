@@ -199,6 +199,30 @@ std::string verdict(const Report& r) {
   return str("The loss is ", share, d.value < 0 ? " below" : " above", " that of ", name, figures, ".");
 }
 
+namespace {
+
+// One sentence for each thing that the trainer warned of, with how often and how late: what was over before the end may not matter.
+void add_warnings(const RunRecord& run, std::vector<std::string>& out) {
+  const auto kind = [](const RunWarning& w) { return w.text.substr(0, w.text.find('(')); };  // figures in brackets differ from time to time
+  std::vector<std::pair<const RunWarning*, int64_t>> latest;
+  for (const RunWarning& w : run.warnings) {
+    const auto same = std::find_if(latest.begin(), latest.end(), [&](const auto& l) { return kind(*l.first) == kind(w); });
+    if (same == latest.end()) latest.emplace_back(&w, 1);
+    else same->first = &w, ++same->second;
+  }
+  for (const auto& [w, times] : latest) {
+    std::string sentence = str("While ", run.name, " was trained: ", w->text);
+    if (times > 1) sentence += str("; said ", times, " times");
+    if (std::isfinite(w->step)) {
+      sentence += str(times > 1 ? ", last" : ";", " after step ", static_cast<int64_t>(w->step));
+      if (std::isfinite(run.steps)) sentence += str(" of ", static_cast<int64_t>(run.steps));
+    }
+    out.push_back(sentence + ".");
+  }
+}
+
+}  // namespace
+
 std::vector<std::string> cautions(const Report& r) {
   std::vector<std::string> out, flops, unknown, precisions;
   const RunRecord& first = r.models[0].run;
@@ -213,6 +237,7 @@ std::vector<std::string> cautions(const Report& r) {
   if (!flops.empty()) out.push_back(str("Not at equal training FLOPs: ", joined(flops), " against ", first.name, " ", count(first.flops), "."));
   if (!unknown.empty() && r.models.size() > 1) out.push_back(str("Training FLOPs unknown, so perhaps not equal: ", joined(unknown), "."));
   if (mixed) out.push_back(str("Not trained in one precision: ", joined(precisions), "."));
+  for (const ReportModel& m : r.models) add_warnings(m.run, out);
   return out;
 }
 

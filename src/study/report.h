@@ -46,7 +46,8 @@ struct Report {
 std::vector<std::vector<std::string>> comparison(const Report& report);
 // One sentence on how the first model's loss compares with that of the best of the others, with the paired interval.
 std::string verdict(const Report& report);
-// Sentences on what makes the models hard to compare: training FLOPs or precisions that differ or that nobody knows.
+// Sentences on what makes the models hard to compare, training FLOPs or precisions that differ or that nobody knows, and on
+// what the trainer warned of.
 std::vector<std::string> cautions(const Report& report);
 // What a model is, and how it differs from the first: "Mixture of Depths", "dense, same shape, fewer tokens".
 std::string role_of(const model::ModelConfig& first, const RunRecord& first_run, const model::ModelConfig& config, const RunRecord& run);

@@ -41,7 +41,7 @@ void read_metrics(const std::string& path, RunRecord& run) {
     } else if ((type == "eval" || type == "final") && std::isfinite(loss)) {
       add(run.held_out, line, loss);
     } else if (type == "warning" && line.contains("text") && line["text"].is_string()) {
-      run.warnings.push_back(line["text"]);
+      run.warnings.push_back({line["text"], number(line, "step")});
     }
   }
 }

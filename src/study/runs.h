@@ -17,6 +17,11 @@ struct Curve {                // one point per line of metrics.jsonl
   bool empty() const { return loss.empty(); }
 };
 
+struct RunWarning {           // what the trainer warned of
+  std::string text;
+  double step = NAN;
+};
+
 struct RunRecord {
   std::string name, path, model;    // `model`: its model folder
   std::string dataset;              // what it was trained on: RUN/data or its configuration's data.dataset; "" if unknown
@@ -24,7 +29,7 @@ struct RunRecord {
   double steps = NAN, tokens = NAN, flops = NAN, seconds = NAN;  // of training
   Curve train;                      // loss of training steps, smoothed
   Curve held_out;                   // loss on validation under the causal rule ("eval" and "final" lines)
-  std::vector<std::string> warnings;
+  std::vector<RunWarning> warnings;  // in order; the same one may come again and again
 };
 
 // Refuses a folder that holds no model itself; says how to finish it when it is that of a run.

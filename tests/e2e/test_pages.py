@@ -80,6 +80,8 @@ def pages(fathom, folder):
         run.mkdir(parents=True)
         shutil.copytree(folder / kind, run / "model")
         lines = [{"type": "eval", "step": s, "flops": 1e12 * s, "seconds": s, "loss": loss + 4 / (1 + s)} for s in range(0, 50, 10)]
+        if kind == "mod":
+            lines += [{"type": "warning", "step": s, "text": f"block 1 has collapsed: position alone decides who runs it ({s + 60} % explained)"} for s in (10, 30)]
         run.joinpath("metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         run.joinpath("summary.json").write_text(json.dumps({"steps": 50, "tokens": 1e5, "train_flops": 5e13 * (1.1 if kind == "thin" else 1), "train_seconds": 50,
                                                             "precision": "bf16" if kind == "thin" else "f32"}))
@@ -116,7 +118,8 @@ def test_report_page(fathom, folder, pages):
     assert f"{mod['quality']['loss']:.4f}" in words and f"{mod['teacher']['loss']:.4f}" in words
     assert found["verdict"] in words and "the better twin, " in found["verdict"]
     assert found["held_out"] and "on text that no model was trained on: the validation split of data" in words
-    assert found["cautions"] == ["Not at equal training FLOPs: thin 55.0T (+10.0 %) against mod 50.0T.", "Not trained in one precision: mod f32, short f32, thin bf16."]
+    assert found["cautions"] == ["Not at equal training FLOPs: thin 55.0T (+10.0 %) against mod 50.0T.", "Not trained in one precision: mod f32, short f32, thin bf16.",
+                                 "While mod was trained: block 1 has collapsed: position alone decides who runs it (90 % explained); said 2 times, last after step 30 of 50."]
     assert all(caution in words for caution in found["cautions"])
     assert "&lt;" in text and "<sea>" not in text
     for name in ("mod", "short", "thin"):

@@ -43,7 +43,9 @@ TEST(Runs, MetricsAndSummary) {
   EXPECT_EQ(r.held_out.loss, (std::vector<double>{7.5, 5}));
   EXPECT_DOUBLE_EQ(r.held_out.flops[0], 2e9);
   EXPECT_TRUE(std::isnan(r.held_out.seconds[1]));
-  EXPECT_EQ(r.warnings, (std::vector<std::string>{"block 1 collapsed"}));
+  ASSERT_EQ(r.warnings.size(), 1u);
+  EXPECT_EQ(r.warnings[0].text, "block 1 collapsed");
+  EXPECT_EQ(r.warnings[0].step, 2);
   EXPECT_DOUBLE_EQ(r.flops, 4e9);
   EXPECT_TRUE(std::isnan(r.seconds));
   EXPECT_EQ(r.precision, "bf16");
@@ -196,6 +198,21 @@ TEST(Report, CautionsNameWhatDiffers) {
   EXPECT_EQ(report_json(r)["cautions"].size(), 1U);
   const auto rows = comparison(r);
   EXPECT_THAT(rows, Contains(std::vector<std::string>{"training precision", "f32", "bf16", "–"}));
+}
+
+TEST(Report, WhatTheTrainerWarnedOfIsACaution) {
+  Report r;
+  r.models = {figures("mod", 3.0, 0), figures("control", 3.1, 0.001)};
+  for (ReportModel& m : r.models) m.run.flops = 1e15, m.run.precision = "f32";
+  r.models[0].run.steps = 100;
+  r.models[0].run.warnings = {{"block 1 has collapsed: position alone decides who runs it (91 % explained)", 10},
+                              {"block 3 has collapsed: no token runs it (capacity 0.25)", 10},
+                              {"block 1 has collapsed: position alone decides who runs it (97 % explained)", 20}};
+  r.models[1].run.warnings = {{"something", NAN}};
+  EXPECT_THAT(cautions(r), ElementsAre("While mod was trained: block 1 has collapsed: position alone decides who runs it (97 % explained); said 2 times, last after step 20 of 100.",
+                                       "While mod was trained: block 3 has collapsed: no token runs it (capacity 0.25); after step 10 of 100.",
+                                       "While control was trained: something."));
+  EXPECT_THAT(report_page(r), HasSubstr("While mod was trained: block 3 has collapsed"));
 }
 
 TEST(Report, RolesComeFromTheConfigurations) {
