@@ -229,6 +229,18 @@ Json groups_json(const std::vector<DepthGroup>& groups, int64_t least) {
   return j;
 }
 
+Json examples_json(const std::vector<TokenExample>& examples) {
+  Json j = Json::array();
+  for (const TokenExample& e : examples) j.push_back({{"token", e.token}, {"before", e.before}, {"after", e.after}, {"depth", e.depth}, {"margin", e.margin}});
+  return j;
+}
+
+Json types_json(const std::vector<TokenType>& types) {
+  Json j = Json::array();
+  for (const TokenType& t : types) j.push_back({{"token", t.token}, {"count", t.count}, {"mean_depth", t.mean_depth}});
+  return j;
+}
+
 }  // namespace
 
 double DepthGroup::mean_depth(int64_t least) const {
@@ -249,6 +261,10 @@ Json DepthStudy::to_json() const {
   j["by_class"] = groups_json(by_class, least);
   j["by_frequency"] = groups_json(by_frequency, least);
   j["by_difficulty"] = groups_json(by_difficulty, least);
+  j["deepest"] = examples_json(deepest), j["shallowest"] = examples_json(shallowest);
+  j["deepest_types"] = types_json(deep_types), j["shallowest_types"] = types_json(shallow_types);
+  j["passage"] = Json::array();
+  for (const TokenView& t : passage) j["passage"].push_back({{"id", t.id}, {"text", t.text}, {"depth", t.depth}, {"run", t.run}});
   return j;
 }
 

@@ -105,6 +105,15 @@ def test_depthmap_page(fathom, folder, pages):
     assert sum(found["tokens_by_depth"]) == found["tokens"]
     assert sum(g["tokens"] for g in found["by_class"]) == found["tokens"]
     assert text.count('class="k"') > 50  # the passage
+    # A page is for people; what it shows, a program finds in the JSON.
+    for side in ("deepest", "shallowest"):
+        assert found[side] and set(found[side][0]) == {"token", "before", "after", "depth", "margin"}
+        assert [t["depth"] for t in found[side]] == sorted((t["depth"] for t in found[side]), reverse=side == "deepest")
+        for type_ in found[f"{side}_types"]:
+            assert set(type_) == {"token", "count", "mean_depth"} and 2 <= type_["mean_depth"] <= 4
+    assert len(found["passage"]) == text.count('class="k"')
+    assert all(t["depth"] == 2 + sum(t["run"]) and len(t["run"]) == 2 for t in found["passage"])
+    assert "".join(t["text"] for t in found["passage"])[:40] in (folder / "corpus.txt").read_text()
 
 
 def test_report_page(fathom, folder, pages):
