@@ -1,5 +1,7 @@
 #include "text/tokenizer.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "core/file.h"
 #include "core/limits.h"
@@ -157,13 +159,33 @@ std::string StreamDecoder::push(int32_t id) {
   if (id < 0 || id >= tokenizer_.vocab_size()) return out;
   const auto& token = tokenizer_.data_->tokens[static_cast<size_t>(id)];
   if (token.exists && !(skip_special_ && token.special)) stream_->push(token.decoded.empty() ? token.text : token.decoded, out);
-  return out;
+  return without_known(std::move(out));
 }
 
 std::string StreamDecoder::finish() {
   std::string out;
   stream_->finish(out);
+  out = without_known(std::move(out));
+  known_.clear();
   return out;
+}
+
+void StreamDecoder::begin_after(std::span<const int32_t> before) {
+  std::string certain;
+  for (const int32_t id : before) certain += push(id);
+  known_ = tokenizer_.decode(before, skip_special_).substr(certain.size());
+}
+
+// What follows may turn out otherwise than decode(before) ended (half a character that is completed now, a run of byte
+// tokens that is broken now): then the reader gets what differs.
+std::string StreamDecoder::without_known(std::string out) {
+  if (known_.empty() || out.empty()) return out;
+  size_t same = static_cast<size_t>(std::mismatch(known_.begin(), known_.end(), out.begin(), out.end()).first - known_.begin());
+  const auto inside = [&](const std::string& text) { return same < text.size() && (static_cast<unsigned char>(text[same]) & 0xc0) == 0x80; };
+  while (same > 0 && (inside(known_) || inside(out))) --same;
+  if (same < out.size()) known_.clear();
+  else known_.erase(0, same);
+  return out.substr(same);
 }
 
 }  // namespace fathom::text

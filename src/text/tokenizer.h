@@ -57,7 +57,7 @@ class Tokenizer {
 class DecoderStream;  // text/decoders.h
 
 // Decodes ids one by one. Never returns part of a character; all that push() and finish() returned, joined, is exactly
-// decode() of all the ids.
+// decode() of all the ids; after begin_after(before) it is what they add to decode(before).
 class StreamDecoder {
  public:
   explicit StreamDecoder(Tokenizer tokenizer, bool skip_special = true);
@@ -66,11 +66,16 @@ class StreamDecoder {
   StreamDecoder& operator=(StreamDecoder&&) noexcept;
   std::string push(int32_t id);  // text that is now certain, often "" inside a character
   std::string finish();          // what was held back; afterwards the decoder is as new
+  // A new decoder goes on from a text that its reader has: a decoder that treats the beginning of a text apart (Strip,
+  // Metaspace, the joining space) must not take the first new id for one. Costs two decodes of `before`.
+  void begin_after(std::span<const int32_t> before);
 
  private:
+  std::string without_known(std::string out);
   Tokenizer tokenizer_;
   bool skip_special_;
   std::unique_ptr<DecoderStream> stream_;
+  std::string known_;  // the end of decode(before) that the stream still holds back: the reader has it
 };
 
 }  // namespace fathom::text

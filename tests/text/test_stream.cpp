@@ -73,8 +73,33 @@ TEST(StreamDecoder, StripTakesFromTheEndsOfTheWholeTextOnly) {
   EXPECT_EQ(s.finish(), "");
 }
 
-TEST(StreamDecoder, EqualsDecodeOnRandomIds) {
-  Random random(17);
+TEST(StreamDecoder, GoesOnFromATextThatIsKnown) {
+  const Tokenizer t = make(spm_json());
+  StreamDecoder s(t);
+  s.begin_after(t.encode("hello"));
+  EXPECT_EQ(s.push(*t.token_to_id("▁hello")), " hello");  // not the first of a text
+  EXPECT_EQ(s.finish(), "");
+  EXPECT_EQ(s.push(*t.token_to_id("▁hello")), "hello");  // as new
+  // A run of byte tokens at the end is held back until it ends; the reader has its text already.
+  StreamDecoder run(t);
+  run.begin_after(t.encode("o 中"));
+  EXPECT_EQ(run.push(*t.token_to_id("▁w")), " w");
+  StreamDecoder longer(t);
+  longer.begin_after(t.encode("o 中"));
+  for (const int32_t id : t.encode("中")) EXPECT_EQ(longer.push(id), id == *t.token_to_id("▁") ? " " : "");
+  EXPECT_EQ(longer.finish(), "中");
+  // Half a character was shown as U+FFFD, and is whole now.
+  const Tokenizer bytes = make(hello_json());
+  const Ids e = bytes.encode("é");
+  StreamDecoder half(bytes);
+  half.begin_after(Ids{e[0]});
+  EXPECT_EQ(half.push(e[1]), "é");
+  StreamDecoder broken(bytes);
+  broken.begin_after(Ids{e[0]});
+  EXPECT_EQ(broken.push(*bytes.token_to_id("h")), "h");
+}
+
+std::vector<Json> decoders() {
   Json odd = hello_json();
   odd["decoder"] = {{"type", "Sequence"},
                     {"decoders", Json::array({{{"type", "Fuse"}}, {{"type", "Strip"}, {"content", "h"}, {"start", 2}, {"stop", 3}},
@@ -83,13 +108,48 @@ TEST(StreamDecoder, EqualsDecodeOnRandomIds) {
   meta["decoder"] = {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", "first"}, {"split", true}};
   Json none = hello_json();
   none["decoder"] = nullptr;
-  for (const Json& json : {hello_json(), spm_json(), odd, meta, none}) {
+  return {hello_json(), spm_json(), odd, meta, none};
+}
+
+TEST(StreamDecoder, EqualsDecodeOnRandomIds) {
+  Random random(17);
+  for (const Json& json : decoders()) {
     const Tokenizer t = make(json);
     for (int i = 0; i < 1500; ++i) {
       Ids ids(random.below(20));
       for (auto& id : ids) id = static_cast<int32_t>(random.below(random.below(2) ? 60 : static_cast<uint64_t>(t.vocab_size()) + 2));
       check_stream(t, ids);
     }
+  }
+}
+
+TEST(StreamDecoder, WhatItAddsToAKnownTextIsTheRestOfDecode) {
+  Random random(23);
+  for (const Json& json : decoders()) {
+    const Tokenizer t = make(json);
+    int rests = 0;
+    for (int i = 0; i < 1500; ++i) {
+      Ids ids(random.below(20));
+      for (auto& id : ids) id = static_cast<int32_t>(random.below(random.below(2) ? 60 : static_cast<uint64_t>(t.vocab_size()) + 2));
+      const auto cut = static_cast<std::ptrdiff_t>(random.below(ids.size() + 1));
+      StreamDecoder stream(t);
+      stream.begin_after(std::span(ids).subspan(0, static_cast<size_t>(cut)));
+      std::string added;
+      for (auto id = ids.begin() + cut; id != ids.end(); ++id) {
+        const std::string step = stream.push(*id);
+        EXPECT_TRUE(is_utf8(step)) << printable(step);
+        added += step;
+      }
+      added += stream.finish();
+      const std::string before = t.decode(Ids(ids.begin(), ids.begin() + cut)), all = t.decode(ids);
+      if (all.starts_with(before)) {
+        EXPECT_EQ(before + added, all);
+        ++rests;
+      } else {  // what follows has changed the end of what was known: a character is whole now, a run of bytes is broken
+        EXPECT_TRUE(all.ends_with(added)) << printable(all) << " / " << printable(added);
+      }
+    }
+    EXPECT_GT(rests, 1000);
   }
 }
 
