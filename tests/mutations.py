@@ -90,7 +90,7 @@ MUTATIONS = [
     ("bf16-copies", "bf16 copies follow the optimizer", "src/train/optimizer.cpp", "value.unsafeGetTensorImpl()->bump_version();", "(void)value;", "test_train", "Bf16.*"),
     ("quality-bytes", "bits per byte count the bytes of targets", "src/study/evaluate.cpp", "const int32_t next = w.tokens[t + 1];", "const int32_t next = w.tokens[t];", "test_study", "*"),
     ("generate-seed", "a text does not depend on its neighbours' draws", "src/infer/generate.cpp", "Sampler(options.sampling, i)", "Sampler(options.sampling, texts.size() / 2)", "test_infer", "*"),
-    ("stop-string", "text that may begin a stop string is held back", "src/infer/generate.cpp", "if (text.stream && text.out.finish != Finish::stop_string) text.out.text += text.out.tail = text.stream->finish();", "", "test_infer", "*"),
+    ("stop-string", "text that may begin a stop string is held back", "src/infer/generate.cpp", "if (text.stream && text.out.finish != Finish::stop_string) text.out.text += text_of(text.out.tail = text.stream->finish());", "", "test_infer", "*"),
     ("bpe-order", "merges go by rank", "src/text/bpe.cpp", "const auto lowest = std::min_element(ranks.begin(), ranks.end());", "const auto lowest = std::max_element(ranks.begin(), ranks.end());",
      "test_text", "*"),
     ("json-depth", "deep JSON is refused", "src/core/json.h", "int max_depth = limits::kJsonDepth;", "int max_depth = 1000000;", "test_core", "Json.*"),

@@ -52,6 +52,7 @@ infer::GenerateOptions options_of(const Arguments& args, std::optional<double> d
     for (const int64_t id : folder.config().eos_token_ids) o.stop_ids.push_back(static_cast<int32_t>(id));
     if (tokenizer.eos_id()) o.stop_ids.push_back(*tokenizer.eos_id());
   }
+  o.cancel = interrupted;
   return o;
 }
 
@@ -79,21 +80,24 @@ int run(const Arguments& args) {
   if (!json) out_flush();
 
   GenerationRecord record;
+  const auto show = [&](const infer::TextParts& parts) {
+    if (json || parts.empty()) return;
+    for (const infer::TextPart& part : parts)
+      out(coloured ? in_depth_colour(part.text, record.tokens[part.token].depth, range) : safe ? terminal_safe(part.text) : part.text);
+    out_flush();
+  };
   const infer::GenerateResult result = infer::generate(engine, &tokenizer, prompts, options, [&](const infer::TokenEvent& e) {
     record.add(e);
-    if (!json && !e.text.empty()) {
-      out(coloured ? in_depth_colour(e.text, e.depth, range) : safe ? terminal_safe(e.text) : e.text);
-      out_flush();
-    }
-    return !interrupted();
+    show(e.text);
+    return true;
   });
   if (json) {
     Json j = generation_json(prompt, result, record, tokenizer, range);
     j["dial"] = dial.value_or(folder->dial() ? folder->dial()->default_dial : 1.0);
     out_json(j);
   } else {
-    const std::string& tail = result.texts[0].tail;
-    out((safe ? terminal_safe(tail) : tail) + "\n");
+    show(result.texts[0].tail);
+    out("\n");
     out_flush();
     if (args.boolean("show-depth")) out("\n" + depth_histogram(record, range, coloured));
     if (args.boolean("stats")) log_info(generation_stats(result, record));

@@ -6,7 +6,6 @@
 
 #include "core/error.h"
 #include "core/limits.h"
-#include "infer/stop_text.h"
 #include "model/cost.h"
 
 namespace fathom::infer {
@@ -28,6 +27,7 @@ struct Text {
   std::optional<StopText> stream;
   Generated out;
   int32_t pending = -1;  // sampled, not yet read
+  int64_t was_read = 0;  // when it was finished
   bool finished = false;
 
   int64_t read() const { return sequence.position(); }
@@ -59,6 +59,7 @@ void check(const Engine& engine, const text::Tokenizer* tokenizer, std::span<con
 void finish(Text& text, Finish why) {
   if (std::exchange(text.finished, true)) return;
   text.out.finish = why;
+  text.was_read = text.read();
   text.out.kv_bytes = text.sequence.kv_bytes();
   text.out.kv_slot_bytes = text.sequence.slot_bytes();
 }
@@ -74,7 +75,7 @@ void deliver(Text& text, const StepResult& result, size_t item, int64_t dense_bl
     event.text = text.stream->push(id);
     if (text.stream->stopped()) finish(text, Finish::stop_string);
   }
-  text.out.text += event.text;
+  text.out.text += text_of(event.text);
   if (on_token && !on_token(event)) finish(text, Finish::cancelled);
 }
 
@@ -88,6 +89,12 @@ void choose_next(Engine& engine, Text& text, std::span<const float> logits, cons
   text.out.ids.push_back(id);
 }
 
+void cancel(Text& text) {
+  if (std::exchange(text.pending, -1) >= 0) text.out.ids.pop_back();  // nobody saw it: no step read it, no event told of it
+  finish(text, Finish::cancelled);
+  text.sequence.clear();
+}
+
 }  // namespace
 
 GenerateResult generate(Engine& engine, const text::Tokenizer* tokenizer, std::span<const std::vector<int32_t>> prompts,
@@ -99,7 +106,7 @@ GenerateResult generate(Engine& engine, const text::Tokenizer* tokenizer, std::s
   for (size_t i = 0; i < prompts.size(); ++i) {
     texts.push_back({.index = i, .prompt = prompts[i], .sequence = engine.new_sequence(), .sampler = Sampler(options.sampling, i),
                      .stream = {}, .out = {}});
-    if (tokenizer) texts.back().stream.emplace(*tokenizer, options.stop);
+    if (tokenizer) texts.back().stream.emplace(*tokenizer, options.stop, prompts[i]);
     texts.back().sampler.observe(prompts[i]);
     texts.back().out.prompt_tokens = static_cast<int64_t>(prompts[i].size());
   }
@@ -126,6 +133,10 @@ GenerateResult generate(Engine& engine, const text::Tokenizer* tokenizer, std::s
       active.push_back(&text);
     }
     if (items.empty()) break;
+    if (options.cancel && options.cancel()) {
+      for (Text* text : active) cancel(*text);
+      break;
+    }
 
     const auto begin = std::chrono::steady_clock::now();
     engine.forward(items, step);
@@ -146,18 +157,19 @@ GenerateResult generate(Engine& engine, const text::Tokenizer* tokenizer, std::s
   model::ForwardCost cost, dense;
   const int64_t slot = model::kv_bytes_per_token_and_block(config) * config.num_hidden_layers;
   for (Text& text : texts) {
-    if (text.stream && text.out.finish != Finish::stop_string) text.out.text += text.out.tail = text.stream->finish();
-    const int64_t read = text.out.decisions.run.empty() ? text.out.prompt_tokens + static_cast<int64_t>(text.out.ids.size())
-                                                        : static_cast<int64_t>(text.out.decisions.run[0].size());
-    const int64_t head_rows = 1 + static_cast<int64_t>(text.out.ids.size());
+    if (text.stream && text.out.finish != Finish::stop_string) text.out.text += text_of(text.out.tail = text.stream->finish());
+    const int64_t read = text.was_read, prompt_read = std::min(read, text.out.prompt_tokens);
+    const int64_t head_rows = prompt_read < text.out.prompt_tokens ? 0 : 1 + static_cast<int64_t>(text.out.ids.size());
     text.out.kv_slot_bytes_dense = read * slot;
-    cost += model::forward_cost(config, read, text.out.decisions, head_rows);
-    dense += model::dense_cost(config, read, head_rows);
-    stats.prompt_tokens += text.out.prompt_tokens;
+    if (read > 0) {
+      cost += model::forward_cost(config, read, text.out.decisions, head_rows);
+      dense += model::dense_cost(config, read, head_rows);
+    }
+    stats.prompt_tokens += prompt_read;
     stats.new_tokens += static_cast<int64_t>(text.out.ids.size());
     result.texts.push_back(std::move(text.out));
   }
-  if (!prompts.empty()) {
+  if (dense.total() > 0) {
     stats.block_fraction = model::block_fraction(cost, dense);
     stats.total_fraction = model::total_fraction(cost, dense);
   }

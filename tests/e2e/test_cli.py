@@ -318,6 +318,24 @@ def test_ctrl_c_ends_eval(fathom, folder):
     assert code == 130 and out == "" and "interrupted" in err
 
 
+@pytest.mark.parametrize("label,words", [("measuring decoding", ["long"] * 40), ("sampling", ["long", "--sample-tokens", "100000"])], ids=["rounds", "samples"])
+def test_ctrl_c_ends_report(fathom, folder, label, words):
+    words = ["report", *words, "--data", "corpus.txt", "--limit", "200", "--context", "160", "--threads", "1", "--out", f"{label.split()[0]}.html"]
+    code, out, err = interrupt_when(fathom, words, lambda p: next((line for line in p.stderr if line.startswith(label.encode())), None))
+    assert code == 130 and out == "" and "interrupted" in err
+    assert not (folder / words[-1]).exists()
+
+
+def test_ctrl_c_ends_reading_a_prompt(fathom, folder):
+    (folder / "long-prompt.txt").write_text((folder / "corpus.txt").read_text() * 20)
+    words = ["generate", "long", "--prompt-file", "long-prompt.txt", "--threads", "1"]
+    code, out, err = interrupt_when(fathom, words, lambda p: time.sleep(1))
+    assert code == 130 and out == "\n" and "interrupted after 0 tokens" in err
+    code, out, err = interrupt_when(fathom, [*words, "--json"], lambda p: time.sleep(1))
+    found = json.loads(out)
+    assert code == 130 and found["finish"] == "cancelled" and found["text"] == "" and found["ids"] == found["tokens"] == []
+
+
 def test_a_reader_that_has_enough(fathom):
     for line in ("help --markdown | head -n 1", "generate long --prompt The --max-tokens 1M --no-eos | head -c 40"):
         done = subprocess.run(["bash", "-c", f"{fathom.path} {line}; echo ${{PIPESTATUS[0]}} >&2"], capture_output=True, text=True, cwd=fathom.folder,

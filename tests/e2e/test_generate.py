@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 
+import pytest
+
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -44,6 +46,51 @@ def test_generate_loses_no_text_that_might_have_become_a_stop_string(fathom):
     assert fathom(*words, "--stop", text[-3:] + "and no more").out == text + "\n"
 
 
+def sentencepiece_tokenizer():
+    """As Llama-2's: "▁" for a space, byte tokens, and a decoder that takes the first space of a text away."""
+    words = ["▁the", "▁sea", "▁is", "▁calm", "sea", ",", "."]
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"<0x{b:02X}>": 3 + b for b in range(256)}}
+    merges, parts = [], sorted({c for w in words for c in w})
+    for word in words:
+        for n in range(2, len(word) + 1):
+            if (merge := [word[: n - 1], word[n - 1]]) not in merges:
+                merges.append(merge)
+    for piece in parts + ["".join(m) for m in merges]:
+        vocab.setdefault(piece, len(vocab))
+    special = [{"id": i, "content": c, "special": True, "normalized": False} for i, c in enumerate(("<unk>", "<s>", "</s>"))]
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    return {"version": "1.0", "added_tokens": special, "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, replace]},
+            "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+                                                         {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+            "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "vocab": vocab, "merges": merges}}
+
+
+@pytest.fixture(scope="module")
+def spm(folder, build):
+    (folder / "spm.json").write_text(json.dumps(sentencepiece_tokenizer()))
+    subprocess.run([build / "tests/tools/make_sample_model", folder / "spm", folder / "spm.json", "mod", "3"], check=True)
+    return "spm"
+
+
+@pytest.mark.parametrize("prompt", ["the sea", "the sea, é", "the 日本", "sea "])
+def test_a_text_goes_on_from_its_prompt(fathom, spm, prompt):
+    """Tokenizers of the SentencePiece kind take the first space of a text away: that of the prompt, not that of the first new token."""
+    begun = 0
+    for seed in range(16):
+        words = ["generate", spm, "--prompt", prompt, "--max-tokens", "12", "--no-eos", "--no-bos", "--seed", seed]
+        found = json.loads(fathom(*words, "--json").out)
+        ids = fathom("tokenizer", "encode", spm, prompt).out.split() + found["ids"]
+        whole = fathom("tokenizer", "decode", spm, *ids, "--no-newline").out
+        if not whole.startswith(prompt):
+            continue  # new bytes have broken the run of byte tokens that the prompt ends with
+        assert prompt + found["text"] == whole
+        assert fathom(*words, "--echo").out == whole + "\n"
+        begun += found["text"].startswith(" ")
+        if found["text"].startswith(" s"):
+            assert json.loads(fathom(*words, "--json", "--stop", " s").out)["text"] == ""
+    assert begun > 1
+
+
 def test_generate_says_when_the_context_is_full(fathom):
     done = fathom("generate", "mod", "--prompt", "The sea", "--max-tokens", "500", "--no-eos")
     assert "context of 128 tokens is full" in done.err
@@ -59,6 +106,28 @@ def test_show_depth_colours_only_when_asked_or_on_a_terminal(fathom):
     assert ANSI.search(fathom(*words, "--color", "always", env={"NO_COLOR": "1"}).out)
     plain = fathom("generate", "mod", "--prompt", "The sea", "--max-tokens", "30").out
     assert plain.strip() in piped
+
+
+def depths_by_character(text):
+    """What a coloured text says: every character with the colour that it stands in."""
+    colour, found = "", []
+    for part in re.split(r"(\x1b\[[0-9;]*m)", text):
+        if ANSI.fullmatch(part):
+            colour = "" if part == "\x1b[0m" else part
+        else:
+            found += [(character, colour) for character in part]
+    return found
+
+
+def test_text_that_was_held_back_keeps_its_colours(fathom):
+    words = ["generate", "mod", "--prompt", "The sea", "--max-tokens", "40", "--no-eos", "--show-depth", "--color", "always"]
+    free = fathom(*words).out
+    text = json.loads(fathom(*words, "--json").out)["text"]
+    assert len({colour for _, colour in depths_by_character(free)}) > 2
+    # Ends of the text, inside and at its end, that might have become a stop string.
+    stops = [text[at : at + 6] + "\u00a7" for at in range(0, len(text), 7)] + [text[-5:] + "and no more"]
+    held = fathom(*words, *[word for stop in stops for word in ("--stop", stop)]).out
+    assert depths_by_character(held) == depths_by_character(free)
 
 
 def on_a_terminal(fathom, words, env=None):
