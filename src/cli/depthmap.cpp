@@ -39,6 +39,7 @@ int run(const Arguments& args) {
     if (bar) bar->update(done, "loss " + fixed(loss, 3));
   });
   if (bar) bar->finish();
+  stop_if_interrupted();
   atomic_write(path, study::depthmap_page(depths));
   if (args.boolean("json")) {
     Json j = depths.to_json();

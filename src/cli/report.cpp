@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <ctime>
+#include <functional>
+#include <memory>
 
 #include "cli/commands.h"
 #include "cli/common.h"
@@ -21,6 +23,8 @@ namespace {
 using study::Report;
 using study::Subject;
 
+constexpr int kDecodeRounds = 15;
+
 std::string today() {
   const std::time_t now = std::time(nullptr);
   std::tm utc{};
@@ -36,11 +40,35 @@ std::vector<std::string> inputs_of(const Arguments& args, const study::RunRecord
   args.wrong("data", "nothing, and no dataset that " + run.path + " was trained on", "held-out text");
 }
 
-study::Sample sample(const Subject& s, std::optional<double> dial, const std::vector<int32_t>& prompt, int64_t tokens, uint64_t seed) {
+// The bar of what goes on now: one at a time, none with --quiet. Whoever works reports to it and is stopped by Ctrl-C there.
+class Stage {
+ public:
+  explicit Stage(bool quiet) : quiet_(quiet) {}
+  void begin(const std::string& what, int64_t total) {
+    end();
+    if (!quiet_) bar_ = std::make_unique<Progress>(what, "tokens", total);
+  }
+  void update(int64_t done, const std::string& note = "") {
+    stop_if_interrupted();
+    if (bar_) bar_->update(done, note);
+  }
+  void end() {
+    if (bar_) bar_->finish();
+    bar_.reset();
+  }
+
+ private:
+  bool quiet_;
+  std::unique_ptr<Progress> bar_;
+};
+
+study::Sample sample(const Subject& s, std::optional<double> dial, const std::vector<int32_t>& prompt, int64_t tokens, uint64_t seed, const std::function<void(int64_t)>& progress) {
   infer::GenerateOptions o;
   o.policy = study::policy_of(s, infer::Rule::causal, dial);
   o.max_new_tokens = tokens;
   o.sampling = {.temperature = 0.8, .top_k = 0, .top_p = 0.95, .min_p = 0, .repetition_penalty = 1, .seed = seed};
+  int64_t steps = 0;
+  o.cancel = [&] { return progress(steps++), false; };
   const std::vector<std::vector<int32_t>> prompts = {prompt};
   const infer::GenerateResult r = infer::generate(*s.engine, s.tokenizer.get(), prompts, o);
   std::vector<int32_t> ids = prompt;
@@ -56,7 +84,7 @@ std::vector<int32_t> prompt_of(const Subject& s, const std::string& text) {
   return ids;
 }
 
-void add_samples(const Arguments& args, const Subject& s, std::optional<double> dial, const study::HeldOut& text, Report& report) {
+void add_samples(const Arguments& args, const Subject& s, std::optional<double> dial, const study::HeldOut& text, Stage& stage, Report& report) {
   const int64_t room = s.engine->config().max_position_embeddings, length = args.integer("sample-tokens");
   std::vector<std::vector<int32_t>> prompts;
   for (const std::string& p : args.texts("prompt")) prompts.push_back(prompt_of(s, p));
@@ -65,15 +93,21 @@ void add_samples(const Arguments& args, const Subject& s, std::optional<double> 
       const auto tokens = text.windows[i].tokens;
       prompts.emplace_back(tokens.begin(), tokens.begin() + std::min<std::ptrdiff_t>(24, static_cast<std::ptrdiff_t>(tokens.size())));
     }
-  uint64_t seed = 0;
   for (std::vector<int32_t>& p : prompts) {
     if (p.empty()) args.wrong("prompt", "a text without tokens", "a text of at least one token");
     if (static_cast<int64_t>(p.size()) >= room) p.resize(static_cast<size_t>(std::max<int64_t>(1, room / 2)));
-    report.samples.push_back(sample(s, dial, p, std::min(length, room - static_cast<int64_t>(p.size())), seed++));
   }
+  stage.begin("sampling " + report.models[0].run.name, length * static_cast<int64_t>(prompts.size()));
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    const std::vector<int32_t>& p = prompts[i];
+    const int64_t before = length * static_cast<int64_t>(i);
+    report.samples.push_back(sample(s, dial, p, std::min(length, room - static_cast<int64_t>(p.size())), i, [&](int64_t steps) { stage.update(before + steps); }));
+  }
+  stage.update(length * static_cast<int64_t>(prompts.size()));
+  stage.end();
 }
 
-Report make_report(const Arguments& args, std::unique_ptr<Progress>& bar) {
+Report make_report(const Arguments& args) {
   const int threads = threads_of(args);
   Report report;
   std::vector<Subject> subjects;
@@ -109,14 +143,10 @@ Report make_report(const Arguments& args, std::unique_ptr<Progress>& bar) {
   });
   report.machine = str(threads, threads == 1 ? " thread, " : " threads, ", kernels::chosen().name, " kernels");
 
+  Stage stage(args.boolean("quiet"));
   const auto watch = [&](const std::string& what) -> study::EvaluateProgress {
-    if (bar) bar->finish();
-    bar.reset();
-    if (!args.boolean("quiet")) bar = std::make_unique<Progress>(what, "tokens", text.predicted);
-    return [&bar](int64_t done, int64_t, double loss) {
-      stop_if_interrupted();
-      if (bar) bar->update(done, "loss " + fixed(loss, 3));
-    };
+    stage.begin(what, text.predicted);
+    return [&stage](int64_t done, int64_t, double loss) { stage.update(done, "loss " + fixed(loss, 3)); };
   };
   std::vector<const Subject*> all;
   for (size_t i = 0; i < subjects.size(); ++i) {
@@ -133,13 +163,14 @@ Report make_report(const Arguments& args, std::unique_ptr<Progress>& bar) {
     all.push_back(&subjects[i]);
   }
   report.depths = study::study_depth(subjects[0], text, dial, watch("reading depths"));
-  if (bar) bar->finish();
-  bar.reset();
   const auto first = text.windows[0].tokens;
   const auto prompt = first.subspan(0, std::max<size_t>(1, std::min<size_t>(first.size() / 2, 32)));
-  const std::vector<study::DecodeSpeed> speeds = study::measure_decode(all, dial, prompt, std::min<int64_t>(128, context - static_cast<int64_t>(prompt.size())), 15);
+  const int64_t new_tokens = std::min<int64_t>(128, context - static_cast<int64_t>(prompt.size()));
+  stage.begin("measuring decoding", new_tokens * kDecodeRounds * static_cast<int64_t>(all.size()));
+  const std::vector<study::DecodeSpeed> speeds =
+      study::measure_decode(all, dial, prompt, new_tokens, kDecodeRounds, [&](int64_t done, int64_t) { stage.update(done); });
   for (size_t i = 0; i < speeds.size(); ++i) report.models[i].speed = speeds[i];
-  add_samples(args, subjects[0], dial, text, report);
+  add_samples(args, subjects[0], dial, text, stage, report);
   return report;
 }
 
@@ -148,11 +179,12 @@ int run(const Arguments& args) {
   catch_interrupts();
   const std::string& path = args.text("out");
   require_place(path);
-  std::unique_ptr<Progress> bar;
-  Report report = make_report(args, bar);
+  Report report = make_report(args);
   report.command = "fathom report";
   for (const std::string& run : args.rest()) report.command += " " + run;
-  atomic_write(path, study::report_page(report));
+  const std::string page = study::report_page(report);
+  stop_if_interrupted();
+  atomic_write(path, page);
   if (args.boolean("json")) {
     Json j = study::report_json(report);
     j["out"] = path;

@@ -6,18 +6,27 @@
 
 namespace fathom::study {
 
-std::vector<DecodeSpeed> measure_decode(const std::vector<const Subject*>& subjects, std::optional<double> dial, std::span<const int32_t> prompt, int64_t new_tokens, int rounds) {
+std::vector<DecodeSpeed> measure_decode(const std::vector<const Subject*>& subjects, std::optional<double> dial, std::span<const int32_t> prompt, int64_t new_tokens, int rounds,
+                                        const DecodeProgress& progress) {
   std::vector<std::vector<double>> rates(subjects.size());
   std::vector<DecodeSpeed> speeds(subjects.size());
   const std::vector<std::vector<int32_t>> prompts = {{prompt.begin(), prompt.end()}};
+  const int64_t total = new_tokens * rounds * static_cast<int64_t>(subjects.size());
+  int64_t done = 0;
   for (int round = 0; round < rounds; ++round)
     for (size_t i = 0; i < subjects.size(); ++i) {
       infer::GenerateOptions options;
       options.policy = policy_of(*subjects[i], infer::Rule::causal, i == 0 ? dial : std::nullopt);
       options.max_new_tokens = new_tokens;
+      int64_t steps = 0;
+      options.cancel = [&] {
+        if (progress) progress(done + steps++, total);
+        return false;
+      };
       const infer::GenerateResult r = infer::generate(*subjects[i]->engine, subjects[i]->tokenizer.get(), prompts, options);
       rates[i].push_back(r.stats.decode_rate());
       speeds[i].new_tokens = r.stats.new_tokens;
+      done += new_tokens;
     }
   for (size_t i = 0; i < subjects.size(); ++i) {
     std::sort(rates[i].begin(), rates[i].end());

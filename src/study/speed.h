@@ -2,6 +2,7 @@
 // model alike; the median of the rounds is kept.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
@@ -16,9 +17,13 @@ struct DecodeSpeed {
   int64_t new_tokens = 0;
 };
 
+// New tokens of all models and rounds; called between steps, outside of what is timed. May throw to interrupt.
+using DecodeProgress = std::function<void(int64_t done, int64_t total)>;
+
 // Every model writes `new_tokens` after `prompt` (the same ids for all), by sampling at temperature 1, in each round; the
 // first at `dial`, its default when empty.
-std::vector<DecodeSpeed> measure_decode(const std::vector<const Subject*>& subjects, std::optional<double> dial, std::span<const int32_t> prompt, int64_t new_tokens, int rounds);
+std::vector<DecodeSpeed> measure_decode(const std::vector<const Subject*>& subjects, std::optional<double> dial, std::span<const int32_t> prompt, int64_t new_tokens, int rounds,
+                                        const DecodeProgress& progress = {});
 
 // Bytes of keys and values that a token leaves behind, over all blocks, when share `capacity[r]` of tokens runs routed block
 // r ([] = all of them): with kv drop a token that skips leaves none there.
