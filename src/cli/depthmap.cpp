@@ -30,7 +30,7 @@ int run(const Arguments& args) {
   if (options.context > most) args.wrong("context", str(options.context), str("at most the model's max_position_embeddings ", most));
   options.limit = args.integer("limit");
   options.progress = [](int64_t, int64_t) { stop_if_interrupted(); };
-  const study::HeldOut text = study::load_held_out(args.texts("data"), *subject.tokenizer, options);
+  const study::HeldOut text = study::load_held_out(args.texts("data"), *subject.tokenizer, subject.ends(), options);
 
   std::unique_ptr<Progress> bar;
   if (!args.boolean("quiet")) bar = std::make_unique<Progress>("reading depths", "tokens", text.predicted);

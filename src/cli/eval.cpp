@@ -38,6 +38,7 @@ std::vector<Subject> open_subjects(const Arguments& args, int threads) {
     if (subjects.back().tokenizer->identity() != subjects.front().tokenizer->identity())
       throw UserError({path, "tokenizer.json", "another tokenizer than that of " + args.positional("MODEL"), "the same one",
                        "losses per token of different tokenizers do not compare; evaluate it on its own and compare bits per byte"});
+    study::warn_of_other_ends(subjects.front(), subjects.back());
     if (!subjects.back().engine->config().routing.dense() && args.given("dial"))
       throw UserError({path, "fathom.routed_blocks", "a twin with routed blocks", "a dense twin when --dial is given", ""});
   }
@@ -70,7 +71,7 @@ int run(const Arguments& args) {
   options.context = context_of(args, subjects);
   options.limit = args.integer("limit");
   options.progress = [](int64_t, int64_t) { stop_if_interrupted(); };
-  const study::HeldOut text = study::load_held_out(args.texts("data"), *subjects[0].tokenizer, options);
+  const study::HeldOut text = study::load_held_out(args.texts("data"), *subjects[0].tokenizer, subjects[0].ends(), options);
 
   EvaluationReport report{.text = text, .names = {}, .results = {}, .teacher = {}};
   std::unique_ptr<Progress> bar;

@@ -11,6 +11,7 @@
 #include "infer/weights.h"
 #include "model/folder.h"
 #include "study/evaluate.h"
+#include "study/held_out.h"
 
 namespace fathom::cli {
 namespace {
@@ -23,17 +24,17 @@ std::string prompt_of(const Arguments& args) {
   return prompt;
 }
 
-std::vector<int32_t> prompt_ids(const Arguments& args, const text::Tokenizer& tokenizer, const std::string& prompt) {
+std::vector<int32_t> prompt_ids(const Arguments& args, const text::Tokenizer& tokenizer, const study::DocumentEnds& ends, const std::string& prompt) {
   std::vector<int32_t> ids;
-  if (args.boolean("bos") && tokenizer.bos_id()) ids.push_back(*tokenizer.bos_id());
+  if (args.boolean("bos") && ends.begin) ids.push_back(*ends.begin);
   tokenizer.encode_append(prompt, {.add_special_tokens = false, .allow_special = args.boolean("parse-special")}, ids);
   // What stands between two documents also begins one.
-  if (ids.empty() && tokenizer.eos_id()) ids.push_back(*tokenizer.eos_id());
-  if (ids.empty()) args.wrong("prompt", "no token", "a text of at least one token", "this tokenizer has no token that begins a text");
+  if (ids.empty() && ends.end) ids.push_back(*ends.end);
+  if (ids.empty()) args.wrong("prompt", "no token", "a text of at least one token", "this model has no token that begins a text");
   return ids;
 }
 
-infer::GenerateOptions options_of(const Arguments& args, std::optional<double> dial, const model::ModelFolder& folder, const text::Tokenizer& tokenizer) {
+infer::GenerateOptions options_of(const Arguments& args, std::optional<double> dial, const model::ModelFolder& folder, const study::DocumentEnds& ends) {
   const model::GenerationConfig& own = folder.generation();
   infer::GenerateOptions o;
   o.sampling.temperature = args.maybe_number("temperature").value_or(own.temperature);
@@ -50,7 +51,7 @@ infer::GenerateOptions options_of(const Arguments& args, std::optional<double> d
   if (args.boolean("eos")) {
     for (const int64_t id : own.eos_token_ids) o.stop_ids.push_back(static_cast<int32_t>(id));
     for (const int64_t id : folder.config().eos_token_ids) o.stop_ids.push_back(static_cast<int32_t>(id));
-    if (tokenizer.eos_id()) o.stop_ids.push_back(*tokenizer.eos_id());
+    if (ends.end) o.stop_ids.push_back(*ends.end);
   }
   o.cancel = interrupted;
   return o;
@@ -64,8 +65,9 @@ int run(const Arguments& args) {
   const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
   const text::Tokenizer tokenizer = text::Tokenizer::load(folder->tokenizer_path());
   const std::optional<double> dial = dial_of(args, *folder);
-  const infer::GenerateOptions options = options_of(args, dial, *folder, tokenizer);
-  std::vector<std::vector<int32_t>> prompts = {prompt_ids(args, tokenizer, prompt)};
+  const study::DocumentEnds ends = study::document_ends(folder->config(), tokenizer);
+  const infer::GenerateOptions options = options_of(args, dial, *folder, ends);
+  std::vector<std::vector<int32_t>> prompts = {prompt_ids(args, tokenizer, ends, prompt)};
   const int64_t room = folder->config().max_position_embeddings;
   if (static_cast<int64_t>(prompts[0].size()) >= room)
     throw UserError({args.positional("MODEL"), "", str("a prompt of ", prompts[0].size(), " tokens"),
@@ -119,7 +121,7 @@ Command generate_command() {
   c.flag(path_flag("prompt-file", "FILE", "read the prompt from a file, - for standard input"));
   c.flag(boolean_flag("echo", "print the prompt too"));
   c.flag(boolean_flag("parse-special", "read special tokens in the prompt as such, not as plain text"));
-  c.flag(boolean_flag("bos", "begin with the tokenizer's begin token, where it has one").otherwise("true"));
+  c.flag(boolean_flag("bos", "begin with the model's begin token, where it was trained with one").otherwise("true"));
   c.group("Length");
   c.flag(count_flag("max-tokens", "N", "new tokens at most").range(1, static_cast<double>(limits::kNewTokens)).otherwise("128"));
   c.flag(text_flag("stop", "TEXT", "end before this text").many());

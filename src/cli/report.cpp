@@ -79,7 +79,7 @@ study::Sample sample(const Subject& s, std::optional<double> dial, const std::ve
 
 std::vector<int32_t> prompt_of(const Subject& s, const std::string& text) {
   std::vector<int32_t> ids;
-  if (s.tokenizer->bos_id()) ids.push_back(*s.tokenizer->bos_id());
+  if (const auto begin = s.ends().begin) ids.push_back(*begin);
   s.tokenizer->encode_append(text, {}, ids);
   return ids;
 }
@@ -119,6 +119,7 @@ Report make_report(const Arguments& args) {
     const model::ModelConfig& c = subjects.back().engine->config();
     if (subjects.back().tokenizer->identity() != subjects.front().tokenizer->identity())
       throw UserError({path, "tokenizer.json", "another tokenizer than that of " + args.rest()[0], "the same one", "losses per token of different tokenizers do not compare"});
+    study::warn_of_other_ends(subjects.front(), subjects.back());
     lengths.push_back(c.max_position_embeddings), folders.push_back(subjects.back().folder->path());
     study::ReportModel& m = report.models.back();
     m.role = study::role_of(subjects.front().engine->config(), report.models.front().run, c, m.run);
@@ -136,7 +137,7 @@ Report make_report(const Arguments& args) {
   if (args.boolean("repair-utf8")) options.documents.invalid_utf8 = data::InvalidUtf8::repair;
   options.progress = [](int64_t, int64_t) { stop_if_interrupted(); };
   const std::vector<std::string> inputs = inputs_of(args, report.models[0].run);
-  const study::HeldOut text = study::load_held_out(inputs, *subjects[0].tokenizer, options);
+  const study::HeldOut text = study::load_held_out(inputs, *subjects[0].tokenizer, subjects[0].ends(), options);
   report.text = text.name, report.date = today();
   report.held_out = std::all_of(report.models.begin(), report.models.end(), [&](const study::ReportModel& m) {
     return std::all_of(inputs.begin(), inputs.end(), [&](const std::string& input) { return study::trained_on(m.run, input); });

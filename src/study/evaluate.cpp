@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "core/file.h"
+#include "core/log.h"
 #include "infer/score.h"
 #include "infer/weights.h"
 #include "routing/select.h"
@@ -112,6 +113,11 @@ Subject Subject::open(const std::string& path, int threads) {
   if (trimmed.filename() == "model" && trimmed.has_parent_path()) trimmed = trimmed.parent_path();
   s.name = trimmed.filename().string();
   return s;
+}
+
+void warn_of_other_ends(const Subject& first, const Subject& other) {
+  if (other.ends() != first.ends())
+    log_warning(other.name, " was trained with other begin or end tokens around documents than ", first.name, ", whose are used");
 }
 
 double BlockAgreement::agreement() const { return ratio(agreed, compared); }

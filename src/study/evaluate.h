@@ -29,7 +29,11 @@ struct Subject {
   std::shared_ptr<const text::Tokenizer> tokenizer;
   std::shared_ptr<infer::Engine> engine;
   static Subject open(const std::string& path, int threads);
+  DocumentEnds ends() const { return document_ends(folder->config(), *tokenizer); }
 };
+
+// A warning when `other`, which is to be scored on the tokens that `first` reads, learned documents of other ends.
+void warn_of_other_ends(const Subject& first, const Subject& other);
 
 struct UnitSum {             // of one unit's windows (HeldOut::units)
   double nll = 0;            // nats

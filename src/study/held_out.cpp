@@ -25,14 +25,14 @@ void read_dataset(const std::string& folder, const text::Tokenizer& tokenizer, s
   }
 }
 
-void read_text(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const HeldOutOptions& options,
+void read_text(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const DocumentEnds& ends, const HeldOutOptions& options,
                std::vector<std::vector<int32_t>>& documents, int64_t& tokens) {
   data::DocumentStream stream(inputs, options.documents);
   for (std::string text; stream.next(text);) {
     std::vector<int32_t> ids;
-    if (const auto bos = tokenizer.bos_id()) ids.push_back(*bos);
+    if (ends.begin) ids.push_back(*ends.begin);
     tokenizer.encode_append(text, {}, ids);
-    if (const auto eos = tokenizer.eos_id()) ids.push_back(*eos);
+    if (ends.end) ids.push_back(*ends.end);
     check_size(tokens += static_cast<int64_t>(ids.size()), inputs.front());
     documents.push_back(std::move(ids));
     if (options.progress) options.progress(stream.bytes_read(), stream.total_bytes());
@@ -46,6 +46,13 @@ std::string from_here(const std::string& path) {
 }
 
 }  // namespace
+
+DocumentEnds document_ends(const model::ModelConfig& config, const text::Tokenizer& tokenizer) {
+  DocumentEnds ends;
+  if (config.bos_token_id) ends.begin = tokenizer.bos_id();
+  if (!config.eos_token_ids.empty()) ends.end = tokenizer.eos_id();
+  return ends;
+}
 
 HeldOut cut_windows(std::vector<std::vector<int32_t>> documents, int64_t context, int64_t limit) {
   FATHOM_ASSERT(context >= 2, "a window of ", context, " tokens predicts nothing");
@@ -76,7 +83,7 @@ HeldOut cut_windows(std::vector<std::vector<int32_t>> documents, int64_t context
   return text;
 }
 
-HeldOut load_held_out(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const HeldOutOptions& options) {
+HeldOut load_held_out(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const DocumentEnds& ends, const HeldOutOptions& options) {
   FATHOM_ASSERT(!inputs.empty(), "no text");
   std::vector<std::vector<int32_t>> documents;
   std::vector<std::string> plain;
@@ -87,7 +94,7 @@ HeldOut load_held_out(const std::vector<std::string>& inputs, const text::Tokeni
     if (data::is_dataset(input)) read_dataset(input, tokenizer, documents, tokens);
     else plain.push_back(input);
   }
-  if (!plain.empty()) read_text(plain, tokenizer, options, documents, tokens);
+  if (!plain.empty()) read_text(plain, tokenizer, ends, options, documents, tokens);
   HeldOut text = cut_windows(std::move(documents), options.context, options.limit);
   if (text.windows.empty()) throw UserError({name, "", "no document of two tokens", "text to evaluate on", ""});
   text.name = name;

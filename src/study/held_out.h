@@ -3,14 +3,25 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "data/documents.h"
+#include "model/config.h"
 #include "text/tokenizer.h"
 
 namespace fathom::study {
+
+// What stood around the documents that a model was trained on. config.json says whether: bos_token_id and eos_token_id are
+// there or not. Which token is the tokenizer's word, in whose absence there is none: config.json of a Llama may name ids that
+// nothing puts before a text, such as its defaults.
+struct DocumentEnds {
+  std::optional<int32_t> begin, end;
+  bool operator==(const DocumentEnds&) const = default;
+};
+DocumentEnds document_ends(const model::ModelConfig& config, const text::Tokenizer& tokenizer);
 
 struct Window {
   size_t document = 0;              // into HeldOut::documents
@@ -20,7 +31,7 @@ struct Window {
 };
 
 struct HeldOut {
-  std::vector<std::vector<int32_t>> documents;  // with the tokenizer's begin and end tokens, where it has them
+  std::vector<std::vector<int32_t>> documents;  // with their begin and end tokens
   std::vector<Window> windows;                  // those to score, in order
   int64_t all_windows = 0;                      // how many the text has
   int64_t predicted = 0;                        // tokens that `windows` predict
@@ -41,8 +52,9 @@ struct HeldOutOptions {
 };
 
 // `inputs`: dataset folders (their validation split; `tokenizer` must be the one that made them) or files and folders of
-// text. UserError when no document has two tokens, or when there are more than limits::kEvaluationTokens.
-HeldOut load_held_out(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const HeldOutOptions& options);
+// text, whose documents get `ends`. UserError when no document has two tokens, or when there are more than
+// limits::kEvaluationTokens.
+HeldOut load_held_out(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const DocumentEnds& ends, const HeldOutOptions& options);
 
 // The windows of given documents (for tests, and for text that a command holds already).
 HeldOut cut_windows(std::vector<std::vector<int32_t>> documents, int64_t context, int64_t limit = 0);

@@ -185,7 +185,7 @@ model::ModelConfig read_model(const Fields& f) {
   const std::string where = f.where() + ": model";
   const Fields fields(json, where);
   for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"})
-    if (fields.has(key)) fields.wrong(key, describe(fields.raw(key)), "no such key", "the tokenizer gives it");
+    if (fields.has(key)) fields.wrong(key, describe(fields.raw(key)), "no such key", "the dataset gives it");
   for (const char* key : {"architectures", "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
                           "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings",
                           "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor",

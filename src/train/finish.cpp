@@ -9,13 +9,13 @@
 
 namespace fathom::train {
 
-model::ModelConfig effective_model(const TrainConfig& config, const text::Tokenizer& tokenizer, const std::string& where) {
+model::ModelConfig effective_model(const TrainConfig& config, const text::Tokenizer& tokenizer, const data::Manifest& dataset, const std::string& where) {
   model::ModelConfig m = config.model;
   if (m.vocab_size == 0) m.vocab_size = tokenizer.vocab_size();
   if (m.vocab_size < tokenizer.vocab_size())
     throw UserError({where, "model.vocab_size", str(m.vocab_size), str("at least the tokenizer's ", tokenizer.vocab_size()), "leave it out"});
-  if (const auto bos = tokenizer.bos_id()) m.bos_token_id = *bos;
-  if (const auto eos = tokenizer.eos_id()) m.eos_token_ids = {*eos};
+  if (dataset.bos_id) m.bos_token_id = *dataset.bos_id;
+  if (dataset.eos_id) m.eos_token_ids = {*dataset.eos_id};
   m.validate(where + ": model");
   return m;
 }

@@ -10,8 +10,9 @@
 
 namespace fathom::train {
 
-// The model that a configuration means once the tokenizer is known: vocabulary and the ids that begin and end documents.
-model::ModelConfig effective_model(const TrainConfig& config, const text::Tokenizer& tokenizer, const std::string& where);
+// The model that a configuration means once its data is known: the tokenizer's vocabulary, and the ids that begin and end
+// the dataset's documents, which may lack what the tokenizer has (data prepare --no-bos): who runs the model goes by them.
+model::ModelConfig effective_model(const TrainConfig& config, const text::Tokenizer& tokenizer, const data::Manifest& dataset, const std::string& where);
 
 // Calibrates (routed models), evaluates on config.interval.final_eval_tokens, replaces `path` by the model folder and
 // returns the figures: {"parameters", "loss", "loss_topk", "bits_per_byte", "dial", …}. `config.model` is the effective one.

@@ -82,7 +82,7 @@ nn::MatmulReport measured(int64_t threads) {
 Run::Run(const TrainConfig& config, const RunOptions& options)
     : config_(config), options_(options), corpus_((clean_leftovers(options.run), open_corpus(config, options.run, options.stop))) {
   const std::string& run = options.run;
-  config_.model = effective_model(config, corpus_.tokenizer, join_path(run, "config.json"));
+  config_.model = effective_model(config, corpus_.tokenizer, corpus_.train->manifest(), join_path(run, "config.json"));
   require_held_out(*corpus_.validation, config.sequence_length);
   const std::vector<Found> found = find_checkpoints(run);
   std::optional<Checkpoint> last;

@@ -144,7 +144,7 @@ Json export_checkpoint(const std::string& checkpoint, const std::string& model_f
   at::set_num_threads(config.threads > 0 ? static_cast<int>(config.threads) : available_threads());
   nn::use_f32_route(nn::f32_route_from(c.identity.f32_route));
   const Corpus corpus = open_corpus(config, run);
-  config.model = effective_model(config, corpus.tokenizer, checkpoint);
+  config.model = effective_model(config, corpus.tokenizer, corpus.train->manifest(), checkpoint);
   nn::Transformer network(config.model);
   load_weights(checkpoint, network);
   return finish_model(network, corpus, config, nn::compute_from(c.identity.precision), model_folder, [&] {

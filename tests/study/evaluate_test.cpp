@@ -67,18 +67,34 @@ TEST(HeldOut, FilesAndErrors) {
   const Subject s = sample_subject(folder, "m", false, 1);
   const std::string file = join_path(folder.path(), "a.txt");
   atomic_write(file, kText);
-  const HeldOut text = load_held_out({file}, *s.tokenizer, {.documents = {}, .context = 32, .limit = 0, .progress = {}});
+  const DocumentEnds ends{.begin = 7, .end = std::nullopt};
+  const HeldOut text = load_held_out({file}, *s.tokenizer, ends, {.documents = {}, .context = 32, .limit = 0, .progress = {}});
   EXPECT_EQ(text.documents.size(), 1u);
   EXPECT_EQ(text.name, file);
   const std::filesystem::path before = std::filesystem::current_path();
   std::filesystem::current_path(folder.path());  // a page names a text as it would be typed where it was made
-  EXPECT_EQ(load_held_out({join_path(std::filesystem::current_path().string(), "a.txt")}, *s.tokenizer, {.documents = {}, .context = 32, .limit = 0, .progress = {}}).name, "a.txt");
+  EXPECT_EQ(load_held_out({join_path(std::filesystem::current_path().string(), "a.txt")}, *s.tokenizer, ends, {.documents = {}, .context = 32, .limit = 0, .progress = {}}).name, "a.txt");
   std::filesystem::current_path(before);
   std::vector<int32_t> ids = s.tokenizer->encode(kText);
-  if (s.tokenizer->bos_id()) ids.insert(ids.begin(), *s.tokenizer->bos_id());
-  if (s.tokenizer->eos_id()) ids.push_back(*s.tokenizer->eos_id());
+  ids.insert(ids.begin(), 7);
   EXPECT_EQ(text.documents[0], ids);
-  EXPECT_THROW(load_held_out({join_path(folder.path(), "none")}, *s.tokenizer, {}), UserError);
+  EXPECT_THROW(load_held_out({join_path(folder.path(), "none")}, *s.tokenizer, {}, {}), UserError);
+}
+
+TEST(HeldOut, TheModelSaysWhetherDocumentsHaveEndsAndTheTokenizerWhich) {
+  Json json = parse_json(sample_tokenizer(), "sample");
+  json["post_processor"] = parse_json(R"({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "b", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                                          "pair": [], "special_tokens": {"b": {"id": "b", "ids": [9], "tokens": ["b"]}}})", "sample");
+  const text::Tokenizer begins = text::Tokenizer::from_json(json.dump(), "sample"), ends_only = text::Tokenizer::from_json(sample_tokenizer(), "sample");
+  ASSERT_EQ(begins.bos_id(), 9);
+  ASSERT_TRUE(begins.eos_id() && !ends_only.bos_id());
+  model::ModelConfig c = sample_config(320, false);
+  EXPECT_EQ(document_ends(c, begins), DocumentEnds{});
+  c.bos_token_id = 1, c.eos_token_ids = {2, 3};
+  EXPECT_EQ(document_ends(c, begins), (DocumentEnds{9, *begins.eos_id()}));
+  EXPECT_EQ(document_ends(c, ends_only), (DocumentEnds{std::nullopt, *ends_only.eos_id()}));
+  c.eos_token_ids.clear();
+  EXPECT_EQ(document_ends(c, begins), (DocumentEnds{9, std::nullopt}));
 }
 
 // log softmax in double, from the logits of one row.

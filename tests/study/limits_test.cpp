@@ -38,7 +38,7 @@ TEST(Limits, HeldOutTokens) {  // past the bound only: at it lie a gigabyte of t
   const auto load = [&](int64_t tokens) {
     const std::string path = join_path(folder.path(), str(tokens));
     dataset(path, tokenizer, tokens);
-    load_held_out({path}, tokenizer, {});
+    load_held_out({path}, tokenizer, {}, {});
   };
   expect_bound("kEvaluationTokens", [&] { load(1000); }, [&] { load(limits::kEvaluationTokens + 1); }, "more than 268435456 tokens");
 }

@@ -205,7 +205,7 @@ TEST(Config, WrongFilesAreNamed) {
   EXPECT_THAT(from([](Json& j) { j["losses"]["router_zz"] = 1; }), AllOf(HasSubstr("losses.router_zz"), HasSubstr("\"router_z\" perhaps")));
   EXPECT_THAT(from([](Json& j) { j.erase("model"); }), AllOf(HasSubstr("file.json: model"), HasSubstr("no such key")));
   EXPECT_THAT(from([](Json& j) { j["model"] = 3; }), AllOf(HasSubstr("model"), HasSubstr("the number 3")));
-  EXPECT_THAT(from([](Json& j) { j["model"]["eos_token_id"] = 0; }), AllOf(HasSubstr("eos_token_id"), HasSubstr("the tokenizer gives it")));
+  EXPECT_THAT(from([](Json& j) { j["model"]["eos_token_id"] = 0; }), AllOf(HasSubstr("eos_token_id"), HasSubstr("the dataset gives it")));
   EXPECT_THAT(from([](Json& j) { j.erase("budget"); }), AllOf(HasSubstr("budget.steps"), HasSubstr("\"tokens\" and \"flops\"")));
   EXPECT_THAT(from([](Json& j) { j["budget"]["tokens"] = 5; }), AllOf(HasSubstr("\"steps\" and \"tokens\""), HasSubstr("one of")));
   EXPECT_THAT(from([](Json& j) { j.erase("data"); }), HasSubstr("neither \"dataset\" nor \"text\""));

@@ -15,7 +15,7 @@ namespace {
 class Evaluating : public ::testing::Test {
  protected:
   explicit Evaluating(const Overrides& overrides = {}) : config_(tiny(overrides)) {
-    config_.model = effective_model(config_, tokenizer_, "tiny");
+    config_.model = effective_model(config_, tokenizer_, validation_->manifest(), "tiny");
     network_ = std::make_unique<nn::Transformer>(config_.model);
     network_->init(3);
     // As drawn, routers hardly matter; larger ones make selection and gate visible in the loss.

@@ -92,6 +92,32 @@ TEST_F(Training, TheModelFolderHoldsWhatWasTrained) {
   EXPECT_EQ(s, read_json(join_path(run(), "summary.json")));
 }
 
+// What stood around the documents, not what the tokenizer could have put there.
+TEST_F(Training, TheModelKnowsTheEndsOfItsDocuments) {
+  const std::string text = join_path(folder_.path(), "text.txt");
+  std::string all;
+  for (int i = 0; i < 300; ++i) all += str("Ada sees the red boat number ", i, ".\n", i % 3 == 2 ? "<|endoftext|>\n" : "");
+  atomic_write(text, all);
+  Json json = parse_json(text::Tokenizer::load(corpus()).json(), "tokenizer");
+  json["post_processor"] = parse_json(R"({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "b", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                                          "pair": [], "special_tokens": {"b": {"id": "b", "ids": [9], "tokens": ["b"]}}})", "template");
+  const text::Tokenizer tokenizer = text::Tokenizer::from_json(json.dump(), "tokenizer");
+  ASSERT_TRUE(tokenizer.bos_id() && tokenizer.eos_id());
+  for (const bool bos : {false, true})
+    for (const bool eos : {false, true}) {
+      const std::string name = str(bos, eos), data = join_path(folder_.path(), "data" + name);
+      data::PrepareOptions options;
+      options.validation_share = 0.2, options.add_bos = bos, options.add_eos = eos;
+      data::prepare({text}, data, tokenizer, options);
+      train(tiny({{"data.dataset", data}, {"budget.steps", "1"}}), {.run = run(name)});
+      const auto folder = model::ModelFolder::open(join_path(run(name), "model"));
+      EXPECT_EQ(folder->config().bos_token_id.has_value(), bos);
+      EXPECT_EQ(folder->config().bos_token_id.value_or(9), 9);
+      EXPECT_EQ(folder->config().eos_token_ids, eos ? std::vector<int64_t>{*tokenizer.eos_id()} : std::vector<int64_t>{});
+      EXPECT_EQ(folder->generation().eos_token_ids, folder->config().eos_token_ids);
+    }
+}
+
 TEST_F(Training, CountsWhatTheBudgetCounts) {
   const TrainConfig config = tiny({{"model.vocab_size", "320"}, {"budget.flops", "1e9"}, {"router.capacity_warmup_share", "0.3"}});
   const Json s = train(config, {.run = run()});
