@@ -3,8 +3,9 @@
   bench/quality/table.py [--results FILE] [--budget 1.2e14]
 
 Recipes of one width on one dataset share a table; the twin is the dense recipe among them with the lowest loss. The difference
-is a recipe's loss minus the twin's at the same seed. Seed 1 chose recipes and rates, so it shows that difference alone; the mean
-and its 95 % interval (Student's t) come from the seeds beyond it. A negative difference is a gain.
+is a recipe's loss minus the twin's at the same seed. A dataset's lowest seed chose recipes and rates, so it shows that difference
+alone; the mean and its 95 % interval (Student's t) come from the seeds beyond it, with each side at its best rate and with both at
+one rate. A negative difference is a gain.
 The dataset "older" is a part of the same books whose cut was not kept.
 """
 import argparse
@@ -19,9 +20,9 @@ from search import HERE, read_json
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}  # by number of pairs
 
 
-def paired(seeds, twins):
-    """Mean difference over the seeds beyond the first, half its interval, and the twins' mean; None below two pairs."""
-    both = [s for s in sorted(seeds) if s != 1 and s in twins]
+def paired(seeds, twins, chose):
+    """Mean difference without the seed that chose the rates, half its interval, the twins' mean, the pairs; None below two."""
+    both = [s for s in sorted(seeds) if s != chose and s in twins]
     if len(both) < 2:
         return None
     differences = [seeds[s]["loss"] - twins[s]["loss"] for s in both]
@@ -72,8 +73,13 @@ def tables(data, by, recipes, base, budget):
                   f"| {one['tokens'] / 1e6:.1f} | {versus} |")
         for recipe in names:
             for other in names:
-                if "model.fathom" in recipes[recipe] and "model.fathom" not in recipes[other] and (mean := paired(best[recipe][1], best[other][1])):
-                    print(f"\nPairs of seeds, {recipe} minus {other}: {mean[0]:+.4f} ± {mean[1]:.4f} = {100 * mean[0] / mean[2]:+.2f} ± {100 * mean[1] / mean[2]:.2f} % ({mean[3]} pairs)")
+                if "model.fathom" not in recipes[recipe] or "model.fathom" in recipes[other]:
+                    continue
+                at_best = (best[recipe][0], best[other][0])
+                for lr, twin_lr in [at_best] + [(lr, lr) for lr in sorted(by[recipe].keys() & by[other].keys()) if (lr, lr) != at_best]:
+                    if mean := paired(by[recipe][lr], by[other][twin_lr], shown):
+                        print(f"\nPairs of seeds beyond {shown}, {recipe}@{lr:g} minus {other}@{twin_lr:g}{', each at its best rate' if (lr, twin_lr) == at_best else ''}: "
+                              f"{mean[0]:+.4f} ± {mean[1]:.4f} = {100 * mean[0] / mean[2]:+.2f} ± {100 * mean[1] / mean[2]:.2f} % ({mean[3]} pairs)")
 
 
 if __name__ == "__main__":
