@@ -113,6 +113,24 @@ TEST(Cache, AStepThatRunsOutOfMemoryChangesNothing) {
   }
 }
 
+// A limit is met to the page: the one that fills it is given, the next refused, and after a page came back it is there again.
+TEST(Cache, TheLimitIsMetToThePage) {
+  const PagePool any(2, 8);
+  for (const int64_t pages : {int64_t{1}, int64_t{3}, int64_t{65}})  // beyond the first slab too
+    for (const int64_t more : {int64_t{0}, int64_t{1}, any.page_bytes() - 1}) {
+      PagePool pool(2, 8, pages * any.page_bytes() + more);
+      uint32_t last = 0;
+      for (int64_t i = 0; i < pages; ++i) last = pool.take();
+      EXPECT_THROW(pool.take(), UserError) << pages << " pages and " << more << " bytes";
+      EXPECT_EQ(pool.pages_in_use(), pages);
+      pool.give_back(last);
+      EXPECT_EQ(pool.take(), last);
+      EXPECT_THROW(pool.take(), UserError);
+    }
+  PagePool none(2, 8, any.page_bytes() - 1);
+  EXPECT_THROW(none.take(), UserError);
+}
+
 TEST(Cache, PagesAreReused) {
   const Model model = Model::drawn(31);
   Engine engine(model.weights, {.threads = 1});
