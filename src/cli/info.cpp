@@ -17,17 +17,23 @@ using model::ModelConfig;
 struct Costs {
   int64_t context;
   double dense, expected, worst;  // forward FLOPs per token, averaged over a document of `context` tokens
+  model::ForwardCost forward;     // expected, of the whole document
   model::DecodeBytes dense_bytes, expected_bytes;
   std::vector<double> capacity;   // per routed block at the dial
+  double share(const ModelConfig& c, int64_t block) const {  // of the tokens that are expected to run it
+    const int r = c.routing.routed_index(static_cast<int>(block));
+    return r < 0 ? 1 : capacity.empty() ? c.routing.blocks[static_cast<size_t>(r)].capacity : capacity[static_cast<size_t>(r)];
+  }
 };
 
 Costs costs(const ModelConfig& c, const model::ModelFolder& folder, double dial, int64_t context) {
-  Costs k{.context = context, .dense = 0, .expected = 0, .worst = 0, .dense_bytes = {}, .expected_bytes = {}, .capacity = {}};
+  Costs k{.context = context, .dense = 0, .expected = 0, .worst = 0, .forward = {}, .dense_bytes = {}, .expected_bytes = {}, .capacity = {}};
   const double per_token = 1.0 / static_cast<double>(context);
   if (folder.dial()) k.capacity = folder.dial()->at(dial).capacity;
   const std::vector<double> all(c.routing.blocks.size(), 1.0);
   k.dense = model::dense_cost(c, context, context).flops() * per_token;
-  k.expected = model::topk_cost(c, context, context, k.capacity).flops() * per_token;
+  k.forward = model::topk_cost(c, context, context, k.capacity);
+  k.expected = k.forward.flops() * per_token;
   k.worst = model::topk_cost(c, context, context, all).flops() * per_token;
   ModelConfig unrouted = c;  // the same shape without routers, as its FLOPs are counted
   unrouted.routing = {};
@@ -43,9 +49,20 @@ Json to_json(const ModelConfig& c, const model::ModelFolder& folder, const Costs
                      {"predictors", p.predictors}, {"norms", p.norms}, {"head", p.head}};
   j["flops_per_token"] = {{"dense", k.dense}, {"expected", k.expected}, {"worst", k.worst}};
   j["decode_bytes_per_token"] = {{"dense", k.dense_bytes.total()}, {"expected", k.expected_bytes.total()},
-                                 {"weights", k.expected_bytes.weights}, {"kv_read", k.expected_bytes.kv_read}, {"kv_write", k.expected_bytes.kv_write}};
+                                 {"weights", k.expected_bytes.weights()}, {"kv_read", k.expected_bytes.kv_read()}, {"kv_write", k.expected_bytes.kv_write()}};
   j["kv_bytes_per_token"] = {{"dense", study::kv_bytes_per_token(c, {})}, {"expected", study::kv_bytes_per_token(c, k.capacity)}};
   j["kv_bytes_per_token_and_block"] = model::kv_bytes_per_token_and_block(c);
+  j["blocks"] = Json::array();
+  const auto flops = [&](int64_t macs) { return 2 * static_cast<double>(macs) / static_cast<double>(k.context); };
+  for (int64_t block = 0; block < c.num_hidden_layers; ++block) {
+    const model::BlockCost& f = k.forward.blocks[static_cast<size_t>(block)];
+    const model::BlockBytes& b = k.expected_bytes.blocks[static_cast<size_t>(block)];
+    j["blocks"].push_back({{"block", block}, {"share", k.share(c, block)},
+                           {"flops_per_token", {{"attention_linear", flops(f.attention_linear)}, {"attention_scores", flops(f.attention_scores)},
+                                                {"mlp", flops(f.mlp)}, {"router", flops(f.router)}, {"predictor", flops(f.predictor)}}},
+                           {"decode_bytes_per_token", {{"weights", b.weights}, {"router", b.router}, {"predictor", b.predictor},
+                                                       {"kv_read", b.kv_read}, {"kv_write", b.kv_write}}}});
+  }
   j["dials"] = Json::array();
   if (folder.dial())
     for (const routing::DialPoint& point : folder.dial()->points)
@@ -61,6 +78,21 @@ std::string routing_line(const ModelConfig& c) {
   return str("blocks ", blocks, "; gate ", name_of(c.routing.gate, routing::kGateNames), ", ",
              c.routing.random() ? "tokens picked at random (control)" : str("rule ", name_of(c.routing.rule, routing::kCausalRuleNames)),
              ", keys and values of skipped tokens ", c.routing.kv == routing::KvPolicy::drop ? "dropped" : "kept");
+}
+
+std::string block_table(const ModelConfig& c, const Costs& k) {
+  const auto flops = [&](int64_t macs) { return macs == 0 ? std::string("—") : human_count(2 * static_cast<double>(macs) / static_cast<double>(k.context)); };
+  const auto bytes = [](double n) { return n == 0 ? std::string("—") : human_bytes(n); };
+  std::vector<std::vector<std::string>> rows = {{"  block", "tokens", "FLOPs: attention", "MLP", "router", "predictor",
+                                                 "bytes: weights", "router", "predictor", "KV read", "KV written"}};
+  for (int64_t block = 0; block < c.num_hidden_layers; ++block) {
+    const model::BlockCost& f = k.forward.blocks[static_cast<size_t>(block)];
+    const model::BlockBytes& b = k.expected_bytes.blocks[static_cast<size_t>(block)];
+    rows.push_back({str("  ", block), percent(k.share(c, block)), flops(f.attention_linear + f.attention_scores), flops(f.mlp), flops(f.router), flops(f.predictor),
+                    bytes(b.weights), bytes(b.router), bytes(b.predictor), bytes(b.kv_read), bytes(b.kv_write)});
+  }
+  rows.push_back({"  head", "", flops(k.forward.head), "", "", "", bytes(k.expected_bytes.head), "", "", "", ""});
+  return text_table(rows);
 }
 
 int run(const Arguments& args) {
@@ -90,11 +122,12 @@ int run(const Arguments& args) {
                   {"  forward FLOPs", human_count(k.dense), human_count(k.expected), ratio(k.expected, k.dense), human_count(k.worst), ratio(k.worst, k.dense)},
                   {"  bytes moved at decode (f32)", human_bytes(k.dense_bytes.total()), human_bytes(k.expected_bytes.total()),
                    ratio(k.expected_bytes.total(), k.dense_bytes.total()), "", ""},
-                  {"  of them weights", human_bytes(k.dense_bytes.weights), human_bytes(k.expected_bytes.weights),
-                   ratio(k.expected_bytes.weights, k.dense_bytes.weights), "", ""},
+                  {"  of them weights", human_bytes(k.dense_bytes.weights()), human_bytes(k.expected_bytes.weights()),
+                   ratio(k.expected_bytes.weights(), k.dense_bytes.weights()), "", ""},
                   {"  KV cache bytes", human_bytes(study::kv_bytes_per_token(c, {})), human_bytes(study::kv_bytes_per_token(c, k.capacity)),
                    ratio(study::kv_bytes_per_token(c, k.capacity), study::kv_bytes_per_token(c, {})), "", ""}}));
   out(str("  one block's keys and values: ", human_bytes(static_cast<double>(model::kv_bytes_per_token_and_block(c))), " per token\n"));
+  if (args.boolean("blocks")) out("\nExpected per token, block by block: forward FLOPs, and bytes moved at decode (f32)\n" + block_table(c, k));
   if (folder->dial()) {
     out(str("\nDial (calibrated on ", folder->dial()->text.empty() ? "text" : folder->dial()->text, ", ", grouped(folder->dial()->tokens), " tokens)\n"));
     std::vector<std::vector<std::string>> rows = {{"  dial", "block fraction", "loss", "share of tokens per routed block"}};
@@ -115,8 +148,9 @@ Command info_command() {
   c.positional("MODEL", "the model folder, or the folder of a run");
   c.flag(integer_flag("context", "N", "tokens of context that FLOPs and bytes are counted for").range(1, static_cast<double>(limits::kContext)).noted("that of the training run, else the model's, at most 1024"));
   c.flag(number_flag("dial", "X", "block fraction to ask for").range(1e-6, 1).noted("the model's"));
+  c.flag(boolean_flag("blocks", "show FLOPs and bytes block by block (--json always holds them)"));
   c.flag(json_flag()).flag(colour_flag());
-  c.examples = {"fathom info model/", "fathom info model/ --dial 0.6 --json"};
+  c.examples = {"fathom info model/", "fathom info model/ --blocks", "fathom info model/ --dial 0.6 --json"};
   c.run = run;
   return c;
 }

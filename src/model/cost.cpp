@@ -1,5 +1,6 @@
 #include "model/cost.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/limits.h"
@@ -31,25 +32,25 @@ int64_t sum(int64_t a, int64_t b) { return checked(static_cast<__int128>(a) + b)
 struct PerToken {
   int64_t qo, kv, mlp;   // the projections and the MLP
   int64_t pair;          // one query with one key: QKᵀ and PV over all heads
-  int64_t router;        // router and predictor
+  int64_t router, predictor;
 };
 
 PerToken per_token(const ModelConfig& c) {
   const int64_t C = c.hidden_size, HD = c.num_attention_heads * c.head_dim, GD = c.num_key_value_heads * c.head_dim;
   const int64_t P = c.predictor_width();
   return {2 * C * HD, 2 * C * GD, 3 * C * c.intermediate_size, 2 * HD,
-          C + (c.routing.rule == CausalRule::predictor ? P * C + P : 0)};
+          C, c.routing.rule == CausalRule::predictor ? P * C + P : 0};
 }
 
 int64_t pairs(int64_t tokens) { return checked(static_cast<__int128>(tokens) * (tokens + 1) / 2); }
 
 BlockCost full_block(const PerToken& m, int64_t tokens) {
-  return {product(m.qo + m.kv, tokens), product(m.pair, pairs(tokens)), product(m.mlp, tokens), 0};
+  return {product(m.qo + m.kv, tokens), product(m.pair, pairs(tokens)), product(m.mlp, tokens), 0, 0};
 }
 
 BlockCost routed_block(const PerToken& m, KvPolicy kv, int64_t tokens, int64_t running, int64_t seen) {
   return {sum(product(m.qo, running), product(m.kv, kv == KvPolicy::keep ? tokens : running)), product(m.pair, seen),
-          product(m.mlp, running), product(m.router, tokens)};
+          product(m.mlp, running), product(m.router, tokens), product(m.predictor, tokens)};
 }
 
 int64_t head_cost(const ModelConfig& c, int64_t rows) { return product(c.vocab_size, c.hidden_size, rows); }
@@ -69,7 +70,7 @@ std::vector<double> capacities(const ModelConfig& config, std::span<const double
 int64_t ForwardCost::blocks_total() const {
   int64_t out = 0;
   for (const BlockCost& b : blocks)
-    for (int64_t part : {b.attention_linear, b.attention_scores, b.mlp, b.router}) out = sum(out, part);
+    for (int64_t part : {b.attention_linear, b.attention_scores, b.mlp, b.router, b.predictor}) out = sum(out, part);
   return out;
 }
 
@@ -80,7 +81,7 @@ ForwardCost& ForwardCost::operator+=(const ForwardCost& other) {
     BlockCost& a = blocks[i];
     const BlockCost& b = other.blocks[i];
     a = {sum(a.attention_linear, b.attention_linear), sum(a.attention_scores, b.attention_scores), sum(a.mlp, b.mlp),
-         sum(a.router, b.router)};
+         sum(a.router, b.router), sum(a.predictor, b.predictor)};
   }
   head = sum(head, other.head);
   return *this;
@@ -160,7 +161,7 @@ double expected_block_fraction(const ModelConfig& config, int64_t tokens, std::s
   double cost = full * static_cast<double>(config.num_hidden_layers - static_cast<int64_t>(shares.size()));
   for (double c : shares) {
     const double K = c * T;
-    cost += K * linear + (keep ? T : K) * kv + pair * K * ((keep ? T : K) + 1) / 2 + T * static_cast<double>(m.router);
+    cost += K * linear + (keep ? T : K) * kv + pair * K * ((keep ? T : K) + 1) / 2 + T * static_cast<double>(m.router + m.predictor);
   }
   return cost / (full * static_cast<double>(config.num_hidden_layers));
 }
@@ -179,6 +180,22 @@ Parameters parameters(const ModelConfig& config) {
   return out;
 }
 
+namespace {
+
+double over_blocks(const DecodeBytes& bytes, double BlockBytes::*part) {
+  double out = 0;
+  for (const BlockBytes& b : bytes.blocks) out += b.*part;
+  return out;
+}
+
+}  // namespace
+
+double DecodeBytes::weights() const {
+  return head + over_blocks(*this, &BlockBytes::weights) + over_blocks(*this, &BlockBytes::router) + over_blocks(*this, &BlockBytes::predictor);
+}
+double DecodeBytes::kv_read() const { return over_blocks(*this, &BlockBytes::kv_read); }
+double DecodeBytes::kv_write() const { return over_blocks(*this, &BlockBytes::kv_write); }
+
 DecodeBytes decode_bytes(const ModelConfig& config, int64_t context, std::span<const double> capacity, double bytes_per_weight,
                          double bytes_per_kv) {
   const PerToken m = per_token(config);
@@ -188,18 +205,22 @@ DecodeBytes decode_bytes(const ModelConfig& config, int64_t context, std::span<c
   const bool keep = config.routing.kv == KvPolicy::keep;
   const std::vector<double> shares = capacities(config, capacity);
   const Parameters p = parameters(config);
-  double weights = V * C + C + C;  // the head, the final norm, the token's row of the embedding
-  weights += static_cast<double>(p.routers + p.predictors);
+  // All routed blocks have routers and predictors of one shape.
+  const double routed = static_cast<double>(std::max<size_t>(shares.size(), 1));
+  const double router = bytes_per_weight * static_cast<double>(p.routers) / routed, predictor = bytes_per_weight * static_cast<double>(p.predictors) / routed;
   DecodeBytes out;
+  out.head = bytes_per_weight * (V * C + C + C);  // the head, the final norm, the token's row of the embedding
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     const int r = config.routing.routed_index(static_cast<int>(block));
     const double share = r < 0 ? 1.0 : shares[static_cast<size_t>(r)];
     const double stored = keep ? 1.0 : share;  // of the tokens before this one, and of this one
-    weights += share * (linear + C) + stored * (kv + C);
-    out.kv_read += slot * share * stored * static_cast<double>(context);
-    out.kv_write += slot * stored;
+    BlockBytes b;
+    b.weights = bytes_per_weight * (share * (linear + C) + stored * (kv + C));
+    if (r >= 0) b.router = router, b.predictor = predictor;
+    b.kv_read = slot * share * stored * static_cast<double>(context);
+    b.kv_write = slot * stored;
+    out.blocks.push_back(b);
   }
-  out.weights = weights * bytes_per_weight;
   return out;
 }
 

@@ -26,8 +26,9 @@ struct BlockCost {  // MACs
   int64_t attention_linear = 0;  // q, k, v, o projections
   int64_t attention_scores = 0;  // QKᵀ and PV
   int64_t mlp = 0;
-  int64_t router = 0;            // router and predictor, paid by every token
-  int64_t total() const { return attention_linear + attention_scores + mlp + router; }
+  int64_t router = 0;            // paid by every token
+  int64_t predictor = 0;         // of rule "predictor", paid by every token
+  int64_t total() const { return attention_linear + attention_scores + mlp + router + predictor; }
   bool operator==(const BlockCost&) const = default;
 };
 
@@ -73,9 +74,17 @@ Parameters parameters(const ModelConfig& config);
 // Bytes moved to decode one token at batch 1 with `context` tokens before it, expected at the given capacities:
 // weights of blocks that run (expectation), routers always, head, final norm and one row of the embedding; KV read (by
 // a token that runs: of the tokens before it that have a slot) and written. Empty `capacity`: the config's.
+struct BlockBytes {
+  double weights = 0;              // projections, MLP and norms
+  double router = 0, predictor = 0;
+  double kv_read = 0, kv_write = 0;
+};
 struct DecodeBytes {
-  double weights = 0, kv_read = 0, kv_write = 0;
-  double total() const { return weights + kv_read + kv_write; }
+  std::vector<BlockBytes> blocks;  // [L]
+  double head = 0;                 // with the final norm and the row of the embedding
+  double weights() const;          // head, blocks, routers and predictors
+  double kv_read() const, kv_write() const;
+  double total() const { return weights() + kv_read() + kv_write(); }
 };
 DecodeBytes decode_bytes(const ModelConfig& config, int64_t context, std::span<const double> capacity,
                          double bytes_per_weight = 4, double bytes_per_kv = 4);

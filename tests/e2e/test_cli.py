@@ -224,6 +224,20 @@ def test_info(fathom):
     assert "running at 0.6" in below.err and json.loads(below.out)["dial"] == 0.6
     refused = fathom("info", "dense", "--dial", "0.5", code=1).err
     assert "dense: dial: found 0.5, expected 1; this model has no routed block" in refused
+    assert "block by block" not in text
+    table = fathom("info", "mod", "--blocks").out.split("block by block")[1].splitlines()
+    cells = [line.split() for line in table[2:7]]
+    assert [c[0] for c in cells] == ["0", "1", "2", "3", "head"] and [c[1] for c in cells[:4]] == ["100.0", "25.0", "100.0", "50.0"]
+    blocks = found["blocks"]
+    assert [b["share"] for b in blocks] == [1, 0.25, 1, 0.5]
+    assert [b["flops_per_token"]["router"] > 0 for b in blocks] == [False, True, False, True]
+    assert all(b["flops_per_token"]["predictor"] == b["decode_bytes_per_token"]["predictor"] == 0 for b in blocks)
+    in_blocks = sum(sum(b["flops_per_token"].values()) for b in blocks)
+    assert flops["expected"] - 2 * found["config"]["vocab_size"] * found["config"]["hidden_size"] == pytest.approx(in_blocks)
+    moved = found["decode_bytes_per_token"]
+    for part in ("kv_read", "kv_write"):
+        assert moved[part] == pytest.approx(sum(b["decode_bytes_per_token"][part] for b in blocks))
+    assert blocks[1]["decode_bytes_per_token"]["kv_read"] < blocks[3]["decode_bytes_per_token"]["kv_read"] < blocks[2]["decode_bytes_per_token"]["kv_read"]
     lower = json.loads(fathom("info", "mod", "--dial", "0.6", "--json").out)
     assert lower["flops_per_token"]["expected"] < flops["expected"]
 

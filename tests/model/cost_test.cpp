@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "model/random_model.h"
+#include "model/schema.h"
 #include "routing/select.h"
 
 namespace fathom::model {
@@ -36,7 +37,7 @@ struct Counter {
     for (int64_t t = 0; t < tokens; ++t) {
       if (r >= 0) {
         out.router += matrix(1, C);
-        if (c.routing.rule == CausalRule::predictor) out.router += matrix(c.predictor_width(), C) + matrix(1, c.predictor_width());
+        if (c.routing.rule == CausalRule::predictor) out.predictor += matrix(c.predictor_width(), C) + matrix(1, c.predictor_width());
       }
       if (has_key(t)) out.attention_linear += matrix(G * D, C) + matrix(G * D, C);  // k, v
       if (!runs(t)) continue;
@@ -94,7 +95,7 @@ TEST(ForwardCost, UnderKvDropASkippingTokenPaysTheRouterAlone) {
   none.run.assign(c.routing.blocks.size(), std::vector<uint8_t>(10, 0));
   const ForwardCost cost = forward_cost(c, 10, none, 0);
   for (const auto& routed : c.routing.blocks)
-    EXPECT_EQ(cost.blocks[static_cast<size_t>(routed.block)], (BlockCost{0, 0, 0, 10 * c.hidden_size}));
+    EXPECT_EQ(cost.blocks[static_cast<size_t>(routed.block)], (BlockCost{0, 0, 0, 10 * c.hidden_size, 0}));
 }
 
 TEST(ForwardCost, DecisionsOfAnotherModelAreAProgrammersFault) {
@@ -140,6 +141,7 @@ TEST(TopkCost, IsExactUnderKvDropAndForTheLinearPartsUnderKvKeep) {
       EXPECT_EQ(cost.blocks[b].attention_linear, expected.blocks[b].attention_linear);
       EXPECT_EQ(cost.blocks[b].mlp, expected.blocks[b].mlp);
       EXPECT_EQ(cost.blocks[b].router, expected.blocks[b].router);
+      EXPECT_EQ(cost.blocks[b].predictor, expected.blocks[b].predictor);
       if (c.routing.kv == KvPolicy::drop) {
         EXPECT_EQ(cost.blocks[b].attention_scores, expected.blocks[b].attention_scores);
       }
@@ -173,7 +175,7 @@ TEST(TopkCost, TakesOtherCapacities) {
   const ForwardCost full = topk_cost(c, 20, 20, all), dense = dense_cost(c, 20, 20);
   for (size_t b = 0; b < full.blocks.size(); ++b) {
     BlockCost without = full.blocks[b];
-    without.router = 0;
+    without.router = without.predictor = 0;
     EXPECT_EQ(without, dense.blocks[b]);
   }
 }
@@ -311,11 +313,11 @@ TEST(DecodeBytes, OfADenseModelAreItsWeightsAndItsCache) {
   const DecodeBytes b = decode_bytes(c, 100, {}, 2, 4);
   const Parameters p = parameters(c);
   // Everything but the embedding, of which one row is read.
-  EXPECT_EQ(b.weights, 2.0 * static_cast<double>(p.total() - p.embedding + c.hidden_size));
+  EXPECT_EQ(b.weights(), 2.0 * static_cast<double>(p.total() - p.embedding + c.hidden_size));
   EXPECT_EQ(kv_bytes_per_token_and_block(c), 2 * 12 * 64 * 4);
-  EXPECT_EQ(b.kv_read, 12.0 * 100 * static_cast<double>(kv_bytes_per_token_and_block(c)));
-  EXPECT_EQ(b.kv_write, 12.0 * static_cast<double>(kv_bytes_per_token_and_block(c)));
-  EXPECT_EQ(b.total(), b.weights + b.kv_read + b.kv_write);
+  EXPECT_EQ(b.kv_read(), 12.0 * 100 * static_cast<double>(kv_bytes_per_token_and_block(c)));
+  EXPECT_EQ(b.kv_write(), 12.0 * static_cast<double>(kv_bytes_per_token_and_block(c)));
+  EXPECT_EQ(b.total(), b.weights() + b.kv_read() + b.kv_write());
 }
 
 TEST(DecodeBytes, EveryOtherBlockAtAnEighthMovesFiftySixPercent) {
@@ -324,8 +326,8 @@ TEST(DecodeBytes, EveryOtherBlockAtAnEighthMovesFiftySixPercent) {
   twin.routing = {};
   const DecodeBytes mod = decode_bytes(c, 0, {}), dense = decode_bytes(twin, 0, {});
   const double head = 4.0 * static_cast<double>(c.vocab_size * c.hidden_size + 2 * c.hidden_size);
-  EXPECT_NEAR((mod.weights - head) / (dense.weights - head), 0.5625, 0.001);
-  EXPECT_NEAR(mod.kv_write / dense.kv_write, 0.5625, 1e-12);
+  EXPECT_NEAR((mod.weights() - head) / (dense.weights() - head), 0.5625, 0.001);
+  EXPECT_NEAR(mod.kv_write() / dense.kv_write(), 0.5625, 1e-12);
 }
 
 TEST(DecodeBytes, OfARoutedBlockByHand) {
@@ -334,14 +336,58 @@ TEST(DecodeBytes, OfARoutedBlockByHand) {
   const double C = 128, qo = 2 * 128 * 128, kv = qo, mlp = 3 * 341 * 128, slot = 2 * 128 * 4.0;
   const double always = 32000 * C + 2 * C + C + qo + kv + mlp + 2 * C;  // head, norm, row; router; block 0
   const DecodeBytes drop = decode_bytes(c, 40, {});
-  EXPECT_EQ(drop.weights, 4 * (always + 0.5 * (qo + kv + mlp + 2 * C)));
-  EXPECT_EQ(drop.kv_read, slot * 40 + 0.5 * slot * 20);
-  EXPECT_EQ(drop.kv_write, 1.5 * slot);
+  EXPECT_EQ(drop.weights(), 4 * (always + 0.5 * (qo + kv + mlp + 2 * C)));
+  EXPECT_EQ(drop.kv_read(), slot * 40 + 0.5 * slot * 20);
+  EXPECT_EQ(drop.kv_write(), 1.5 * slot);
   c.routing.kv = KvPolicy::keep;
   const DecodeBytes keep = decode_bytes(c, 40, {});
-  EXPECT_EQ(keep.weights, 4 * (always + kv + C + 0.5 * (qo + mlp + C)));
-  EXPECT_EQ(keep.kv_read, slot * 40 + 0.5 * slot * 40);
-  EXPECT_EQ(keep.kv_write, 2 * slot);
+  EXPECT_EQ(keep.weights(), 4 * (always + kv + C + 0.5 * (qo + mlp + C)));
+  EXPECT_EQ(keep.kv_read(), slot * 40 + 0.5 * slot * 40);
+  EXPECT_EQ(keep.kv_write(), 2 * slot);
+}
+
+// Counted by walking through each block's tensors, at capacities that differ from block to block.
+TEST(DecodeBytes, BlockByBlockAreWhatTheirTensorsHold) {
+  Random random(12);
+  for (int trial = 0; trial < 100; ++trial) {
+    const ModelConfig c = random_config(random);
+    const int64_t context = static_cast<int64_t>(random.below(50));
+    std::vector<double> share(c.routing.blocks.size());
+    for (double& s : share) s = random.uniform();
+    const DecodeBytes found = decode_bytes(c, context, share, 2, 4);
+    ASSERT_EQ(static_cast<int64_t>(found.blocks.size()), c.num_hidden_layers);
+    double router = 0, predictor = 0, weights = found.head, kv_read = 0, kv_write = 0;
+    for (int64_t block = 0; block < c.num_hidden_layers; ++block) {
+      const int r = c.routing.routed_index(static_cast<int>(block));
+      const double run = r < 0 ? 1 : share[static_cast<size_t>(r)], stored = c.routing.kv == KvPolicy::keep ? 1 : run;
+      BlockBytes expected;
+      for (const TensorSpec& spec : schema(c)) {
+        const std::string prefix = "model.layers." + std::to_string(block) + ".";
+        if (!spec.name.starts_with(prefix)) continue;
+        const std::string name = spec.name.substr(prefix.size());
+        double bytes = 2;
+        for (const int64_t n : spec.shape) bytes *= static_cast<double>(n);
+        if (name.starts_with("router.")) expected.router += bytes;
+        else if (name.starts_with("predictor.")) expected.predictor += bytes;
+        // What a token that skips reads too where its key is kept: the norm before the keys and their projections.
+        else expected.weights += bytes * (name.starts_with("input_layernorm") || name.starts_with("self_attn.k") || name.starts_with("self_attn.v") ? stored : run);
+      }
+      const double slot = static_cast<double>(kv_bytes_per_token_and_block(c));
+      expected.kv_read = slot * static_cast<double>(context) * run * stored;
+      expected.kv_write = slot * stored;
+      const BlockBytes& b = found.blocks[static_cast<size_t>(block)];
+      EXPECT_NEAR(b.weights, expected.weights, 1e-9 * expected.weights) << "block " << block << " of " << c.to_json().dump(2);
+      EXPECT_EQ(b.router, expected.router);
+      EXPECT_EQ(b.predictor, expected.predictor);
+      EXPECT_NEAR(b.kv_read, expected.kv_read, 1e-9 * expected.kv_read);
+      EXPECT_NEAR(b.kv_write, expected.kv_write, 1e-9 * expected.kv_write);
+      router += b.router, predictor += b.predictor, weights += b.weights, kv_read += b.kv_read, kv_write += b.kv_write;
+    }
+    EXPECT_DOUBLE_EQ(found.weights(), weights + router + predictor);
+    EXPECT_DOUBLE_EQ(found.kv_read(), kv_read);
+    EXPECT_DOUBLE_EQ(found.kv_write(), kv_write);
+    EXPECT_EQ(router + predictor, 2.0 * static_cast<double>(parameters(c).routers + parameters(c).predictors));
+  }
 }
 
 }  // namespace
