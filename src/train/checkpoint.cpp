@@ -235,6 +235,15 @@ void prune_checkpoints(const std::string& run, int64_t keep) {
   }
 }
 
+void require_same_data(const Identity& trained, const Corpus& corpus, const std::string& where, const std::string& whose) {
+  const auto hold = [&](const char* field, const std::string& found, const std::string& expected) {
+    if (found != expected)
+      throw UserError({where, field, found, expected + ", as in " + whose, "the data was prepared anew: put the old back, or start a new run"});
+  };
+  hold("tokenizer", corpus.tokenizer.identity(), trained.tokenizer);
+  hold("dataset", corpus.fingerprint, trained.dataset);
+}
+
 void clean_leftovers(const std::string& run) {
   // `.NAME.tmp-PID-N` (core/file) and `.NAME.tmp-removed` (above) of what a run writes; anything else hidden is not ours.
   const auto ours = [](const std::string& name) {

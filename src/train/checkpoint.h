@@ -13,6 +13,7 @@
 #include "core/json.h"
 #include "nn/transformer.h"
 #include "train/config.h"
+#include "train/corpus.h"
 #include "train/loader.h"
 #include "train/optimizer.h"
 
@@ -82,6 +83,10 @@ void prune_checkpoints(const std::string& run, int64_t keep);
 
 // Removes what a killed run left half written in RUN and RUN/checkpoints.
 void clean_leftovers(const std::string& run);
+
+// UserError in `where`'s name unless `corpus` is the data behind a checkpoint: the same tokenizer, the same manifest. `whose`
+// names the checkpoint in the message.
+void require_same_data(const Identity& trained, const Corpus& corpus, const std::string& where, const std::string& whose);
 
 // One process at a time works in a run folder; the lock goes with the process, however it ends.
 FileLock lock_run(const std::string& run);

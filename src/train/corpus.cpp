@@ -7,6 +7,7 @@
 #include "core/thread_pool.h"
 #include "data/prepare.h"
 #include "text/bpe_train.h"
+#include "train/requirements.h"
 
 namespace fathom::train {
 namespace {
@@ -45,6 +46,7 @@ void prepare(const TrainConfig& config, const std::string& run, const std::strin
       throw UserError({"configuration", "data.text", "no file or folder " + path, "text to train on",
                        "give your own: --data.text FILE_OR_FOLDER, or what fathom data prepare made: --data.dataset FOLDER"});
   data::require_files(data::find_sources(config.data.text), "data.text is read more than once", "write it to a file first, or prepare it with: fathom data prepare");
+  require_before_text(config, join_path(run, "config.json"));
   const int threads = config.threads > 0 ? static_cast<int>(config.threads) : available_threads();
   const text::Tokenizer tokenizer = make_tokenizer(config, run, stop, threads);
   data::PrepareOptions options;
@@ -63,19 +65,32 @@ void prepare(const TrainConfig& config, const std::string& run, const std::strin
            human_count(static_cast<double>(result.validation_tokens)), " held out");
 }
 
-}  // namespace
+std::string folder_of(const TrainConfig& config, const std::string& run) {
+  return config.data.dataset.empty() ? join_path(run, "data") : config.data.dataset;
+}
 
-Corpus open_corpus(const TrainConfig& config, const std::string& run, const std::function<bool()>& stop) {
-  std::string folder = config.data.dataset;
-  if (folder.empty()) {
-    folder = join_path(run, "data");
-    if (!exists(folder)) prepare(config, run, folder, stop);
-  }
+Corpus open(const std::string& folder) {
   std::shared_ptr<const data::Dataset> train = data::Dataset::open(folder, "train");
   text::Tokenizer tokenizer = text::Tokenizer::load(train->tokenizer_path());
   train->require_tokenizer(tokenizer.identity(), "the tokenizer.json in the same folder");
   const std::string fingerprint = hash_bytes(train->manifest().to_json().dump());
   return {train, data::Dataset::open(folder, "validation"), std::move(tokenizer), fingerprint};
+}
+
+}  // namespace
+
+Corpus open_corpus(const TrainConfig& config, const std::string& run, const std::function<bool()>& stop) {
+  const std::string folder = folder_of(config, run);
+  if (config.data.dataset.empty() && !exists(folder)) prepare(config, run, folder, stop);
+  return open(folder);
+}
+
+Corpus open_prepared(const TrainConfig& config, const std::string& run) {
+  const std::string folder = folder_of(config, run);
+  if (!data::is_dataset(folder))
+    throw UserError({folder, "", exists(folder) ? "no dataset" : "no such folder", "the dataset that the run was trained on",
+                     config.data.dataset.empty() ? "the checkpoint belongs into RUN/checkpoints, beside the run's own data" : "put it back where it was"});
+  return open(folder);
 }
 
 }  // namespace fathom::train

@@ -20,4 +20,7 @@ struct Corpus {
 // `stop` is asked now and then while text is prepared; true throws Interrupted, and the next call goes on.
 Corpus open_corpus(const TrainConfig& config, const std::string& run, const std::function<bool()>& stop = {});
 
+// The dataset that open_corpus opened when the run began. Nothing is prepared or written: a run without it is refused.
+Corpus open_prepared(const TrainConfig& config, const std::string& run);
+
 }  // namespace fathom::train

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 #include <limits>
 #include <map>
 
@@ -19,6 +17,7 @@
 #include "model/cost.h"
 #include "nn/memory.h"
 #include "train/finish.h"
+#include "train/requirements.h"
 #include "train/schedule.h"
 
 namespace fathom::train {
@@ -37,26 +36,6 @@ std::string machine_name() {
     processor = text.substr(from, text.find('\n', from) - from);
   }
   return str(processor, ", ", at::get_cpu_capability(), ", LibTorch " TORCH_VERSION);
-}
-
-// Weights, gradients and both moments of AdamW must fit, and of a step its tokens and what every unrouted block keeps for
-// its backward at least: better said now than by the kernel's killer an hour from now.
-void require_memory(const TrainConfig& config, const std::string& where) {
-  const std::string text = exists("/proc/meminfo") ? read_file("/proc/meminfo", limits::kConfigBytes) : "";
-  const size_t at = text.find("MemAvailable:");
-  if (at == std::string::npos) return;
-  const double free = 1024 * std::strtod(text.c_str() + at + std::strlen("MemAvailable:"), nullptr);
-  const std::string expected = str("at most the ", human_bytes(free), " of memory that are free");
-  const double parameters = static_cast<double>(model::parameters(config.model).total()), weights = 16 * parameters;
-  if (weights > free)
-    throw UserError({where, "model", str(human_count(parameters), " parameters, which take ", human_bytes(weights), " to train"), expected, "train a smaller model"});
-  const double tokens = static_cast<double>(config.batch_size * config.sequence_length), C = static_cast<double>(config.model.hidden_size);
-  const double full = static_cast<double>(config.model.num_hidden_layers) - static_cast<double>(config.model.routing.blocks.size());
-  const double step = tokens * (3 * sizeof(int32_t) * static_cast<double>(config.accumulation + kReadAhead) + 2 * C * full);
-  if (weights + step > free)
-    throw UserError({where, "batch_size", str(config.batch_size, " rows of sequence_length ", config.sequence_length, ", which take more than ", human_bytes(step)),
-                     expected + (weights > free / 10 ? str(", less ", human_bytes(weights), " of the model") : ""),
-                     "lower batch_size (and raise accumulation) or sequence_length"});
 }
 
 // One step's update of a running threshold: the quantile of this step's scores, averaged over about
@@ -123,15 +102,11 @@ Run::Run(const TrainConfig& config, const RunOptions& options)
 }
 
 void Run::check_identity(const Checkpoint& last) const {
-  const auto refuse = [&](const std::string& field, const std::string& found, const std::string& expected, const std::string& hint = "") {
-    throw UserError({options_.run, field, found, expected + ", as in its last checkpoint", hint});
-  };
   require_same(TrainConfig::from_json(last.identity.config, join_path(options_.run, "checkpoints")),
                TrainConfig::from_json(now_.identity.config, options_.run), options_.run);
-  if (last.identity.tokenizer != now_.identity.tokenizer) refuse("tokenizer", now_.identity.tokenizer, last.identity.tokenizer);
-  if (last.identity.dataset != now_.identity.dataset)
-    refuse("dataset", "manifest " + now_.identity.dataset, last.identity.dataset, "the data was prepared anew; start a new run");
-  if (last.identity.threads != now_.identity.threads) refuse("threads", str(now_.identity.threads), str(last.identity.threads));
+  require_same_data(last.identity, corpus_, options_.run, "its last checkpoint");
+  if (last.identity.threads != now_.identity.threads)
+    throw UserError({options_.run, "threads", str(now_.identity.threads), str(last.identity.threads, ", as in its last checkpoint"), ""});
   if (last.identity.machine != now_.identity.machine)
     log_warning("the run was started on ", last.identity.machine, " and goes on on ", now_.identity.machine,
                 ": it continues, but not to the bit");

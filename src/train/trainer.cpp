@@ -11,6 +11,7 @@
 #include "core/log.h"
 #include "core/human.h"
 #include "core/thread_pool.h"
+#include "data/shards.h"
 #include "nn/matmul.h"
 #include "train/corpus.h"
 #include "train/finish.h"
@@ -22,7 +23,8 @@ namespace {
 std::string config_path(const std::string& run) { return join_path(run, "config.json"); }
 
 // A start that fails before its first step is done leaves the folder as it found it, so that the corrected command can
-// be given again as it is. Not so one that was interrupted: it is gone on with.
+// be given again as it is. Not so one that was interrupted: it is gone on with. Text that was prepared stays, for that may
+// have taken hours: the corrected command takes it as its dataset.
 class Start {
  public:
   explicit Start(const std::string& run) : run_(run), made_(!exists(run)) {
@@ -30,9 +32,12 @@ class Start {
     make_folders(run);
   }
   void undo() const {
+    const std::string data = join_path(run_, "data");
+    const bool prepared = !before_.contains("data") && data::is_dataset(data);
     for (const std::string& name : names())
-      if (!before_.contains(name)) remove_all(join_path(run_, name));
-    if (made_) remove_all(run_);
+      if (!before_.contains(name) && !(prepared && name == "data")) remove_all(join_path(run_, name));
+    if (prepared) log_warning("the text is prepared and stays: train on it by --data.dataset ", data, " in place of the text");
+    else if (made_) remove_all(run_);
   }
 
  private:
@@ -53,9 +58,12 @@ Json start(const TrainConfig& config, const RunOptions& options) {
     throw UserError({run, "", "the folder of another run", "a new folder", "go on with it by --resume, or choose another name"});
   std::vector<std::string> written = {"checkpoints", "metrics.jsonl", "model", "summary.json"};
   if (config.data.dataset.empty()) written.insert(written.end(), {"data", "tokenizer.json"});
-  for (const std::string& name : written)
-    if (exists(join_path(run, name)))
-      throw UserError({join_path(run, name), "", "there already, though not a run's", "a folder without it: the run writes its own", "choose another folder"});
+  for (const std::string& name : written) {
+    const std::string path = join_path(run, name);
+    if (exists(path))
+      throw UserError({path, "", "there already, though not a run's", "a folder without it: the run writes its own",
+                       data::is_dataset(path) ? str("train on it by --data.dataset ", path, ", or choose another folder") : "choose another folder"});
+  }
   const Start begun(run);
   const FileLock lock = lock_run(run);
   std::optional<Run> going;
@@ -140,10 +148,14 @@ Json export_checkpoint(const std::string& checkpoint, const std::string& model_f
   if (exists(model_folder)) throw UserError({model_folder, "", "an existing path", "a new folder", "choose another name or remove it"});
   const Checkpoint c = read_checkpoint(checkpoint);
   TrainConfig config = TrainConfig::from_json(c.identity.config, join_path(checkpoint, "checkpoint.json"));
-  const std::string run = std::filesystem::path(checkpoint).lexically_normal().parent_path().parent_path().string();
+  // RUN/checkpoints/step-…, however it was written: with a slash at its end, or as "." from inside it.
+  std::filesystem::path path = std::filesystem::absolute(checkpoint).lexically_normal();
+  if (path.filename().empty()) path = path.parent_path();
+  const std::string run = path.parent_path().parent_path().string();
   at::set_num_threads(config.threads > 0 ? static_cast<int>(config.threads) : available_threads());
   nn::use_f32_route(nn::f32_route_from(c.identity.f32_route));
-  const Corpus corpus = open_corpus(config, run);
+  const Corpus corpus = open_prepared(config, run);
+  require_same_data(c.identity, corpus, checkpoint, "its checkpoint.json");
   config.model = effective_model(config, corpus.tokenizer, corpus.train->manifest(), checkpoint);
   nn::Transformer network(config.model);
   load_weights(checkpoint, network);

@@ -25,7 +25,8 @@ struct RunOptions {
 };
 
 // Trains, calibrates, evaluates, writes RUN/model and RUN/summary.json; returns the summary. Resuming a run that has
-// finished returns its summary. A new run that fails before its first step is done leaves nothing behind.
+// finished returns its summary. A new run that fails before its first step is done leaves nothing behind but the
+// text that it prepared.
 Json train(const TrainConfig& config, const RunOptions& options);
 
 // The configuration that RUN was started with.
@@ -34,8 +35,9 @@ TrainConfig config_of_run(const std::string& run, const std::vector<std::pair<st
 // A summary as lines for a person.
 std::string describe_summary(const Json& summary);
 
-// Calibrates a checkpoint's weights and writes them as a model folder (RUN is the folder above its "checkpoints"). `stop` is
-// asked between dials: true throws Interrupted, and no folder is written.
+// Calibrates a checkpoint's weights and writes them as a model folder (RUN is the folder above its "checkpoints"). The run's
+// dataset must be there and be the one that the checkpoint was trained on. `stop` is asked between dials: true throws
+// Interrupted, and no folder is written.
 Json export_checkpoint(const std::string& checkpoint, const std::string& model_folder, const std::function<bool()>& stop = {});
 
 }  // namespace fathom::train

@@ -58,6 +58,15 @@ const std::string& corpus() {
   return path;
 }
 
+void write_text(const std::string& path) {
+  std::string all;
+  for (int d = 0; d < 60; ++d) {
+    for (int i = 0; i < 12; ++i) all += "line " + std::to_string(d * i % 17) + " of document " + std::to_string(d) + " is here\n";
+    all += "<|endoftext|>\n";
+  }
+  atomic_write(path, all);
+}
+
 Json tiny_json() {
   Json j = parse_json(R"({
     "model": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2, "num_key_value_heads": 1,

@@ -18,6 +18,9 @@ const std::string& corpus();
 TrainConfig tiny(const Overrides& overrides = {});
 Json tiny_json();
 
+// Text that is not prepared yet: 60 short documents, of which no two are alike.
+void write_text(const std::string& path);
+
 // The message of the UserError that `body` throws; "" when it throws none.
 template <class Body>
 std::string error_of(const Body& body) {
