@@ -208,27 +208,27 @@ Tensor Pass::logits(const Stream& stream) const {
 namespace {
 
 template <class Real>
-Selected select_as(Pick pick, const Pass& pass, const model::ModelConfig& config, size_t routed, const Pass::Scores& scores,
+Selected select_as(Pick pick, const Pass& pass, const model::ModelConfig& config, size_t routed, Pass::Scores& scores,
                    const ForwardOptions& options) {
   const auto& routing = config.routing;
   const auto& block = routing.blocks[routed];
   const double capacity = options.capacity.empty() ? block.capacity : options.capacity[routed];
   const auto span = [](const Tensor& t) { return std::span<const Real>(t.const_data_ptr<Real>(), static_cast<size_t>(t.numel())); };
-  const auto noisy = [&] {
-    Tensor r = scores.raw.detach().clone();
-    if (options.score_noise == 0) return r;
+  const auto raw = [&] {
+    if (options.score_noise == 0) return scores.raw.detach().contiguous();
+    scores.noisy = scores.raw.detach().clone();
     Random random = Random(options.noise_seed).fork("router " + std::to_string(block.block));
-    Real* p = r.mutable_data_ptr<Real>();
-    for (int64_t i = 0; i < r.numel(); ++i) p[i] += static_cast<Real>(options.score_noise * random.normal());
-    return r;
+    Real* p = scores.noisy.mutable_data_ptr<Real>();
+    for (int64_t i = 0; i < scores.noisy.numel(); ++i) p[i] += static_cast<Real>(options.score_noise * random.normal());
+    return scores.noisy;
   };
   switch (pick) {
     case Pick::topk: {
-      const Tensor r = noisy();
+      const Tensor r = raw();
       return select_top_k<Real>(span(r), pass.rows(), capacity, routing.forced_positions);
     }
     case Pick::threshold: {
-      const Tensor r = noisy();
+      const Tensor r = raw();
       return select_threshold<Real>(span(r), pass.rows(), options.thresholds[routed], routing.forced_positions);
     }
     case Pick::causal:
@@ -248,7 +248,7 @@ Selected select_as(Pick pick, const Pass& pass, const model::ModelConfig& config
 
 }  // namespace
 
-Selected select(Pick pick, const Pass& pass, const model::ModelConfig& config, size_t routed, const Pass::Scores& scores,
+Selected select(Pick pick, const Pass& pass, const model::ModelConfig& config, size_t routed, Pass::Scores& scores,
                 const ForwardOptions& options) {
   return scores.raw.scalar_type() == at::kDouble ? select_as<double>(pick, pass, config, routed, scores, options)
                                                  : select_as<float>(pick, pass, config, routed, scores, options);

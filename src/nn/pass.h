@@ -53,6 +53,7 @@ class Pass {
   struct Scores {
     at::Tensor raw;       // [N]; with graph only after routed_block
     at::Tensor decision;  // [N]: raw itself, or the predictor's logit (with graph up to the predictor's parameters)
+    at::Tensor noisy;     // [N] raw with the step's noise, detached: what select() went by; undefined where it drew none
     ScoredRows rows;
   };
   Scores scores(size_t block, const Stream& stream) const;
@@ -73,8 +74,8 @@ class Pass {
   std::shared_ptr<const Attention> whole_;  // every row a query
 };
 
-// Scores as a span of their own type.
-Selected select(Pick pick, const Pass& pass, const model::ModelConfig& config, size_t routed, const Pass::Scores& scores,
+// Picks the tokens that run; where the options ask for noise, draws it into `scores` first.
+Selected select(Pick pick, const Pass& pass, const model::ModelConfig& config, size_t routed, Pass::Scores& scores,
                 const ForwardOptions& options);
 
 }  // namespace fathom::nn

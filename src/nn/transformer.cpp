@@ -84,6 +84,7 @@ ForwardResult Transformer::forward(const Batch& batch, const ForwardOptions& opt
 
     RoutedResult r;
     r.raw = scores.raw.detach().view({B, T});
+    r.selecting = scores.noisy.defined() ? scores.noisy.view({B, T}) : r.raw;
     r.decision = scores.decision.detach().reshape({B, T});
     r.selected = member.to(at::kBool).view({B, T});
     r.selected_count = static_cast<int64_t>(selected.rows.size());

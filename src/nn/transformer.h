@@ -66,6 +66,7 @@ struct ForwardOptions {
 
 struct RoutedResult {
   at::Tensor raw;                // [B, T] scores r of the router, detached
+  at::Tensor selecting;          // [B, T] what topk and threshold selected by: raw, or raw with the step's noise
   at::Tensor decision;           // [B, T] decision scores (r, or the predictor's logit), detached
   at::Tensor selected;           // [B, T] bool
   int64_t selected_count = 0;    // tokens that ran, over all rows

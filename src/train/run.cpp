@@ -244,7 +244,8 @@ void Run::step() {
 
 void Run::update_quantiles(const std::vector<Batch>& batches, const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity) {
   Quantiles& q = now_.quantiles;
-  const bool same = config_.model.routing.rule != routing::CausalRule::predictor;
+  // The raw one is what selection compares, noise and all, or it would not meet the capacity; the causal rule knows no noise.
+  const bool same = config_.model.routing.rule != routing::CausalRule::predictor && config_.router.noise == 0;
   std::vector<at::Tensor> forced;
   for (const Batch& batch : batches) forced.push_back(forced_tokens(batch, config_.model.routing.forced_positions));
   for (size_t r = 0; r < capacity.size(); ++r) {
@@ -259,7 +260,7 @@ void Run::update_quantiles(const std::vector<Batch>& batches, const std::vector<
       }
       return routing::threshold_for(all, capacity[r]);
     };
-    const float raw = quantile(&nn::RoutedResult::raw);
+    const float raw = quantile(&nn::RoutedResult::selecting);
     follow(q.raw[r], raw, config_.router.quantile_decay, q.updates);
     follow(q.decision[r], same ? raw : quantile(&nn::RoutedResult::decision), config_.router.quantile_decay, q.updates);
   }

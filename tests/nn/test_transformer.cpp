@@ -242,6 +242,7 @@ TEST(Forward, ScoreNoiseMovesSelectionAndIsAFunctionOfItsSeed) {
   Random random(61);
   auto config = model::random_config(random);
   config.routing.blocks = {{0, 0.5}};
+  config.routing.forced_positions = 0;
   const auto model = random_model(config, 1);
   Batch batch{random_tokens(config, 4, 40)};
   ForwardOptions options;
@@ -251,6 +252,15 @@ TEST(Forward, ScoreNoiseMovesSelectionAndIsAFunctionOfItsSeed) {
   const Tensor first = model->forward(batch, options).routed[0].selected, again = model->forward(batch, options).routed[0].selected;
   options.noise_seed = 2;
   const Tensor second = model->forward(batch, options).routed[0].selected;
+  // What it says that it selected by is what it selected by, under both rules of training.
+  for (const Pick pick : {Pick::topk, Pick::threshold}) {
+    options.pick = pick;
+    options.thresholds = {0.1f};
+    const RoutedResult r = model->forward(batch, options).routed[0];
+    const Tensor in = r.selecting.masked_fill(~r.selected, INFINITY).amin(1), out = r.selecting.masked_fill(r.selected, -INFINITY).amax(1);
+    EXPECT_TRUE(in.ge(out).all().item<bool>());
+    EXPECT_GT(largest_difference(r.selecting, r.raw), 0.1);
+  }
   EXPECT_TRUE(at::equal(first, again));
   EXPECT_FALSE(at::equal(first, second));
   EXPECT_FALSE(at::equal(first, plain));
