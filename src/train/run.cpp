@@ -210,7 +210,10 @@ void Run::step() {
     const double share = targets > 0 ? static_cast<double>(result.target_count) / targets : 0;
     loss += share * result.loss.item<double>();
     (config_.accumulation == 1 ? result.total : result.total * share).backward();
+    // Results are kept for the log, their graphs are not: each would hold its micro-batch's activations until the step's end.
     result.total.reset();
+    result.loss = result.loss.detach();
+    for (auto& [name, value] : result.aux) value = value.detach();
     p.flops += spent_flops(config_.model, batch, result.routed);
     results.push_back(std::move(result));
   }
