@@ -35,7 +35,7 @@ void require_memory(const TrainConfig& config, const std::string& where) {
 void require_before_text(const TrainConfig& config, const std::string& where) {
   TrainConfig c = config;
   if (!c.data.tokenizer.empty()) {
-    c.model = effective_model(c, text::Tokenizer::load(c.data.tokenizer), where);
+    c.model = effective_model(c, text::Tokenizer::load(c.data.tokenizer), {}, where);  // whatever ends the dataset gives its documents
   } else {
     if (c.model.vocab_size == 0) c.model.vocab_size = c.data.vocab_size;
     c.model.validate(where + ": model");
