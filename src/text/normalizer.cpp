@@ -1,11 +1,16 @@
 #include "text/normalizer.h"
 
+#include <algorithm>
+
 #include "core/utf8.h"
 #include "text/byte_alphabet.h"
 #include "text/component.h"
 
 namespace fathom::text {
 namespace {
+
+// It spoils their count of which character came from where: the text itself comes out wrong behind it, or they panic.
+constexpr const char* kNothing = "the `tokenizers` package gives no ids that could be met here";
 
 template <class F>
 void for_each_char(std::string_view text, F&& f) {
@@ -73,6 +78,7 @@ void Normalizer::add(const Json& json, const std::string& where, const std::stri
   else if (type == "Prepend") {
     step.kind = Kind::prepend;
     step.content = c.string("prepend");
+    if (step.content.empty()) c.wrong("prepend", "an empty text", "a text to put in front", kNothing);
   } else if (type == "Strip") {
     step.kind = Kind::strip;
     step.left = c.boolean("strip_left"), step.right = c.boolean("strip_right");
@@ -82,6 +88,7 @@ void Normalizer::add(const Json& json, const std::string& where, const std::stri
     if (pattern.text.empty()) c.wrong("pattern", "an empty pattern", "a text to replace");
     step.pattern = pattern.regex ? Pattern::regex(pattern.text, where, pattern.field) : Pattern::literal(pattern.text);
     step.content = c.string("content");
+    if (step.pattern->may_match_nothing()) c.wrong("pattern", "the pattern " + printable(pattern.text) + ", which matches nothing too", "one that matches characters", kNothing);
   } else {
     c.unknown("Sequence, NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, Nmt, Prepend, Replace, ByteLevel");
   }
@@ -120,10 +127,41 @@ std::string_view Normalizer::run(const Step& step, std::string_view text, std::s
   FATHOM_ASSERT(false, "normalizer step");
 }
 
-std::string_view Normalizer::apply(std::string_view text, std::string (&buffers)[2], PatternScratch& scratch) const {
+size_t Normalizer::lead_after(const Step& step, std::string_view text, std::string_view result, size_t lead, PatternScratch& scratch) const {
+  if (lead == 0) return 0;
+  switch (step.kind) {
+    case Kind::normal_form: return normalized_lead(text, step.form, lead);
+    case Kind::prepend: return text.empty() ? 0 : step.content.size() + lead;
+    case Kind::strip: {  // `result` lies in `text`, unless nothing is left
+      const auto taken = result.empty() ? text.size() : static_cast<size_t>(result.data() - text.data());
+      return std::min(lead - std::min(taken, lead), result.size());
+    }
+    case Kind::replace: {  // what replaces a match belongs to the match's last character
+      size_t after = 0, done = 0;
+      Pattern::Matches matches(*step.pattern, text, scratch);
+      while (done < lead && matches.next() && matches.begin < lead) {
+        after += matches.begin - done;
+        if (matches.end <= lead) after += step.content.size();
+        done = matches.end;
+      }
+      return after + lead - std::min(done, lead);
+    }
+    case Kind::byte_level:
+    case Kind::lowercase:
+    case Kind::strip_accents:
+    case Kind::nmt: {  // character by character
+      std::string out;
+      return run(step, text.substr(0, lead), out, scratch).size();
+    }
+  }
+  FATHOM_ASSERT(false, "normalizer step");
+}
+
+std::string_view Normalizer::apply(std::string_view text, std::string (&buffers)[2], PatternScratch& scratch, size_t* lead) const {
   int free = 0;
   for (const Step& step : steps_) {
     const std::string_view next = run(step, text, buffers[free], scratch);
+    if (lead) *lead = lead_after(step, text, next, *lead, scratch);
     // A step that wrote its buffer must not have it as input of the next one.
     if (!next.empty() && next.data() >= buffers[free].data() && next.data() <= buffers[free].data() + buffers[free].size()) free ^= 1;
     text = next;

@@ -1,5 +1,6 @@
 // The normalizer of a tokenizer.json: what is done to a text before it is cut into words.
 #pragma once
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,8 +20,11 @@ class Normalizer {
 
   bool empty() const { return steps_.empty(); }
 
-  // `text` is UTF-8. Returns `text` where nothing changed, else one of the two buffers.
-  std::string_view apply(std::string_view text, std::string (&buffers)[2], PatternScratch& scratch) const;
+  // `text` is UTF-8. Returns `text` where nothing changed, else one of the two buffers. `lead`, when given, is that of `text`
+  // and becomes that of the result: how many bytes at its start stem from the first character of the whole input, as
+  // `tokenizers` aligns them. Metaspace's "first" puts its character in front of a part that begins among them, and of no
+  // other: not where Strip took the input's first character away, but before every part of what Prepend put there.
+  std::string_view apply(std::string_view text, std::string (&buffers)[2], PatternScratch& scratch, size_t* lead = nullptr) const;
 
  private:
   enum class Kind { normal_form, lowercase, prepend, replace, strip, strip_accents, nmt, byte_level };
@@ -33,6 +37,8 @@ class Normalizer {
   };
   void add(const Json& json, const std::string& where, const std::string& path, int depth);
   std::string_view run(const Step& step, std::string_view text, std::string& out, PatternScratch& scratch) const;
+  // `text` became `result`.
+  size_t lead_after(const Step& step, std::string_view text, std::string_view result, size_t lead, PatternScratch& scratch) const;
 
   std::vector<Step> steps_;
 };

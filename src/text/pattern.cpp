@@ -78,6 +78,13 @@ Pattern Pattern::regex(const std::string& source, const std::string& where, cons
   return p;
 }
 
+bool Pattern::may_match_nothing() const {
+  if (!compiled_) return literal_.empty();
+  uint32_t empty = 0;
+  pcre2_pattern_info(compiled_->code, PCRE2_INFO_MATCHEMPTY, &empty);
+  return empty != 0;
+}
+
 bool Pattern::find(std::string_view text, size_t from, size_t& begin, size_t& end, PatternScratch& scratch) const {
   if (!compiled_) {
     if (literal_.empty()) {

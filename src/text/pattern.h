@@ -32,6 +32,8 @@ class Pattern {
   static Pattern regex(const std::string& source, const std::string& where, const std::string& field);
   static Pattern literal(std::string text);
 
+  bool may_match_nothing() const;
+
   // All matches from left to right, as Oniguruma's Rust binding finds them: an empty match right after a match is
   // passed over.
   class Matches {

@@ -18,6 +18,9 @@ char32_t next_char(std::string_view text, size_t at, size_t& length) {
   return c;
 }
 
+// Of the part [begin, end) of a text.
+size_t lead_of(size_t lead, size_t begin, size_t end) { return lead > begin ? std::min(lead, end) - begin : 0; }
+
 // What `tokenizers` makes of matches and gaps; a span with match == true is left out of the result.
 void apply_behavior(SplitBehavior behavior, std::vector<Span>& spans) {
   if (behavior == SplitBehavior::removed) return;
@@ -108,12 +111,16 @@ void PreTokenizer::spans(const Stage& s, std::string_view text, PatternScratch& 
   apply_behavior(s.behavior, out);
 }
 
-void PreTokenizer::run(std::string_view text, bool first, Scratch& scratch, WordSink& sink) const {
-  if (scratch.stages.size() < stages_.size()) scratch.stages.resize(stages_.size());
-  stage(0, text, first, text.data() + text.size(), scratch, sink);
+bool PreTokenizer::needs_lead() const {
+  return std::any_of(stages_.begin(), stages_.end(), [](const Stage& s) { return s.kind == Kind::metaspace && s.prepend == Prepend::first; });
 }
 
-void PreTokenizer::stage(size_t k, std::string_view text, bool first, const char* readable_end, Scratch& scratch, WordSink& sink) const {
+void PreTokenizer::run(std::string_view text, size_t lead, Scratch& scratch, WordSink& sink) const {
+  if (scratch.stages.size() < stages_.size()) scratch.stages.resize(stages_.size());
+  stage(0, text, lead, text.data() + text.size(), scratch, sink);
+}
+
+void PreTokenizer::stage(size_t k, std::string_view text, size_t lead, const char* readable_end, Scratch& scratch, WordSink& sink) const {
   if (text.empty()) return;
   if (k == stages_.size()) return sink.word(text, readable_end);
   const Stage& s = stages_[k];
@@ -124,38 +131,45 @@ void PreTokenizer::stage(size_t k, std::string_view text, bool first, const char
       for_each_word(s.rule, text, [&](size_t begin, size_t end) {
         const std::string_view word = text.substr(begin, end - begin);
         if (last) sink.word(word, readable_end);
-        else stage(k + 1, word, first && begin == 0, readable_end, scratch, sink);
+        else stage(k + 1, word, lead_of(lead, begin, end), readable_end, scratch, sink);
       });
       return;
     }
     case Kind::prefix_space:
-      if (text[0] == ' ') return stage(k + 1, text, first, readable_end, scratch, sink);
+      if (text[0] == ' ') return stage(k + 1, text, lead, readable_end, scratch, sink);
       mine.text.assign(1, ' ').append(text);
+      if (lead > 0) ++lead;
       break;
-    case Kind::letters: mine.text = bytes_to_letters(text); break;
+    case Kind::letters:
+      mine.text = bytes_to_letters(text);
+      if (lead > 0) lead = bytes_to_letters(text.substr(0, lead)).size();
+      break;
     case Kind::metaspace: {
       mine.text.clear();
+      if (lead > 0) lead += static_cast<size_t>(std::count(text.data(), text.data() + lead, ' ')) * (s.replacement.size() - 1);
       for (const char c : text) {
         if (c == ' ') mine.text += s.replacement;
         else mine.text += c;
       }
-      if ((s.prepend == Prepend::always || (s.prepend == Prepend::first && first)) && !mine.text.starts_with(s.replacement))
+      if ((s.prepend == Prepend::always || (s.prepend == Prepend::first && lead > 0)) && !mine.text.starts_with(s.replacement)) {
         mine.text.insert(0, s.replacement);
+        if (lead > 0) lead += s.replacement.size();
+      }
       break;
     }
     default: {
       spans(s, text, *scratch.patterns, mine.spans);
       for (const Span& span : mine.spans)
-        if (!span.match) stage(k + 1, text.substr(span.begin, span.end - span.begin), first && span.begin == 0, readable_end, scratch, sink);
+        if (!span.match) stage(k + 1, text.substr(span.begin, span.end - span.begin), lead_of(lead, span.begin, span.end), readable_end, scratch, sink);
       return;
     }
   }
   const std::string_view changed = mine.text;
   const char* const end = changed.data() + changed.size();
-  if (s.kind != Kind::metaspace || s.behavior != SplitBehavior::merged_with_next) return stage(k + 1, changed, first, end, scratch, sink);
+  if (s.kind != Kind::metaspace || s.behavior != SplitBehavior::merged_with_next) return stage(k + 1, changed, lead, end, scratch, sink);
   spans(s, changed, *scratch.patterns, mine.spans);
   for (const Span& span : mine.spans)
-    stage(k + 1, changed.substr(span.begin, span.end - span.begin), first && span.begin == 0, end, scratch, sink);
+    stage(k + 1, changed.substr(span.begin, span.end - span.begin), lead_of(lead, span.begin, span.end), end, scratch, sink);
 }
 
 }  // namespace fathom::text

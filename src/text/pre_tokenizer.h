@@ -49,8 +49,10 @@ class PreTokenizer {
     PatternScratch* patterns = nullptr;
   };
 
-  // `first`: the text starts where the whole input starts.
-  void run(std::string_view text, bool first, Scratch& scratch, WordSink& sink) const;
+  // Whether run() looks at `lead` (text/normalizer.h): a Metaspace of the scheme "first".
+  bool needs_lead() const;
+  // `lead`: bytes at the text's start that stem from the input's first character; 0 where none do, or needs_lead() is false.
+  void run(std::string_view text, size_t lead, Scratch& scratch, WordSink& sink) const;
 
  private:
   enum class Kind : uint8_t {
@@ -81,7 +83,7 @@ class PreTokenizer {
   void add(const Json& json, const std::string& where, const std::string& path, int depth);
   void add_split(const std::optional<WordRule>& rule, Pattern pattern, SplitBehavior behavior, bool invert);
   void add_chars(Chars chars, SplitBehavior behavior, char32_t one = 0);
-  void stage(size_t k, std::string_view text, bool first, const char* readable_end, Scratch& scratch, WordSink& sink) const;
+  void stage(size_t k, std::string_view text, size_t lead, const char* readable_end, Scratch& scratch, WordSink& sink) const;
   void spans(const Stage& s, std::string_view text, PatternScratch& patterns, std::vector<Scratch::Span>& out) const;
 
   std::vector<Stage> stages_;

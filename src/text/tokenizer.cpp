@@ -91,11 +91,13 @@ void Tokenizer::encode_append(std::string_view text, const EncodeOptions& option
   d.raw_added.split(
       text, options.allow_special,
       [&](size_t begin, size_t end) {
-        const std::string_view part = d.normalizer.apply(text.substr(begin, end - begin), s.normalized, s.patterns);
+        const std::string_view raw = text.substr(begin, end - begin);
+        size_t lead = begin == 0 && d.pre_tokenizer.needs_lead() ? utf8_length(raw) : 0;
+        const std::string_view part = d.normalizer.apply(raw, s.normalized, s.patterns, lead > 0 ? &lead : nullptr);
         d.normalized_added.split(
             part, options.allow_special,
             [&](size_t from, size_t to) {
-              d.pre_tokenizer.run(part.substr(from, to - from), begin == 0 && from == 0, s.pre_tokenizer, encoder);
+              d.pre_tokenizer.run(part.substr(from, to - from), lead > from ? std::min(lead, to) - from : 0, s.pre_tokenizer, encoder);
             },
             push);
       },

@@ -32,6 +32,10 @@ enum class NormalForm : uint8_t { nfc, nfd, nfkc, nfkd };
 // `text` in a normal form. Returns `text` itself where it is known to be in it already, else `storage`.
 std::string_view normalize(std::string_view text, NormalForm form, std::string& storage);
 
+// How many bytes at the start of its normal form belong to the first `lead` bytes of `text`, as the `tokenizers` package
+// aligns them (text/normalizer.h).
+size_t normalized_lead(std::string_view text, NormalForm form, size_t lead);
+
 // Bytes at the start of `text` that are ASCII.
 size_t ascii_prefix(std::string_view text);
 

@@ -80,6 +80,8 @@ const std::vector<Case>& cases() {
       {"metaspace of two minds", [](Json& j) { j["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "▁"}, {"add_prefix_space", false}, {"prepend_scheme", "always"}}; }, {"pre_tokenizer.add_prefix_space"}},
       {"length zero", [](Json& j) { j["pre_tokenizer"] = {{"type", "FixedLength"}, {"length", 0}}; }, {"pre_tokenizer.length", "the number 0"}},
       {"replace nothing", [](Json& j) { j["normalizer"] = {{"type", "Replace"}, {"pattern", {{"String", ""}}}, {"content", "x"}}; }, {"normalizer.pattern", "an empty pattern"}},
+      {"replace what may be nothing", [](Json& j) { j["normalizer"] = {{"type", "Replace"}, {"pattern", {{"Regex", "^|x*"}}}, {"content", "x"}}; }, {"normalizer.pattern", "matches nothing too"}},
+      {"prepend nothing", [](Json& j) { j["normalizer"] = {{"type", "Prepend"}, {"prepend", ""}}; }, {"normalizer.prepend", "an empty text"}},
       {"decoder replaces nothing", [](Json& j) { j["decoder"] = {{"type", "Replace"}, {"pattern", {{"String", ""}}}, {"content", "x"}}; }, {"decoder.pattern", "an empty pattern"}},
       {"strip of nothing", [](Json& j) { j["decoder"] = {{"type", "Strip"}, {"content", ""}, {"start", 1}, {"stop", 0}}; }, {"decoder.content", "one character"}},
       {"strip without end", [](Json& j) { j["decoder"] = {{"type", "Strip"}, {"content", "a"}, {"start", 1'000'000'000}, {"stop", 0}}; }, {"decoder.start"}},

@@ -22,7 +22,7 @@ Strings words(const Json& json, const std::string& text, bool first = true) {
   PreTokenizer::Scratch scratch;
   scratch.patterns = &patterns;
   Collect out;
-  p.run(text, first, scratch, out);
+  p.run(text, first ? utf8_length(text) : 0, scratch, out);
   return out.words;
 }
 

@@ -161,6 +161,25 @@ TEST(Tokenizer, NormalizedAddedTokensMatchNormalisedText) {
   EXPECT_EQ(t.encode("Nono").size(), 3u);
 }
 
+TEST(Tokenizer, MetaspaceFirstAsksForTheInputsFirstCharacter) {
+  Json json = spm_json();
+  json["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", "first"}, {"split", true}};
+  const auto begins = [&](const Json& normalizer, const std::string& text) {  // with the character, or without
+    json["normalizer"] = normalizer;
+    const Tokenizer t = make(json);
+    return t.token_text(t.encode(text).at(0)).starts_with("▁");
+  };
+  const auto strip = [](bool left) { return Json{{"type", "Strip"}, {"strip_left", left}, {"strip_right", true}}; };
+  EXPECT_TRUE(begins(nullptr, "hello "));
+  EXPECT_TRUE(begins(strip(true), "hello "));
+  EXPECT_FALSE(begins(strip(true), " hello"));
+  EXPECT_FALSE(begins({{"type", "StripAccents"}}, "\u0301hello"));
+  EXPECT_TRUE(begins({{"type", "Prepend"}, {"prepend", "w"}}, "hello"));
+  EXPECT_TRUE(begins({{"type", "NFKD"}}, "\u00e9"));
+  EXPECT_TRUE(begins({{"type", "Replace"}, {"pattern", {{"String", "h"}}}, {"content", "we"}}, "hello"));
+  EXPECT_FALSE(begins({{"type", "Replace"}, {"pattern", {{"String", "he"}}}, {"content", "we"}}, "hello"));
+}
+
 TEST(Tokenizer, InvalidUtf8IsReadAsReplacementCharacters) {
   const Tokenizer t = make(hello_json());
   EXPECT_EQ(t.encode("a\xff" "b\xe4\xb8"), t.encode("a\uFFFDb\uFFFD"));
