@@ -79,7 +79,7 @@ bool AddedTokenFinder::find(std::string_view input, size_t from, Found& found) c
   return false;
 }
 
-bool AddedTokenFinder::accept(std::string_view input, bool allow_special, size_t done, Found& f) const {
+bool AddedTokenFinder::accept(std::string_view input, bool allow_special, size_t done, SpaceRun& spaces, Found& f) const {
   const AddedToken& t = *f.token;
   if (t.special && !allow_special) return false;
   char32_t c = 0;
@@ -89,7 +89,7 @@ bool AddedTokenFinder::accept(std::string_view input, bool allow_special, size_t
   }
   if (t.lstrip) {
     size_t begin = f.begin;
-    while (begin > 0) {
+    while (begin > done) {
       const size_t before = char_before(input, begin, c);
       if (!is_space(c)) break;
       begin = before;
@@ -97,11 +97,17 @@ bool AddedTokenFinder::accept(std::string_view input, bool allow_special, size_t
     f.begin = std::max(begin, done);
   }
   if (t.rstrip) {
+    if (f.end >= spaces.begin && f.end < spaces.end) {
+      f.end = spaces.end;
+      return true;
+    }
+    spaces.begin = f.end;
     while (f.end < input.size()) {
       const size_t length = utf8_decode(input.substr(f.end), c);
       if (length == 0 || !is_space(c)) break;
       f.end += length;
     }
+    spaces.end = f.end;
   }
   return true;
 }

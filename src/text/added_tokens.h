@@ -30,10 +30,11 @@ class AddedTokenFinder {
   void split(std::string_view input, bool allow_special, Text&& on_text, Token&& on_token) const {
     size_t done = 0, from = 0;
     Found f;
+    SpaceRun spaces;
     while (find(input, from, f)) {
       from = f.end;
       // A token whose white space an earlier one took is nothing any more (that it may lie inside is `tokenizers`' way).
-      if (!accept(input, allow_special, done, f) || f.begin >= f.end) continue;
+      if (!accept(input, allow_special, done, spaces, f) || f.begin >= f.end) continue;
       if (done < f.begin) on_text(done, f.begin);
       on_token(f.token->id);
       done = f.end;
@@ -50,9 +51,13 @@ class AddedTokenFinder {
     size_t begin, end;
     const AddedToken* token;
   };
+  // White space that was walked over already: a token of white space is found at each of its characters anew.
+  struct SpaceRun {
+    size_t begin = 0, end = 0;
+  };
   bool find(std::string_view input, size_t from, Found& found) const;
   // Whether the match counts; stretches it over white space, but not before `done`.
-  bool accept(std::string_view input, bool allow_special, size_t done, Found& found) const;
+  bool accept(std::string_view input, bool allow_special, size_t done, SpaceRun& spaces, Found& found) const;
 
   std::vector<AddedToken> tokens_;
   std::vector<Node> nodes_ = std::vector<Node>(1);

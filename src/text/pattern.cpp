@@ -12,8 +12,8 @@
 namespace fathom::text {
 namespace {
 
-// Steps of one search. A sane pattern takes a few per character; one that backtracks without end gives up after
-// about a second instead of hanging.
+// Steps of one search. A sane pattern takes a few per character; a search that backtracks without end gives up after
+// about a second instead of hanging. A text has as many searches as matches, and their sum has no bound (docs/limits.md).
 constexpr uint32_t kMatchLimit = 10'000'000;
 constexpr uint32_t kHeapLimitKiB = 64 * 1024;
 constexpr size_t kJitStackBytes = 8 * 1024 * 1024;

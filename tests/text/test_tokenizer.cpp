@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <thread>
 
 #include "core/file.h"
@@ -178,6 +179,18 @@ TEST(Tokenizer, MetaspaceFirstAsksForTheInputsFirstCharacter) {
   EXPECT_TRUE(begins({{"type", "NFKD"}}, "\u00e9"));
   EXPECT_TRUE(begins({{"type", "Replace"}, {"pattern", {{"String", "h"}}}, {"content", "we"}}, "hello"));
   EXPECT_FALSE(begins({{"type", "Replace"}, {"pattern", {{"String", "he"}}}, {"content", "we"}}, "hello"));
+}
+
+TEST(Tokenizer, TimeGrowsWithTheWhiteSpaceThatAddedTokensTake) {
+  const std::string spaces(100'000, ' ');
+  for (int strips = 1; strips < 4; ++strips) {
+    Json json = hello_json();
+    json["added_tokens"].push_back({{"id", 266}, {"content", " "}, {"special", false}, {"normalized", false}, {"lstrip", (strips & 1) != 0}, {"rstrip", (strips & 2) != 0}});
+    const Tokenizer t = make(json);
+    const auto start = std::chrono::steady_clock::now();
+    EXPECT_EQ(t.encode(spaces).size(), strips == 3 ? 1 : spaces.size()) << strips;
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(3)) << strips;
+  }
 }
 
 TEST(Tokenizer, InvalidUtf8IsReadAsReplacementCharacters) {
