@@ -71,9 +71,19 @@ std::string parent_of(const std::string& path) {
   return p.empty() ? "." : p;
 }
 
-std::string temporary_beside(const std::string& path) {
+constexpr int kTemporaryNames = 10'000;
+
+// A new name beside `path`, which `create` takes, or says EEXIST. Another run may have taken one, killed before it could give
+// it back, or alive: containers number their processes alike.
+template <class Create>
+std::string temporary_beside(const std::string& path, Create&& create) {
   static std::atomic<int> counter{0};
-  return join_path(parent_of(path), str(".", fs::path(path).filename().string(), ".tmp-", ::getpid(), "-", counter++));
+  for (int tries = 0; tries < kTemporaryNames; ++tries) {
+    const std::string name = join_path(parent_of(path), str(".", fs::path(path).filename().string(), ".tmp-", ::getpid(), "-", counter++));
+    if (create(name.c_str())) return name;
+    if (errno != EEXIST) break;
+  }
+  fail(path, "cannot create", errno);
 }
 
 }  // namespace
@@ -96,13 +106,12 @@ std::string read_file(const std::string& path, int64_t max_bytes) {
   }
 }
 
-AtomicFile::AtomicFile(std::string path) : path_(std::move(path)), temporary_(temporary_beside(path_)) {
+AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   // The rename at the end would put a file in the place of a device.
   struct stat status;
   if (::stat(path_.c_str(), &status) == 0 && !S_ISREG(status.st_mode))
     throw UserError({path_, "", S_ISDIR(status.st_mode) ? "a folder" : "a device or pipe", "the name of a file", ""});
-  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-  if (fd_ < 0) fail(path_, "cannot create", errno);
+  temporary_ = temporary_beside(path_, [&](const char* name) { return (fd_ = ::open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644)) >= 0; });
 }
 
 AtomicFile::~AtomicFile() {
@@ -145,10 +154,9 @@ void atomic_write(const std::string& path, std::string_view bytes) {
 
 void atomic_folder(const std::string& path, const std::function<void(const std::string&)>& fill) {
   if (exists(path)) throw UserError({path, "", "an existing path", "a new folder", "choose another name or remove it"});
-  const std::string temporary = temporary_beside(path);
-  remove_all(temporary);
+  make_folders(parent_of(path));
+  const std::string temporary = temporary_beside(path, [](const char* name) { return ::mkdir(name, 0777) == 0; });
   try {
-    make_folders(temporary);
     fill(temporary);
     for (const auto& entry : fs::recursive_directory_iterator(temporary)) sync_path(entry.path().string());
     sync_path(temporary);

@@ -41,7 +41,7 @@ class AtomicFile {
 
 // Fills a temporary folder beside `path` by `fill(temporary_path)`, syncs every file and the folder, and renames it
 // to `path` (which must not exist). On any failure nothing stays at `path`. Temporary folders are named
-// `.PATH.tmp-PID`, and readers never look at names that begin with a dot.
+// `.PATH.tmp-PID-N`, and readers never look at names that begin with a dot.
 void atomic_folder(const std::string& path, const std::function<void(const std::string&)>& fill);
 
 // Renames a finished folder and syncs its parent. The files in it must have been synced.

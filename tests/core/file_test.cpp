@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 #include <functional>
 
 #include "core/error.h"
@@ -79,6 +80,20 @@ TEST_F(FileTest, AtomicFileAppearsAtCommit) {
   }
   EXPECT_EQ(read_file(at("a"), 10), "12345") << "without commit the old file stays";
   EXPECT_EQ(entries(folder_.path()), 1u);
+}
+
+TEST_F(FileTest, NamesThatAKilledRunLeftAreNotInTheWay) {  // in a container the same process id comes again
+  const std::string tail = str(".tmp-", ::getpid(), "-");
+  for (int n = 0; n < 400; ++n) {
+    std::ofstream(at(str(".a", tail, n))) << "left";
+    make_folders(at(str(".set", tail, n)));
+    std::ofstream(at(str(".set", tail, n, "/left"))) << "left";
+  }
+  atomic_write(at("a"), "1");
+  EXPECT_EQ(read_file(at("a"), 10), "1");
+  atomic_folder(at("set"), [](const std::string& temporary) { atomic_write(join_path(temporary, "b"), "2"); });
+  EXPECT_THAT(list_folder(at("set")), ElementsAre("b"));
+  EXPECT_EQ(entries(folder_.path()), 802u) << "what may belong to a run in another container stays";
 }
 
 TEST_F(FileTest, AFullDiskKeepsTheOldFile) {
