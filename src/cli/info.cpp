@@ -129,7 +129,7 @@ int run(const Arguments& args) {
   out(str("  one block's keys and values: ", human_bytes(static_cast<double>(model::kv_bytes_per_token_and_block(c))), " per token\n"));
   if (args.boolean("blocks")) out("\nExpected per token, block by block: forward FLOPs, and bytes moved at decode (f32)\n" + block_table(c, k));
   if (folder->dial()) {
-    out(str("\nDial (calibrated on ", folder->dial()->text.empty() ? "text" : folder->dial()->text, ", ", grouped(folder->dial()->tokens), " tokens)\n"));
+    out(str("\nDial (calibrated on ", folder->dial()->text.empty() ? "text" : printable(folder->dial()->text), ", ", grouped(folder->dial()->tokens), " tokens)\n"));
     std::vector<std::vector<std::string>> rows = {{"  dial", "block fraction", "loss", "share of tokens per routed block"}};
     for (const routing::DialPoint& point : folder->dial()->points) {
       std::string shares;
@@ -146,7 +146,7 @@ int run(const Arguments& args) {
 Command info_command() {
   Command c{.name = "info", .summary = "Show a model's parameters, FLOPs, bytes and dial curve"};
   c.positional("MODEL", "the model folder, or the folder of a run");
-  c.flag(integer_flag("context", "N", "tokens of context that FLOPs and bytes are counted for").range(1, static_cast<double>(limits::kContext)).noted("that of the training run, else the model's, at most 1024"));
+  c.flag(integer_flag("context", "N", "tokens of context that FLOPs and bytes are counted for").range(1, limits::kContext).noted("that of the training run, else the model's, at most 1024"));
   c.flag(number_flag("dial", "X", "block fraction to ask for").range(1e-6, 1).noted("the model's"));
   c.flag(boolean_flag("blocks", "show FLOPs and bytes block by block (--json always holds them)"));
   c.flag(json_flag()).flag(colour_flag());

@@ -1,5 +1,6 @@
 #include "core/error.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "core/utf8.h"
@@ -36,12 +37,12 @@ std::string printable(std::string_view text, size_t limit) {
   while (i < text.size()) {
     if (out.size() >= limit) return out + "…";
     const size_t n = utf8_length(text.substr(i));
-    const unsigned char c = static_cast<unsigned char>(text[i]);
-    if (n == 0 || c < 0x20 || c == 0x7f) {
-      char hex[8];
-      std::snprintf(hex, sizeof hex, "\\x%02x", c);
-      out += hex;
-      i += 1;
+    if (n == 0 || has_control_character(text.substr(i, n))) {
+      for (size_t k = 0; k < std::max<size_t>(n, 1); ++k, ++i) {
+        char hex[8];
+        std::snprintf(hex, sizeof hex, "\\x%02x", static_cast<unsigned char>(text[i]));
+        out += hex;
+      }
     } else {
       out.append(text.substr(i, n));
       i += n;

@@ -9,6 +9,8 @@
 namespace fathom {
 namespace {
 
+constexpr size_t kNearestBytes = 64;  // no name is longer; a key of a file may have megabytes
+
 std::string line_and_column(std::string_view text, size_t byte) {
   byte = std::min(byte, text.size());
   size_t line = 1, start = 0;
@@ -107,6 +109,7 @@ std::string describe(const Json& v) {
 }
 
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
+  if (word.size() > kNearestBytes) return "";
   std::string best;
   size_t best_distance = std::max<size_t>(2, word.size() / 3) + 1;
   for (const std::string& c : candidates) {
@@ -130,7 +133,8 @@ Fields::Fields(const Json& object, std::string where, std::string path) : object
   if (!object_.is_object()) throw UserError({where_, path_, describe(object_), "an object { … }", ""});
 }
 
-std::string Fields::path(const std::string& key) const { return path_.empty() ? key : path_ + "." + key; }
+// Keys come from files: in "special_tokens" they are whatever a file says.
+std::string Fields::path(const std::string& key) const { return (path_.empty() ? "" : path_ + ".") + printable(key); }
 
 void Fields::wrong(const std::string& key, const std::string& found, const std::string& expected, const std::string& hint) const {
   throw UserError({where_, path(key), found, expected, hint});
@@ -243,7 +247,7 @@ void Fields::done(const std::string& hint) const {
   for (const auto& [key, value] : object_.items()) {
     if (known_.count(key)) continue;
     const std::string near = nearest(key, {known_.begin(), known_.end()});
-    throw UserError({where_, path(printable(key)), "an unknown key", near.empty() ? "" : "\"" + near + "\" perhaps",
+    throw UserError({where_, path(key), "an unknown key", near.empty() ? "" : "\"" + near + "\" perhaps",
                      hint.empty() ? "remove it or correct its name" : hint});
   }
 }

@@ -58,6 +58,15 @@ size_t utf8_decode(std::string_view text, char32_t& code_point) {
   return s.length;
 }
 
+bool has_control_character(std::string_view text) {
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    // No other character has the byte C2 before one below A0.
+    if (c < 0x20 || c == 0x7f || (c == 0xc2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xa0)) return true;
+  }
+  return false;
+}
+
 void utf8_append(std::string& out, char32_t c) {
   if (c < 0x80) {
     out += static_cast<char>(c);

@@ -13,6 +13,9 @@ size_t utf8_length(std::string_view text);
 // The same, and its code point.
 size_t utf8_decode(std::string_view text, char32_t& code_point);
 
+// Whether a terminal may obey a character of the text: C0, DEL or C1 (U+0080 to U+009F).
+bool has_control_character(std::string_view text);
+
 void utf8_append(std::string& out, char32_t code_point);
 
 bool is_utf8(std::string_view text);

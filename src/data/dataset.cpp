@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/limits.h"
+#include "core/utf8.h"
 #include "data/shards.h"
 
 namespace fathom::data {
@@ -42,7 +43,7 @@ std::vector<ShardInfo> shards_from_json(const Fields& split) {
     const Fields f(array[i], split.where(), split.path(str("shards[", i, "]")));
     ShardInfo s;
     s.file = f.string("file");
-    if (s.file.empty() || s.file[0] == '.' || s.file.find('/') != std::string::npos || s.file.find('\0') != std::string::npos)
+    if (s.file.empty() || s.file[0] == '.' || s.file.find('/') != std::string::npos || has_control_character(s.file))
       f.wrong("file", "\"" + printable(s.file) + "\"", "the name of a file in the dataset's folder");
     s.tokens = f.integer("tokens", 1, limits::kShardTokens);
     s.documents = f.integer("documents", 1, limits::kShardDocuments);

@@ -8,6 +8,7 @@
 #include "core/float16.h"
 #include "core/json.h"
 #include "core/limits.h"
+#include "core/utf8.h"
 #include "formats/safetensors_header.h"
 
 namespace fathom::formats {
@@ -173,7 +174,7 @@ void SafetensorsSet::open_index(const std::string& path) {
   for (const auto& [tensor, file] : weights.items()) {
     if (!file.is_string()) throw UserError({path, field(tensor), describe(file), "a file name", ""});
     const std::string& name = file.get_ref<const std::string&>();
-    if (name.empty() || name[0] == '.' || name.find('/') != std::string::npos || has_control_byte(name))
+    if (name.empty() || name[0] == '.' || name.find('/') != std::string::npos || has_control_character(name))
       throw UserError({path, field(tensor), describe(file), "the name of a file beside the index", ""});
     ++count[name];
     if (static_cast<int64_t>(count.size()) > limits::kTensorShards)

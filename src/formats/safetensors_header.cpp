@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/limits.h"
+#include "core/utf8.h"
 
 namespace fathom::formats {
 namespace {
@@ -85,7 +86,7 @@ class HeaderReader final : public nlohmann::json_sax<Json> {
       if (static_cast<int64_t>(k.size()) > limits::kTensorNameBytes)
         throw UserError({where_, printable(k), str("a tensor name of ", k.size(), " bytes"),
                          str("at most ", limits::kTensorNameBytes), ""});
-      if (has_control_byte(k)) throw UserError({where_, printable(k), "a control character in a tensor name", "none", ""});
+      if (has_control_character(k)) throw UserError({where_, printable(k), "a control character in a tensor name", "none", ""});
     } else if (state_ == State::metadata) {
       metadata_bytes_ += k.size();
       if (k.empty()) fail("__metadata__", "an empty key", "a name");
@@ -158,10 +159,6 @@ class HeaderReader final : public nlohmann::json_sax<Json> {
 };
 
 }  // namespace
-
-bool has_control_byte(std::string_view text) {
-  return std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
-}
 
 SafetensorsHeader read_safetensors_header(std::string_view json, const std::string& where) {
   HeaderReader reader(where);

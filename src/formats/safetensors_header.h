@@ -23,6 +23,4 @@ struct SafetensorsHeader {
 // `where` names the file in errors.
 SafetensorsHeader read_safetensors_header(std::string_view json, const std::string& where);
 
-bool has_control_byte(std::string_view text);
-
 }  // namespace fathom::formats

@@ -138,6 +138,23 @@ TEST(Fields, RefusesUnknownKeysWithTheNearest) {
   f.done();
 }
 
+TEST(Fields, AKeyOfTheFileIsPrintableInThePath) {
+  const std::string key = "\x1b]0;x\x07\n" + std::string(5000, 'k');
+  const Json json = {{key, {{"a", {{"b", 1}}}}}};
+  const std::string found = message([&] { Fields(json, "c.json").object(key).object("a").string("b"); });
+  EXPECT_THAT(found, HasSubstr("c.json: \\x1b]0;x\\x07\\x0akk"));
+  EXPECT_THAT(found, HasSubstr("k….a.b: found the number 1, expected a string"));
+  EXPECT_LT(found.size(), 200u);
+  const Fields fields(json, "c.json");
+  EXPECT_LT(message([&] { fields.done(); }).size(), 200u);
+}
+
+TEST(Json, NearestOfALongWordIsNone) {  // 60 MB of one took seconds
+  const std::string word(64, 'a'), longer(65, 'a');
+  EXPECT_EQ(nearest(word, {word + "a"}), word + "a");
+  EXPECT_EQ(nearest(longer, {longer}), "");
+}
+
 TEST(Json, NearestWord) {
   EXPECT_EQ(nearest("capcity", {"pattern", "capacity"}), "capacity");
   EXPECT_EQ(nearest("zzzz", {"pattern", "capacity"}), "");

@@ -79,6 +79,7 @@ TEST(Utf8, ValidLengthIsTheFirstFault) {
 TEST(Printable, ShowsWhatATerminalMaySee) {
   EXPECT_EQ(printable("a\tb\x1b[31m\x7f é"), "a\\x09b\\x1b[31m\\x7f é");
   EXPECT_EQ(printable("\xff\xc3"), "\\xff\\xc3");
+  EXPECT_EQ(printable("\u009b31m\u0080\u009f\u00a0"), "\\xc2\\x9b31m\\xc2\\x80\\xc2\\x9f\u00a0") << "some terminals obey these too";
   EXPECT_EQ(printable(std::string(100, 'x'), 5), "xxxxx…");
   EXPECT_EQ(printable("xxxxx", 5), "xxxxx");
 }

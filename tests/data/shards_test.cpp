@@ -170,6 +170,7 @@ TEST_F(DatasetTest, RefusesBadManifests) {
       {"/tokenizer/identity", std::string(32, 'a'), "train-0.tokens: tokenizer identity: found 0123456789abcdef0123456789abcdef, expected aaaa"},
       {"/splits/train", Json::array(), "manifest.json: splits.train: found an array of 0, expected an object"},
       {"/splits/train/shards", 3, "manifest.json: splits.train.shards: found the number 3, expected an array"},
+      {"/splits/train/shards/0/file", "\x1b[2Jtrain-0.tokens", "manifest.json: splits.train.shards[0].file: found \"\\x1b[2Jtrain-0.tokens\", expected the name of a file"},
       {"/splits/train/tokens", 1, "manifest.json: splits.train.tokens: found 1, expected"},
       {"/splits/train/shards/0/file", "../x", "manifest.json: splits.train.shards[0].file: found \"../x\", expected the name of a file in the dataset's folder"},
       {"/splits/train/shards/0/file", "absent", "absent: cannot open: No such file"},

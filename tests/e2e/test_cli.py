@@ -242,6 +242,17 @@ def test_info(fathom):
     assert lower["flops_per_token"]["expected"] < flops["expected"]
 
 
+def test_info_prints_no_terminal_escapes_of_a_model(fathom, folder):
+    shutil.copytree(folder / "mod", folder / "hostile", dirs_exist_ok=True)
+    path = folder / "hostile/fathom_dial.json"
+    dial = json.loads(path.read_text())
+    path.write_text(json.dumps(dial | {"text": "\x1b]0;owned\x07\u009b2J" + "x" * 1000}))
+    out = fathom("info", "hostile").out
+    assert "Dial (calibrated on \\x1b]0;owned\\x07\\xc2\\x9b2Jxx" in out
+    assert not set(out) & {"\x1b", "\x07", "\u009b"}
+    assert "x" * 100 not in out
+
+
 def test_eval(fathom):
     done = fathom("eval", "mod", "--data", "data", "--twin", "dense", "--twin", "thin", "--quiet")
     for word in ("loss, nats per token", "bits per byte", "Teacher's view", "agreement", "mod − dense", "mod − thin", "block fraction"):
