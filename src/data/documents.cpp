@@ -67,7 +67,8 @@ struct DocumentStream::State {
   int64_t offset = 0;       // of chunk[at] in the text (decompressed)
   int64_t line_number = 0;  // of the line read last
   bool in_line = false;     // the last piece of text ended inside a line
-  bool in_text = false;     // the last piece of text is no whole document
+  bool in_text = false;     // the last piece of text is not the end of its document
+  bool is_piece = false;    // nor a whole one
   std::string carry;        // what it left of a character at its end
 
   const SourceFile& file() const { return sources[static_cast<size_t>(position.file)]; }
@@ -90,7 +91,7 @@ struct DocumentStream::State {
     source.emplace(file().path);
     jsonl = is_jsonl(file().path);
     offset = line_number = 0;
-    in_line = in_text = false;
+    in_line = in_text = is_piece = false;
     carry.clear();
     fill();
     if (!file().given && looks_binary(chunk)) {
@@ -130,6 +131,7 @@ struct DocumentStream::State {
   bool next_text(std::string& text) {
     const auto piece = static_cast<size_t>(options.piece_bytes);
     text = std::exchange(carry, "");
+    is_piece = in_text;
     while (true) {
       const size_t begin = text.size();
       const bool whole_line = !std::exchange(in_line, false);
@@ -141,11 +143,12 @@ struct DocumentStream::State {
         if (line == options.separator) {
           text.resize(begin);
           if (!std::exchange(in_text, false) || begin > 0) return true;
-          continue;  // the document before ended with its last piece
+          is_piece = false;  // the document before ended with its last piece
+          continue;
         }
       }
       if (text.size() < piece) continue;
-      in_text = true;
+      in_text = is_piece = true;
       if (!text.ends_with('\n') && text.size() == 2 * piece) {
         in_line = true;
         const size_t rest = utf8_incomplete_tail(text);
@@ -169,7 +172,7 @@ struct DocumentStream::State {
                      utf16 ? "this is UTF-16: convert it, for example with iconv" : "convert the file, or ask for repair (--repair-utf8)"});
   }
 
-  // The next document of the file at hand, not blank; false at its end.
+  // The next document of the file at hand, not blank, or piece of one; false at its end.
   bool next_in_file(std::string& text) {
     while (true) {
       text.clear();
@@ -187,7 +190,7 @@ struct DocumentStream::State {
         if (!next_text(text)) return false;
         check_utf8(text, begin);
       }
-      if (!is_blank(text)) return true;
+      if (is_piece || !is_blank(text)) return true;
       ++counts.empty;
     }
   }

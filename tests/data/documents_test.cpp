@@ -185,6 +185,19 @@ TEST(Documents, ALongTextComesInPieces) {
   }
 }
 
+TEST(Documents, ABlankPieceOfALongTextStays) {
+  Files f;
+  const std::string blank = std::string(15, ' ') + "\n", a = std::string(15, 'a') + "\n", rule = "<|endoftext|>\n";
+  const auto pieces = [&](const std::string& text) { return documents_of({f.put("blank.txt", text)}, {.piece_bytes = 16}); };
+  EXPECT_THAT(pieces(a + blank + a), ElementsAre(a, blank, a));
+  EXPECT_THAT(pieces(a + "\n"), ElementsAre(a, "\n"));
+  EXPECT_THAT(pieces(a + "\n" + rule + "b\n"), ElementsAre(a, "\n", "b\n"));
+  // A whole text that is blank is none.
+  EXPECT_THAT(pieces(" \n" + rule + a), ElementsAre(a));
+  EXPECT_THAT(pieces(a + rule + " \n" + rule + "b\n"), ElementsAre(a, "b\n"));
+  EXPECT_THAT(pieces(a + rule + " \n"), ElementsAre(a));
+}
+
 TEST(Split, ByHashOfTheContent) {
   int validation = 0;
   for (int i = 0; i < 20000; ++i) {
