@@ -84,7 +84,7 @@ Command data_prepare_command() {
   c.flag(boolean_flag("bos", "put the tokenizer's begin token before every document").otherwise("true"));
   c.flag(boolean_flag("eos", "put the tokenizer's end token after every document").otherwise("true"));
   c.group("Work");
-  c.flag(count_flag("shard-tokens", "N", "a shard is closed after the document that reaches it").range(1, static_cast<double>(limits::kShardOption)).otherwise("16777216"));
+  c.flag(count_flag("shard-tokens", "N", "a shard is closed after the document that reaches it").range(1, limits::kShardOption).otherwise("16777216"));
   c.flag(boolean_flag("restart", "forget an interrupted run"));
   c.flag(threads_flag()).flag(json_flag()).flag(quiet_flag());
   c.examples = {"fathom data prepare books-train.txt.zst --tokenizer tokenizer.json --out data/books"};

@@ -24,6 +24,9 @@ std::string number_text(double x) {
 
 }  // namespace
 
+std::string low_text(const Flag& f) { return f.least ? str(*f.least) : std::isfinite(f.low) ? number_text(f.low) : ""; }
+std::string high_text(const Flag& f) { return f.most ? str(*f.most) : std::isfinite(f.high) ? number_text(f.high) : ""; }
+
 Flag boolean_flag(std::string name, std::string help) { return make(Kind::boolean, std::move(name), "", std::move(help)); }
 Flag integer_flag(std::string name, std::string m, std::string help) { return make(Kind::integer, std::move(name), std::move(m), std::move(help)); }
 Flag count_flag(std::string name, std::string m, std::string help) { return make(Kind::count, std::move(name), std::move(m), std::move(help)); }
@@ -191,7 +194,7 @@ class Parser {
       case Kind::integer:
       case Kind::count: {
         const auto x = parse_integer(text, f.kind == Kind::count);
-        if (!x || static_cast<double>(*x) < f.low || static_cast<double>(*x) > f.high) refuse();
+        if (!x || (f.least && *x < *f.least) || (f.most && *x > *f.most)) refuse();
         break;
       }
       case Kind::number: {
@@ -217,12 +220,12 @@ class Parser {
       for (const std::string& c : f.choices) all += (all.empty() ? "" : ", ") + c;
       return "one of " + all;
     }
-    const bool low = std::isfinite(f.low), high = std::isfinite(f.high);
+    const std::string low = low_text(f), high = high_text(f);
     std::string range;
-    if (f.low > 0 && f.low < kAboveZero) range = " above 0" + (high ? " and at most " + number_text(f.high) : "");
-    else if (low && high) range = " from " + number_text(f.low) + " to " + number_text(f.high);
-    else if (low) range = " of at least " + number_text(f.low);
-    else if (high) range = " of at most " + number_text(f.high);
+    if (f.low > 0 && f.low < kAboveZero) range = " above 0" + (high.empty() ? "" : " and at most " + high);
+    else if (!low.empty() && !high.empty()) range = " from " + low + " to " + high;
+    else if (!low.empty()) range = " of at least " + low;
+    else if (!high.empty()) range = " of at most " + high;
     switch (f.kind) {
       case Kind::integer: return "an integer" + range;
       case Kind::count: return "an integer" + range + " (10k, 1e6 and 3M are understood)";

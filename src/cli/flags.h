@@ -4,6 +4,7 @@
 //   flags.cpp parses, help.cpp prints --help and Markdown, completion.cpp writes bash and zsh.
 // Both programs, fathom and fathom-train, are built on it; it links no LibTorch.
 #pragma once
+#include <concepts>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -37,17 +38,34 @@ struct Flag {
   std::string fallback;  // default, parsed as a value; "" = none
   std::string note;      // default in words, for the documentation only: "the model's"
   std::vector<std::string> choices;  // text: one of these
-  double low = -std::numeric_limits<double>::infinity(), high = std::numeric_limits<double>::infinity();  // numbers, both in
+  double low = -std::numeric_limits<double>::infinity(), high = std::numeric_limits<double>::infinity();  // of a number, both in
+  std::optional<int64_t> least, most;  // of an integer or count, both in: a double does not hold every integer
   bool repeated = false, required = false;
   std::string group;     // heading in --help; "" = "Options"
 
-  Flag& range(double from, double to) { low = from; high = to; return *this; }
+  template <class A, class B>
+  Flag& range(A from, B to) {
+    if (kind == Kind::integer || kind == Kind::count) least = whole(from), most = whole(to);
+    else low = static_cast<double>(from), high = static_cast<double>(to);
+    return *this;
+  }
   Flag& otherwise(std::string value) { fallback = std::move(value); return *this; }
   Flag& noted(std::string words) { note = std::move(words); return *this; }
   Flag& one_of(std::vector<std::string> values) { choices = std::move(values); return *this; }
   Flag& many() { repeated = true; return *this; }
   Flag& needed() { required = true; return *this; }
+
+ private:
+  static int64_t whole(std::integral auto x) { return x; }
+  static int64_t whole(double x) {  // 1e15
+    FATHOM_ASSERT(x > -9.2e18 && x < 9.2e18 && static_cast<double>(static_cast<int64_t>(x)) == x, "the bound of an integer: ", x);
+    return static_cast<int64_t>(x);
+  }
 };
+
+// The bounds of a number, integer or count as they are written; "" where there is none.
+std::string low_text(const Flag& f);
+std::string high_text(const Flag& f);
 
 Flag boolean_flag(std::string name, std::string help);
 Flag integer_flag(std::string name, std::string metavar, std::string help);

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 
 #include "cli/program.h"
 
@@ -38,18 +37,14 @@ std::string wrap(const std::string& text, size_t width, size_t indent) {
   return out;
 }
 
-std::string number_text(double x) {
-  if (x == std::floor(x) && std::abs(x) < 1e15) return str(static_cast<int64_t>(x));
-  return str(x);
-}
-
 // What follows the sentence in brackets: the bounds, whether it repeats, the default.
 std::string properties(const Flag& f) {
   std::vector<std::string> parts;
-  const bool low = std::isfinite(f.low), high = std::isfinite(f.high);
-  if (f.low > 0 && f.low < kAboveZero) parts.push_back("above 0" + (high ? ", at most " + number_text(f.high) : ""));
-  else if (low && high && f.high < 1e9) parts.push_back(number_text(f.low) + " to " + number_text(f.high));
-  else if (low) parts.push_back("at least " + number_text(f.low));
+  const std::string low = low_text(f), high = high_text(f);
+  const bool far = f.most ? *f.most >= 1'000'000'000 : f.high >= 1e9;  // only there to keep a mistake out
+  if (f.low > 0 && f.low < kAboveZero) parts.push_back("above 0" + (high.empty() ? "" : ", at most " + high));
+  else if (!low.empty() && !high.empty() && !far) parts.push_back(low + " to " + high);
+  else if (!low.empty()) parts.push_back("at least " + low);
   if (f.kind == Kind::count) parts.push_back("10k, 1e6, 3M understood");
   if (f.repeated) parts.push_back("may be repeated");
   if (f.required) parts.push_back("required");

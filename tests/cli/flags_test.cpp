@@ -141,6 +141,23 @@ TEST(Flags, EveryRefusalSaysWhatToDo) {
   for (const Wrong& w : table) EXPECT_EQ(refusal(w.words), w.message);
 }
 
+TEST(Flags, BoundsOfIntegersAreExact) {  // as doubles, 2^53 and 2^53 + 1 are one number, and INT64_MAX is 2^63
+  Command c{.name = "write"};
+  constexpr int64_t kWhole = int64_t{1} << 53;
+  c.flag(integer_flag("low", "N", "").range(kWhole + 1, INT64_MAX));
+  c.flag(count_flag("high", "N", "").range(0, INT64_MAX - 1));
+  c.flag(integer_flag("from-zero", "N", "").range(0, 9e18));
+  EXPECT_EQ(parse({"--low", "9007199254740993"}, c).integer("low"), kWhole + 1);
+  EXPECT_EQ(parse({"--low", "9223372036854775807"}, c).integer("low"), INT64_MAX);
+  EXPECT_EQ(parse({"--high", "9223372036854775806"}, c).integer("high"), INT64_MAX - 1);
+  EXPECT_EQ(parse({"--from-zero", "9000000000000000000"}, c).integer("from-zero"), 9'000'000'000'000'000'000);
+  EXPECT_EQ(refusal({"--low", "9007199254740992"}, c),
+            "fathom write: --low: found \"9007199254740992\", expected an integer from 9007199254740993 to 9223372036854775807");
+  EXPECT_THAT(refusal({"--high", "9223372036854775807"}, c), HasSubstr("expected an integer from 0 to 9223372036854775806 ("));
+  EXPECT_THAT(refusal({"--from-zero", "9000000000000000001"}, c), HasSubstr("expected an integer from 0 to 9000000000000000000"));
+  EXPECT_THROW(integer_flag("half", "N", "").range(0.5, 2), std::logic_error);
+}
+
 TEST(Flags, TooManyWords) {
   Command c{.name = "info"};
   c.positional("MODEL", "the model folder");
