@@ -22,6 +22,15 @@ inline constexpr int64_t kTensorMetadataEntries = 4096;
 inline constexpr int64_t kTensorMetadataBytes = 16 * kMiB;  // all keys and values of __metadata__
 inline constexpr int64_t kTensorShards = 4096;              // files that one index names
 
+// GGUF
+inline constexpr int64_t kGgufMetadataEntries = 1 << 16;
+inline constexpr int64_t kGgufKeyBytes = 65535;             // the format's own cap
+inline constexpr int64_t kGgufStringBytes = 64 * kMiB;      // one string, such as a chat template
+inline constexpr int64_t kGgufArrayElements = 1 << 24;      // one array, such as the tokens of a vocabulary
+inline constexpr int64_t kGgufTensors = 1 << 16;
+inline constexpr int kGgufRank = 4;                         // the format's own cap
+inline constexpr int64_t kGgufAlignment = 64 * kKiB;        // of tensors, from 8
+
 // Model shape
 inline constexpr int64_t kBlocks = 1024;            // L
 inline constexpr int64_t kWidth = 1 << 17;          // C

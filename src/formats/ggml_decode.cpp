@@ -1,0 +1,191 @@
+// dequantize() and unpack(). Each type has one function for its codes and one for its scales; both products are made of these.
+#include <cstring>
+
+#include "core/error.h"
+#include "core/float16.h"
+#include "formats/ggml_blocks.h"
+#include "formats/ggml_types.h"
+
+namespace fathom::formats {
+namespace {
+
+// Codes of 32 elements from 16 bytes: lower halves, then upper ones.
+void nibbles(const uint8_t* bytes, uint8_t* out) {
+  for (int i = 0; i < 16; ++i) out[i] = bytes[i] & 15, out[i + 16] = bytes[i] >> 4;
+}
+void fifth_bits(const uint8_t* high, uint8_t* out) {
+  for (int i = 0; i < 32; ++i) out[i] = static_cast<uint8_t>(out[i] | ((high[i / 8] >> (i % 8) & 1) << 4));
+}
+// The same of 256 elements from 128 bytes, in steps of 64 elements.
+void nibbles_of_superblock(const uint8_t* bytes, uint8_t* out) {
+  for (int c = 0; c < 4; ++c)
+    for (int i = 0; i < 32; ++i) out[64 * c + i] = bytes[32 * c + i] & 15, out[64 * c + 32 + i] = bytes[32 * c + i] >> 4;
+}
+
+void codes(const BlockQ8_0& b, uint8_t* out) {
+  for (int i = 0; i < 32; ++i) out[i] = static_cast<uint8_t>(b.codes[i] + 128);
+}
+void codes(const BlockQ4_0& b, uint8_t* out) { nibbles(b.nibbles, out); }
+void codes(const BlockQ4_1& b, uint8_t* out) { nibbles(b.nibbles, out); }
+void codes(const BlockQ5_0& b, uint8_t* out) { nibbles(b.nibbles, out), fifth_bits(b.high, out); }
+void codes(const BlockQ5_1& b, uint8_t* out) { nibbles(b.nibbles, out), fifth_bits(b.high, out); }
+void codes(const BlockQ4_K& b, uint8_t* out) { nibbles_of_superblock(b.nibbles, out); }
+void codes(const BlockQ5_K& b, uint8_t* out) {
+  nibbles_of_superblock(b.nibbles, out);
+  for (int g = 0; g < 8; ++g)
+    for (int j = 0; j < 32; ++j) out[32 * g + j] = static_cast<uint8_t>(out[32 * g + j] | ((b.high[j] >> g & 1) << 4));
+}
+void codes(const BlockQ6_K& b, uint8_t* out) {
+  for (int half = 0; half < 2; ++half, out += 128) {
+    const uint8_t *low = b.low + 64 * half, *high = b.high + 32 * half;
+    for (int j = 0; j < 32; ++j) {
+      out[j] = static_cast<uint8_t>((low[j] & 15) | ((high[j] & 3) << 4));
+      out[j + 32] = static_cast<uint8_t>((low[j + 32] & 15) | ((high[j] >> 2 & 3) << 4));
+      out[j + 64] = static_cast<uint8_t>((low[j] >> 4) | ((high[j] >> 4 & 3) << 4));
+      out[j + 96] = static_cast<uint8_t>((low[j + 32] >> 4) | ((high[j] >> 6) << 4));
+    }
+  }
+}
+
+// Scales of the groups of one block, as UnpackedBlocks has them.
+struct Scales {
+  float scale[16], minimum[16];
+  int8_t sub_scale[16], sub_minimum[16];
+  uint16_t d = 0, dmin = 0;
+};
+
+template <class Block>
+void scales(const Block& b, Scales& s) {
+  s.d = b.d;
+  s.scale[0] = f16_to_f32(b.d);
+}
+template <class Block>
+void scale_and_addend(const Block& b, Scales& s) {
+  s.d = b.d, s.dmin = b.m;
+  s.scale[0] = f16_to_f32(b.d), s.minimum[0] = -f16_to_f32(b.m);
+}
+void scales(const BlockQ4_1& b, Scales& s) { scale_and_addend(b, s); }
+void scales(const BlockQ5_1& b, Scales& s) { scale_and_addend(b, s); }
+
+template <class Block>
+void scales_and_minima(const Block& b, Scales& s) {
+  unpack_scales(b.scales, s.sub_scale, s.sub_minimum);
+  s.d = b.d, s.dmin = b.dmin;
+  const float d = f16_to_f32(b.d), dmin = f16_to_f32(b.dmin);
+  for (int g = 0; g < 8; ++g) s.scale[g] = d * static_cast<float>(s.sub_scale[g]), s.minimum[g] = dmin * static_cast<float>(s.sub_minimum[g]);
+}
+void scales(const BlockQ4_K& b, Scales& s) { scales_and_minima(b, s); }
+void scales(const BlockQ5_K& b, Scales& s) { scales_and_minima(b, s); }
+void scales(const BlockQ6_K& b, Scales& s) {
+  s.d = b.d;
+  const float d = f16_to_f32(b.d);
+  for (int g = 0; g < 16; ++g) s.sub_scale[g] = b.scales[g], s.scale[g] = d * static_cast<float>(b.scales[g]);
+}
+
+// f(block, index) for every block, read from wherever it lies.
+template <class Block, class F>
+void each_block(std::span<const std::byte> bytes, F f) {
+  for (size_t i = 0; i < bytes.size() / sizeof(Block); ++i) {
+    Block b;
+    std::memcpy(&b, bytes.data() + i * sizeof b, sizeof b);
+    f(b, i);
+  }
+}
+
+template <class Block>
+void dequantize_blocks(GgmlType type, std::span<const std::byte> bytes, float* out) {
+  const QuantLayout layout = quant_layout(type);
+  each_block<Block>(bytes, [&](const Block& b, size_t) {
+    uint8_t c[Block::kElements];
+    Scales s;
+    codes(b, c);
+    scales(b, s);
+    for (int g = 0; g * layout.group < Block::kElements; ++g) {
+      const uint8_t* group = c + g * layout.group;
+      for (int i = 0; i < layout.group; ++i) out[i] = s.scale[g] * static_cast<float>(group[i] - layout.offset);
+      if (layout.has_minimum)
+        for (int i = 0; i < layout.group; ++i) out[i] -= s.minimum[g];
+      out += layout.group;
+    }
+  });
+}
+
+template <class Block>
+void unpack_blocks(std::span<const std::byte> bytes, UnpackedBlocks& out) {
+  const size_t groups = static_cast<size_t>(Block::kElements / out.layout.group);
+  each_block<Block>(bytes, [&](const Block& b, size_t n) {
+    Scales s;
+    codes(b, out.codes.data() + n * Block::kElements);
+    scales(b, s);
+    out.d[n] = s.d;
+    if (out.layout.has_minimum) out.dmin[n] = s.dmin;
+    for (size_t g = 0; g < groups; ++g) {
+      const size_t i = n * groups + g;
+      out.scale[i] = s.scale[g];
+      if (out.layout.has_minimum) out.minimum[i] = s.minimum[g];
+      if (out.layout.two_level) out.sub_scale[i] = s.sub_scale[g];
+      if (out.layout.has_minimum && out.layout.two_level) out.sub_minimum[i] = s.sub_minimum[g];
+    }
+  });
+}
+
+template <class Sample, class Convert>
+void convert(std::span<const std::byte> bytes, float* out, Convert f) {
+  for (size_t i = 0; i < bytes.size() / sizeof(Sample); ++i) {
+    Sample sample;
+    std::memcpy(&sample, bytes.data() + i * sizeof sample, sizeof sample);
+    out[i] = f(sample);
+  }
+}
+
+void check_whole(GgmlType type, std::span<const std::byte> blocks) {
+  FATHOM_ASSERT(blocks.size() % static_cast<size_t>(ggml_block_bytes(type)) == 0, blocks.size(), " bytes of ", ggml_type_name(type));
+}
+
+}  // namespace
+
+void dequantize(GgmlType type, std::span<const std::byte> blocks, float* out) {
+  check_whole(type, blocks);
+  if (blocks.empty()) return;
+  switch (type) {
+    case GgmlType::F32: std::memcpy(out, blocks.data(), blocks.size()); return;
+    case GgmlType::F16: return convert<uint16_t>(blocks, out, f16_to_f32);
+    case GgmlType::BF16: return convert<uint16_t>(blocks, out, bf16_to_f32);
+    case GgmlType::Q8_0: return dequantize_blocks<BlockQ8_0>(type, blocks, out);
+    case GgmlType::Q4_0: return dequantize_blocks<BlockQ4_0>(type, blocks, out);
+    case GgmlType::Q4_1: return dequantize_blocks<BlockQ4_1>(type, blocks, out);
+    case GgmlType::Q5_0: return dequantize_blocks<BlockQ5_0>(type, blocks, out);
+    case GgmlType::Q5_1: return dequantize_blocks<BlockQ5_1>(type, blocks, out);
+    case GgmlType::Q4_K: return dequantize_blocks<BlockQ4_K>(type, blocks, out);
+    case GgmlType::Q5_K: return dequantize_blocks<BlockQ5_K>(type, blocks, out);
+    case GgmlType::Q6_K: return dequantize_blocks<BlockQ6_K>(type, blocks, out);
+  }
+}
+
+void unpack(GgmlType type, std::span<const std::byte> blocks, UnpackedBlocks& out) {
+  check_whole(type, blocks);
+  out.layout = quant_layout(type);
+  const size_t n = blocks.size() / static_cast<size_t>(ggml_block_bytes(type));
+  const size_t elements = n * static_cast<size_t>(out.layout.block), groups = elements / static_cast<size_t>(out.layout.group);
+  const bool minimum = out.layout.has_minimum, two = out.layout.two_level;
+  out.codes.resize(elements);
+  out.scale.resize(groups);
+  out.minimum.resize(minimum ? groups : 0);
+  out.sub_scale.resize(two ? groups : 0);
+  out.sub_minimum.resize(two && minimum ? groups : 0);
+  out.d.resize(n);
+  out.dmin.resize(minimum ? n : 0);
+  switch (type) {
+    case GgmlType::Q8_0: return unpack_blocks<BlockQ8_0>(blocks, out);
+    case GgmlType::Q4_0: return unpack_blocks<BlockQ4_0>(blocks, out);
+    case GgmlType::Q4_1: return unpack_blocks<BlockQ4_1>(blocks, out);
+    case GgmlType::Q5_0: return unpack_blocks<BlockQ5_0>(blocks, out);
+    case GgmlType::Q5_1: return unpack_blocks<BlockQ5_1>(blocks, out);
+    case GgmlType::Q4_K: return unpack_blocks<BlockQ4_K>(blocks, out);
+    case GgmlType::Q5_K: return unpack_blocks<BlockQ5_K>(blocks, out);
+    case GgmlType::Q6_K: return unpack_blocks<BlockQ6_K>(blocks, out);
+    default: FATHOM_ASSERT(false, ggml_type_name(type));
+  }
+}
+
+}  // namespace fathom::formats
