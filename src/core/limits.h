@@ -58,6 +58,12 @@ inline constexpr int64_t kTokenizerStages = 64;       // normalizers, pre-tokeni
 inline constexpr int64_t kTemplateTokens = 1024;      // special tokens around a text
 inline constexpr int64_t kWordBytes = 64 * kMiB;      // between two cuts of the pre-tokenizer
 
+// Chat templates
+inline constexpr int64_t kChatTemplateBytes = 256 * kKiB;
+inline constexpr int kChatTemplateDepth = 128;        // blocks, brackets, operators, values
+inline constexpr int64_t kChatTemplateSteps = 1 << 24;  // of one rendering; 16 bytes of text cost one too
+inline constexpr int64_t kChatBytes = 64 * kMiB;      // the rendered conversation, and any text on the way
+
 // Text and token shards
 inline constexpr int64_t kDocumentBytes = 1 * kGiB;  // one text given to the tokenizer
 inline constexpr int64_t kLineBytes = 1 * kGiB;      // one line of a .jsonl
