@@ -50,6 +50,7 @@ inline constexpr double kBlockFraction = 1e6;       // routers of a tiny model m
 
 // Tokenizer
 inline constexpr int64_t kTokenBytes = 64 * kKiB;    // one vocabulary entry
+inline constexpr int64_t kPieceBytes = 1 * kKiB;      // of a SentencePiece vocabulary without merges
 inline constexpr int64_t kMerges = 1 << 22;           // half of kJsonValues, or a list of them could not be read
 inline constexpr int64_t kAddedTokens = 1 << 20;
 inline constexpr int64_t kAddedTokenBytes = 4 * kKiB;

@@ -19,6 +19,7 @@ bool is_python_attribute(const Value& v, const std::string& name) {
                          "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric", "isprintable", "isspace", "istitle", "isupper", "join",
                          "ljust", "lower", "lstrip", "maketrans", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust", "rpartition",
                          "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "translate", "upper", "zfill"});
+  if (v.list() && !v.plain_list()) return true;
   if (v.list()) return one_of(name, {"append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"});
   if (v.dict()) return one_of(name, {"clear", "copy", "fromkeys", "get", "items", "keys", "pop", "popitem", "setdefault", "update", "values"});
   if (v.is<int64_t>() || v.is<bool>())
@@ -70,6 +71,7 @@ Value item(Context& c, const Value& v, const Value& key) {
   if (v.undefined()) c.wrong("an item of an undefined value", "a value");
   int64_t i = 0;
   if (key.number(i)) {
+    if (v.of(List::Origin::iterator) || v.of(List::Origin::view)) return {};
     if (v.list()) {
       const auto& items = v.list()->items;
       if (i < 0) i += static_cast<int64_t>(items.size());
@@ -94,7 +96,7 @@ Value item(Context& c, const Value& v, const Value& key) {
 
 Value slice(Context& c, const Value& v, const Value& start, const Value& stop, const Value& step) {
   c.charge(1);
-  if (!v.list() && !v.text()) c.wrong("a slice of " + kind_of(v), "a list or a string");
+  if (!v.plain_list() && !v.text()) c.wrong("a slice of " + kind_of(v), "a list or a string");
   const auto bound = [&](const Value& b, int64_t fallback) {
     int64_t n = fallback;
     if (!b.is<None>() && !b.number(n)) c.wrong(kind_of(b) + " in a slice", "an integer");

@@ -111,7 +111,7 @@ Value split(Context& c, const std::string& text, const Value* separator, int64_t
     std::string_view rest = strip_left(text);
     while (!rest.empty()) {
       if (count >= 0 && static_cast<int64_t>(parts.size()) == count) {
-        push(strip_right(rest));
+        push(rest);
         break;
       }
       size_t end = 0;
@@ -151,10 +151,12 @@ Value join(Context& c, const Value& list, const std::string& separator, const Va
   return c.make_text(std::move(out));
 }
 
-Value pairs(Context& c, const Dict& dict) {
+using Origin = List::Origin;
+
+Value pairs(Context& c, const Dict& dict, Origin origin) {
   std::vector<Value> out;
   for (const auto& [key, v] : dict.entries) out.push_back(make_list(c, {text_value(key), v}));
-  return make_list(c, std::move(out));
+  return make_list(c, std::move(out), origin);
 }
 
 Value reversed(Context& c, const Value& v) {
@@ -167,7 +169,7 @@ Value reversed(Context& c, const Value& v) {
   }
   auto items = iterate(c, v)->items;
   std::reverse(items.begin(), items.end());
-  return make_list(c, std::move(items));
+  return make_list(c, std::move(items), v.of(Origin::iterator) ? Origin::list : Origin::iterator);
 }
 
 // select, reject, selectattr, rejectattr: the items for which a test holds (or does not).
@@ -186,7 +188,7 @@ Value selected(Context& c, const std::string& name, const Value& input, const Ar
     rest.plain.assign(a.plain.begin() + static_cast<ptrdiff_t>(used), a.plain.end());
     if ((test.empty() ? subject.truth() : call_test(c, test, subject, rest)) == keep) out.push_back(v);
   }
-  return make_list(c, std::move(out));
+  return make_list(c, std::move(out), Origin::iterator);
 }
 
 Value mapped(Context& c, const Value& input, Arguments& a) {
@@ -198,7 +200,7 @@ Value mapped(Context& c, const Value& input, Arguments& a) {
       Value part = item(c, v, *by);
       out.push_back(fallback && part.undefined() ? *fallback : std::move(part));
     }
-    return make_list(c, std::move(out));
+    return make_list(c, std::move(out), Origin::iterator);
   }
   if (a.plain.empty()) c.wrong("map without arguments", "attribute= or the name of a filter");
   const std::string filter = text_of(c, a.plain[0], "map");
@@ -208,7 +210,7 @@ Value mapped(Context& c, const Value& input, Arguments& a) {
     rest.named = a.named;
     out.push_back(call_filter(c, filter, v, rest));
   }
-  return make_list(c, std::move(out));
+  return make_list(c, std::move(out), Origin::iterator);
 }
 
 }  // namespace
@@ -257,6 +259,7 @@ Value call_filter(Context& c, const std::string& name, const Value& input, Argum
   }
   if (name == "first" || name == "last") {
     finish();
+    if (name == "last" && input.of(Origin::iterator)) c.wrong("the last of " + kind_of(input), "a list");
     const auto items = iterate(c, input);
     if (items->items.empty()) return {};
     return name == "first" ? items->items.front() : items->items.back();
@@ -265,9 +268,9 @@ Value call_filter(Context& c, const std::string& name, const Value& input, Argum
   if (name == "reverse") return finish(), reversed(c, input);
   if (name == "items") {
     finish();
-    if (input.undefined()) return make_list(c, {});
+    if (input.undefined()) return make_list(c, {}, Origin::iterator);
     if (!input.dict()) c.wrong("items of " + kind_of(input), "a dictionary");
-    return pairs(c, *input.dict());
+    return pairs(c, *input.dict(), Origin::iterator);
   }
   if (name == "abs") {
     finish();
@@ -296,7 +299,7 @@ bool call_test(Context& c, const std::string& name, const Value& v, Arguments& a
   if (name == "number") return is(number());
   if (name == "true") return is(v.is<bool>() && v.truth());
   if (name == "false") return is(v.is<bool>() && !v.truth());
-  if (name == "iterable" || name == "sequence") return is(v.undefined() || v.text() || v.list() || v.dict());
+  if (name == "iterable" || name == "sequence") return is(v.undefined() || v.text() || v.dict() || v.plain_list() || v.of(Origin::range) || (v.list() && name == "iterable"));
   if (name == "odd" || name == "even") return is((integer_of(c, v, what) % 2 != 0) == (name == "odd"));
   if (name == "divisibleby") {
     const int64_t by = integer_of(c, a.need(c, 0, "num", what), what);
@@ -358,13 +361,13 @@ Value call_method(Context& c, const Value& self, const std::string& name, Argume
     }
   } else if (self.dict()) {
     const Dict& dict = *self.dict();
-    if (name == "items") return finish(), pairs(c, dict);
-    if (name == "keys") return finish(), make_list(c, iterate(c, self)->items);
+    if (name == "items") return finish(), pairs(c, dict, Origin::view);
+    if (name == "keys") return finish(), make_list(c, iterate(c, self)->items, Origin::view);
     if (name == "values") {
       finish();
       std::vector<Value> values;
       for (const auto& [key, v] : dict.entries) values.push_back(v);
-      return make_list(c, std::move(values));
+      return make_list(c, std::move(values), Origin::view);
     }
     if (name == "get") {
       const Value& key = a.need(c, 0, "key", what);

@@ -77,7 +77,12 @@ class Renderer {
           if (eval(*b.condition).truth()) return run(b.body);
         return run(s.otherwise);
       case Statement::Kind::loop: loop(s); break;
-      case Statement::Kind::set: set(s.names[0], eval(*s.expr)); break;
+      case Statement::Kind::set: {
+        Value v = eval(*s.expr);
+        if (v.of(List::Origin::iterator)) c_.wrong(kind_of(v) + " in {% set %}", "a plain value");
+        set(s.names[0], std::move(v));
+        break;
+      }
       case Statement::Kind::set_attribute: set_attribute(s, eval(*s.expr)); break;
       case Statement::Kind::set_block: {
         std::string outer = std::exchange(out_, "");
@@ -307,7 +312,7 @@ class Renderer {
     if (count > kRange) c_.wrong(str("a range of ", count), str("at most ", kRange));
     std::vector<Value> items;
     for (int64_t i = 0; i < count; ++i) items.push_back(integer(n[0] + i * n[2]));
-    return make_list(c_, std::move(items));
+    return make_list(c_, std::move(items), List::Origin::range);
   }
 
   Value time(Arguments& a) {
@@ -373,7 +378,7 @@ class Renderer {
       c_.check_bytes(a.text()->size() + b.text()->size());
       return text_value(*a.text() + *b.text());
     }
-    if (op == "+" && a.list() && b.list()) {
+    if (op == "+" && a.plain_list() && b.plain_list()) {
       auto items = a.list()->items;
       items.insert(items.end(), b.list()->items.begin(), b.list()->items.end());
       return make_list(c_, std::move(items));

@@ -41,7 +41,7 @@ bool Value::truth() const {
   int64_t n = 0;
   if (number(n)) return n != 0;
   if (text()) return !text()->empty();
-  if (list()) return !list()->items.empty();
+  if (list()) return of(List::Origin::iterator) || !list()->items.empty();
   if (dict()) return !dict()->entries.empty();
   return true;
 }
@@ -52,6 +52,9 @@ std::string kind_of(const Value& v) {
   if (v.is<bool>()) return "a boolean";
   if (v.is<int64_t>()) return "an integer";
   if (v.text()) return "a string";
+  if (v.of(List::Origin::iterator)) return "an iterator (| list makes it a list)";
+  if (v.of(List::Origin::view)) return "a view of a dictionary (| list makes it a list)";
+  if (v.of(List::Origin::range)) return "a range (| list makes it a list)";
   if (v.list()) return "a list";
   if (v.dict()) return "a dictionary";
   if (v.is<Value::NamespacePtr>()) return "a namespace";
@@ -60,7 +63,7 @@ std::string kind_of(const Value& v) {
 }
 
 void check_storable(Context& c, const Value& v, const char* in) {
-  if (v.is<Value::NamespacePtr>() || v.is<Value::LoopPtr>() || v.is<Function>()) c.wrong(str(kind_of(v), " in ", in), "a plain value");
+  if (v.is<Value::NamespacePtr>() || v.is<Value::LoopPtr>() || v.is<Function>() || (v.list() && !v.plain_list())) c.wrong(str(kind_of(v), " in ", in), "a plain value");
 }
 
 namespace {
@@ -111,7 +114,7 @@ void json(Context& c, const Value& v, int indent, int level, std::string& out) {
   else if (const auto* b = v.get_if<bool>()) out += *b ? "true" : "false";
   else if (const auto* i = v.get_if<int64_t>()) out += str(*i);
   else if (v.text()) json_string(*v.text(), out);
-  else if (v.list()) {
+  else if (v.plain_list()) {
     out += '[';
     bool first = true;
     for (const Value& item : v.list()->items) {
@@ -143,11 +146,12 @@ void json(Context& c, const Value& v, int indent, int level, std::string& out) {
 
 }  // namespace
 
-Value make_list(Context& c, std::vector<Value> items) {
+Value make_list(Context& c, std::vector<Value> items, List::Origin origin) {
   c.charge(static_cast<int64_t>(items.size()) + 1);
   auto list = std::make_shared<List>();
   for (const Value& v : items) list->depth = deeper(c, list->depth, v, "a list");
   list->items = std::move(items);
+  list->origin = origin;
   return {Value::ListPtr(std::move(list))};
 }
 
@@ -232,7 +236,7 @@ std::string to_json(Context& c, const Value& v, int indent) {
 
 size_t length(Context& c, const Value& v) {
   if (v.undefined()) return 0;
-  if (v.list()) return v.list()->items.size();
+  if (v.list() && !v.of(List::Origin::iterator)) return v.list()->items.size();
   if (v.dict()) return v.dict()->entries.size();
   if (!v.text()) c.wrong("the length of " + kind_of(v), "a string, a list or a dictionary");
   c.charge_bytes(v.text()->size());

@@ -17,8 +17,12 @@ struct Undefined {};
 struct None {};
 using Text = std::shared_ptr<const std::string>;
 struct List {
+  // Python's kinds of what can be run over. An iterator (map, select, reverse) can be run over once, so it may not be kept; it
+  // and a view (keys, items) have no places; none but a list compares, adds or prints as one.
+  enum class Origin : uint8_t { list, iterator, view, range };
   std::vector<Value> items;
   int depth = 1;  // of lists in lists: what compares, prints and frees them recurses
+  Origin origin = Origin::list;
 };
 struct Dict {
   std::vector<std::pair<std::string, Value>> entries;  // in the order of insertion; few, so a search is a scan
@@ -54,6 +58,8 @@ struct Value {
     const ListPtr* l = get_if<ListPtr>();
     return l ? l->get() : nullptr;
   }
+  bool of(List::Origin origin) const { return list() && list()->origin == origin; }
+  bool plain_list() const { return of(List::Origin::list); }
   const Dict* dict() const {
     const DictPtr* d = get_if<DictPtr>();
     return d ? d->get() : nullptr;
@@ -85,7 +91,7 @@ struct Context {
 std::string kind_of(const Value& v);  // "a string", for messages
 
 // Builds a list or a dictionary; refuses what may not stand in one, and nesting past the bound.
-Value make_list(Context& c, std::vector<Value> items);
+Value make_list(Context& c, std::vector<Value> items, List::Origin origin = List::Origin::list);
 Value make_dict(Context& c, std::vector<std::pair<std::string, Value>> entries);
 void check_storable(Context& c, const Value& v, const char* in);
 

@@ -81,9 +81,23 @@ class Reader {
       }
       piece.done();
     }
+    if (has_tokens) {
+      const Fields all = c.object("special_tokens");
+      read_end(all, "bos_token", out_.bos);
+      read_end(all, "eos_token", out_.eos);
+    }
     if (!text) c.wrong("single", "no place for the text", "one {\"Sequence\": {\"id\": \"A\"}}");
     if (static_cast<int64_t>(out_.before.size() + out_.after.size()) > limits::kTemplateTokens)
       c.wrong("single", str(out_.before.size() + out_.after.size(), " tokens"), str("at most ", limits::kTemplateTokens));
+  }
+
+  void read_end(const Fields& all, const char* role, PostProcessor::End& end) const {
+    if (!all.has(role)) return;
+    const Fields entry = all.object(role);
+    const auto ids = entry.integers("ids", 0, limits::kVocabulary);
+    if (ids.size() > 1) return;  // a token of that name in a template of its own kind
+    end.said = true;
+    if (!ids.empty()) end.id = checked(entry, "ids", ids[0]);
   }
 
   const std::vector<bool>& known_;

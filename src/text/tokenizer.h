@@ -42,7 +42,8 @@ class Tokenizer {
   const std::string& identity() const;
   const std::string& json() const;  // the file as it was read, to be saved beside a model
 
-  // What begins and ends a document: from the post-processor's template, else by the usual names among the added tokens.
+  // What begins and ends a document: the post-processor's "bos_token" and "eos_token", else what its template puts around a
+  // text, else the usual names among the added tokens.
   std::optional<int32_t> bos_id() const;
   std::optional<int32_t> eos_id() const;
 

@@ -216,8 +216,10 @@ class Reader {
       return {};
     };
     const auto& p = data_->post_processor;
-    data_->bos = !p.before.empty() ? std::optional(p.before.front()) : named({"<s>", "<|begin_of_text|>", "<bos>", "<|startoftext|>"});
-    data_->eos = !p.after.empty() ? std::optional(p.after.back())
+    data_->bos = p.bos.said           ? p.bos.id
+                 : !p.before.empty() ? std::optional(p.before.front()) : named({"<s>", "<|begin_of_text|>", "<bos>", "<|startoftext|>"});
+    data_->eos = p.eos.said          ? p.eos.id
+                 : !p.after.empty() ? std::optional(p.after.back())
                                   : named({"</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|eot_id|>", "<|im_end|>"});
   }
 
