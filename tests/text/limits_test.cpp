@@ -3,6 +3,8 @@
 #include "bounds.h"
 #include "fixtures.h"
 #include "text/bpe_train.h"
+#include "text/chat_template.h"
+#include "text/gguf_vocabulary.h"
 
 namespace fathom::text {
 namespace {
@@ -59,6 +61,85 @@ TEST(Limits, TokenizerFile) {
 TEST(Limits, TokenizerLists) {
   expect_bound("kAddedTokens", [] { zeros("/added_tokens", kAddedTokens); }, [] { zeros("/added_tokens", kAddedTokens + 1); }, "an array of at most 1048576 objects");
   expect_bound("kMerges", [] { zeros("/model/merges", kMerges); }, [] { zeros("/model/merges", kMerges + 1); }, "an array of at most 4194304 pairs");
+}
+
+// A "gpt2" model of one long token, or a "llama" one whose long piece is cut in all ways.
+void vocabulary(const char* model, int64_t token_bytes) {
+  const std::string token = letters(token_bytes);
+  const std::vector<std::string_view> tokens = {"x", token, "xx"}, merges = {"x x"};
+  const std::vector<float> scores = {0, -1, -2};
+  const std::vector<int32_t> types = {1, 1, 1};
+  GgufVocabulary v;
+  v.model = model, v.pre = "gpt-2", v.tokens = tokens, v.token_type = types;
+  if (v.model == "llama") v.scores = scores;
+  else v.merges = merges;
+  tokenizer_json_of(v, "model.gguf");
+}
+void vocabulary_merges(int64_t n) {
+  const std::vector<std::string_view> tokens = {"x", "xx"}, merges(static_cast<size_t>(n), "x");  // refused one by one, if not for their number
+  GgufVocabulary v;
+  v.model = "gpt2", v.pre = "gpt-2", v.tokens = tokens, v.merges = merges;
+  tokenizer_json_of(v, "model.gguf");
+}
+
+TEST(Limits, GgufVocabulary) {
+  expect_bound("kTokenBytes", [] { vocabulary("gpt2", kTokenBytes); }, [] { vocabulary("gpt2", kTokenBytes + 1); }, "a token of 65537 bytes");
+  expect_bound("kPieceBytes", [] { vocabulary("llama", kPieceBytes); }, [] { vocabulary("llama", kPieceBytes + 1); }, "a piece of 1025 bytes");
+  expect_bound("kMerges", [] { vocabulary_merges(kMerges); }, [] { vocabulary_merges(kMerges + 1); }, "4194305 merges");
+  const std::vector<std::string_view> many(static_cast<size_t>(kVocabulary) + 1);
+  GgufVocabulary v;
+  v.model = "gpt2", v.tokens = many;
+  EXPECT_THAT(error_message([&] { tokenizer_json_of(v, "model.gguf"); }), ::testing::HasSubstr("16777217 tokens")) << "kVocabulary";
+}
+
+std::string repeated(const std::string& text, int64_t n) {
+  std::string out;
+  for (int64_t i = 0; i < n; ++i) out += text;
+  return out;
+}
+std::string rendered(const std::string& source, int64_t content_bytes = 1) {
+  const std::vector<ChatMessage> messages = {{"user", letters(content_bytes)}};
+  return ChatTemplate(source, "template").render(messages);
+}
+void brackets(int64_t n) { rendered("{{ " + repeated("(", n - 1) + "1" + repeated(")", n - 1) + " }}"); }
+void minuses(int64_t n) { rendered("{{ " + repeated("- ", n - 1) + "1 }}"); }
+void sums(int64_t n) { rendered("{{ 1" + repeated(" + 1", n - 1) + " }}"); }
+void blocks(int64_t n) { rendered(repeated("{% if 1 %}", n - 1) + repeated("{% endif %}", n - 1)); }  // the template itself is one
+void values(int64_t n) { rendered("{% set ns = namespace(v=[]) %}{% for i in range(" + str(n - 1) + ") %}{% set ns.v = [ns.v] %}{% endfor %}{{ ns.v | length }}"); }
+
+TEST(Limits, ChatTemplate) {
+  expect_bound("kChatTemplateBytes", [] { rendered(letters(kChatTemplateBytes)); }, [] { rendered(letters(kChatTemplateBytes + 1)); }, "a chat template of 262145 bytes");
+  const char* deep = "nesting deeper than 128";
+  // The template's body is the first level, an expression in it the second.
+  expect_bound("kChatTemplateDepth, brackets", [] { brackets(kChatTemplateDepth - 1); }, [] { brackets(kChatTemplateDepth); }, deep);
+  expect_bound("kChatTemplateDepth, signs", [] { minuses(kChatTemplateDepth - 1); }, [] { minuses(kChatTemplateDepth); }, deep);
+  expect_bound("kChatTemplateDepth, operators", [] { sums(kChatTemplateDepth); }, [] { sums(kChatTemplateDepth + 1); }, deep);
+  expect_bound("kChatTemplateDepth, blocks", [] { blocks(kChatTemplateDepth); }, [] { blocks(kChatTemplateDepth + 1); }, deep);
+  expect_bound("kChatTemplateDepth, values", [] { values(kChatTemplateDepth); }, [] { values(kChatTemplateDepth + 1); }, "values nested deeper than 128");
+  expect_bound("kChatBytes, output", [] { rendered("{{ messages[0].content }}", kChatBytes); }, [] { rendered("{{ messages[0].content }}", kChatBytes + 1); }, "more than 67108864 bytes of output");
+  expect_bound("kChatBytes, a text", [] { rendered("{% set x = 'x' * 67108864 %}"); }, [] { rendered("{% set x = 'x' * 67108865 %}"); }, "at most 67108864");
+}
+
+// A round of an empty loop over a range costs two steps: its number and the round.
+void rounds(int64_t n) {
+  std::string source;
+  for (; n > 0; n -= 100'000) source += "{% for i in range(" + str(std::min<int64_t>(n, 100'000)) + ") %}{% endfor %}";
+  rendered(source);
+}
+
+TEST(Limits, ChatTemplateSteps) {
+  int64_t least = kChatTemplateSteps / 2 - 1000, most = kChatTemplateSteps / 2;  // `most` rounds alone are as many steps as are allowed
+  while (most - least > 1) {
+    const int64_t n = (least + most) / 2;
+    bool fits = true;
+    try {
+      rounds(n);
+    } catch (const UserError&) {
+      fits = false;
+    }
+    (fits ? least : most) = n;
+  }
+  expect_bound("kChatTemplateSteps", [&] { rounds(least); }, [&] { rounds(least + 1); }, "more than 16777216 steps");
 }
 
 TEST(Limits, ATokenizerFileIsHeldAgainstItsBoundBeforeItIsRead) {  // kJsonBytes
