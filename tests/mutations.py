@@ -114,6 +114,8 @@ MUTATIONS = [
     ("stop-string", "text that may begin a stop string is held back", "src/infer/generate.cpp", "if (text.stream && text.out.finish != Finish::stop_string) text.out.text += text_of(text.out.tail = text.stream->finish());", "", "test_infer", "*"),
     ("bpe-order", "merges go by rank", "src/text/bpe.cpp", "const auto lowest = std::min_element(ranks.begin(), ranks.end());", "const auto lowest = std::max_element(ranks.begin(), ranks.end());",
      "test_text", "*"),
+    ("piece-merges", "merges made of scores: the better piece first", "src/text/piece_merges.cpp", "return a.score > b.score;", "return a.score < b.score;", "test_text", "Gguf*"),
+    ("chat-trim", "a line end behind a block goes", "src/text/jinja_lexer.cpp", 'else if (trim && looking_at("\\n")) ++to;', "", "test_text", "ChatTemplate*"),
     ("json-depth", "deep JSON is refused", "src/core/json.h", "int max_depth = limits::kJsonDepth;", "int max_depth = 1000000;", "test_core", "Json.*"),
     ("cost", "the cost model equals counted operations", "src/model/cost.cpp", "seen += config.routing.kv == KvPolicy::keep ? t + 1 : running;",
      "seen += t + 1;", "test_infer", "*"),

@@ -1,7 +1,8 @@
 // A model's chat template: a conversation as the text that the model was trained to go on from. Templates are Jinja2; what is
 // here is the part of Jinja2 that the templates of Llama-family models use, without anything that could reach outside, and with
 // bounds on work, depth and size (docs/limits.md). The text is the one that `transformers` gives. What Jinja2 has and this
-// has not is an error with the line and the construct.
+// has not is an error with the line and the construct. The text holds the special tokens: encode it with allow_special and without
+// add_special_tokens.
 #pragma once
 #include <cstdint>
 #include <ctime>

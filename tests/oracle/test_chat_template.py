@@ -17,6 +17,9 @@ import jinja2.sandbox  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILD = pathlib.Path(os.environ.get("FATHOM_BUILD", ROOT / "build"))
 TEMPLATES = {p.stem: p.read_text() for p in sorted((pathlib.Path(__file__).parent / "chat_templates").glob("*.jinja"))}
+PUBLISHED = pathlib.Path(os.environ.get("FATHOM_DATA", ROOT / ".." / "shared" / "data")) / "tokenizers" / "qwen3" / "tokenizer_config.json"
+if PUBLISHED.exists():  # the whole of it, with its part for tools
+    TEMPLATES["qwen3-published"] = json.loads(PUBLISHED.read_text())["chat_template"]
 NOW = 1_700_000_000
 
 

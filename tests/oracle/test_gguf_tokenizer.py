@@ -184,12 +184,10 @@ def test_smollm2_equals_transformers(tmp_path):
 
 @needs_data
 def test_llama2_equals_sentencepiece(tmp_path):
-    """SentencePiece never reads <s> in a text as the control token: so here, special tokens not allowed. It takes away U+0000."""
+    """SentencePiece never reads <s> in a text as the control token: so here, special tokens not allowed."""
     metadata, sp = llama2_metadata()
     ours = Tool(convert(tmp_path, metadata)[0])
     for text in [*TEXTS, *TRAPS, *(corpus_head(c) for c in CORPORA)]:
-        if "\0" in text:
-            continue
         assert ours.encode(text) == sp.encode(text), text[:200]
     ours.close()
 
@@ -222,7 +220,7 @@ def test_space_prefix(tmp_path, prefix):
     metadata, _ = llama2_metadata(add_space_prefix=prefix)
     sp = llama2_variant(add_dummy_prefix=prefix)
     ours = Tool(convert(tmp_path, metadata)[0])
-    for text in [t for t in TEXTS[:500] + TRAPS if "\0" not in t]:
+    for text in TEXTS[:500] + TRAPS:
         assert ours.encode(text) == sp.encode(text), text[:200]
     for text in ["Hello", " Hello", "  a", "\n", "é"]:
         assert ours.decode(ours.encode(text)) == text.encode()
@@ -251,6 +249,7 @@ O200K = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}
          r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
          r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 DEEPSEEK3 = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
+
 
 def cut(*regexes):
     return [*(pre_tokenizers.Split(Regex(r), "isolated") for r in regexes), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]

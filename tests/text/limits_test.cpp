@@ -120,26 +120,19 @@ TEST(Limits, ChatTemplate) {
   expect_bound("kChatBytes, a text", [] { rendered("{% set x = 'x' * 67108864 %}"); }, [] { rendered("{% set x = 'x' * 67108865 %}"); }, "at most 67108864");
 }
 
-// A round of an empty loop over a range costs two steps: its number and the round.
-void rounds(int64_t n) {
-  std::string source;
-  for (; n > 0; n -= 100'000) source += "{% for i in range(" + str(std::min<int64_t>(n, 100'000)) + ") %}{% endfor %}";
-  rendered(source);
+// Text costs steps, 16 bytes each, and little time: three texts as large as may be, and a fourth of n KiB.
+void text_steps(int64_t n) {
+  const std::string kib = letters(kKiB), most = str("{% if '", kib, "' * ", kChatBytes / kKiB, " %}{% endif %}");
+  rendered(most + most + most + str("{% if '", kib, "' * ", n, " %}{% endif %}"));
 }
 
 TEST(Limits, ChatTemplateSteps) {
-  int64_t least = kChatTemplateSteps / 2 - 1000, most = kChatTemplateSteps / 2;  // `most` rounds alone are as many steps as are allowed
-  while (most - least > 1) {
-    const int64_t n = (least + most) / 2;
-    bool fits = true;
-    try {
-      rounds(n);
-    } catch (const UserError&) {
-      fits = false;
-    }
-    (fits ? least : most) = n;
-  }
-  expect_bound("kChatTemplateSteps", [&] { rounds(least); }, [&] { rounds(least + 1); }, "more than 16777216 steps");
+  static_assert(kChatTemplateSteps == 4 * (kChatBytes / 16));  // so the fourth is nearly as large
+  const auto fits = [](int64_t n) { return error_message([&] { text_steps(n); }) == "no error"; };
+  int64_t n = kChatBytes / kKiB;
+  while (n > 0 && !fits(n)) --n;
+  EXPECT_GT(n, kChatBytes / kKiB - 10);
+  expect_bound("kChatTemplateSteps", [&] { text_steps(n); }, [&] { text_steps(n + 1); }, "more than 16777216 steps");
 }
 
 TEST(Limits, ATokenizerFileIsHeldAgainstItsBoundBeforeItIsRead) {  // kJsonBytes

@@ -63,7 +63,7 @@ Metadata pieces() {
   }
   m.scores.assign(m.tokens.size(), 0);
   float score = 0;
-  for (const char* piece : {"▁a", "ab", "▁ab", "▁", "a", "b", "c", "<s", ">", "<", "s", "s>"})
+  for (const char* piece : {"▁a", "ab", "▁ab", "▁", "a", "b", "c", "<s", ">", "<", "s", "s>", "bc"})
     m.tokens.emplace_back(piece), m.types.push_back(1), m.scores.push_back(--score);
   return m;
 }
@@ -110,7 +110,7 @@ TEST(GgufVocabulary, Pieces) {
   const Metadata m = pieces();
   const Tokenizer t = m.tokenizer();
   EXPECT_EQ(t.encode("ab"), Ids{id(m, "▁ab")});
-  EXPECT_EQ(t.encode("aab"), (Ids{id(m, "▁a"), id(m, "ab")}));  // the better score first: "▁a" before "ab"
+  EXPECT_EQ(t.encode("cabc"), (Ids{id(m, "▁"), id(m, "c"), id(m, "ab"), id(m, "c")}));  // "ab" has a better score than "bc"
   EXPECT_EQ(t.encode("cab"), (Ids{id(m, "▁"), id(m, "c"), id(m, "ab")}));
   EXPECT_EQ(t.encode("\n"), (Ids{id(m, "▁"), id(m, "<0x0A>")}));
   EXPECT_EQ(t.encode("a", {.add_special_tokens = true}), (Ids{1, id(m, "▁a")}));
