@@ -9,6 +9,12 @@
 #include "text/unicode.h"
 
 namespace fathom::text::jinja {
+namespace {
+
+// A value that is kept costs some 100 bytes, so the bound on steps is one on memory too: a few hundred MB.
+constexpr int64_t kValueSteps = 4;
+
+}  // namespace
 
 void Context::charge(int64_t n) {
   steps += n;
@@ -18,6 +24,7 @@ void Context::charge(int64_t n) {
 
 void Context::check_bytes(size_t n) {
   if (static_cast<int64_t>(n) > limits::kChatBytes) wrong(str("a text of ", n, " bytes"), str("at most ", limits::kChatBytes));
+  charge(kValueSteps);
   charge_bytes(n);
 }
 
@@ -147,7 +154,7 @@ void json(Context& c, const Value& v, int indent, int level, std::string& out) {
 }  // namespace
 
 Value make_list(Context& c, std::vector<Value> items, List::Origin origin) {
-  c.charge(static_cast<int64_t>(items.size()) + 1);
+  c.charge(kValueSteps * static_cast<int64_t>(items.size()) + 1);
   auto list = std::make_shared<List>();
   for (const Value& v : items) list->depth = deeper(c, list->depth, v, "a list");
   list->items = std::move(items);
@@ -217,7 +224,7 @@ std::shared_ptr<const List> iterate(Context& c, const Value& v) {
   if (const auto* l = v.get_if<Value::ListPtr>()) return *l;
   auto out = std::make_shared<List>();
   if (v.text()) {
-    c.charge(static_cast<int64_t>(v.text()->size()));
+    c.charge(2 * kValueSteps * static_cast<int64_t>(v.text()->size()));
     for (const auto ch : characters(*v.text())) out->items.push_back(text_value(std::string(ch)));
   } else if (v.dict()) {
     c.charge(static_cast<int64_t>(v.dict()->entries.size()));

@@ -21,6 +21,7 @@ PUBLISHED = pathlib.Path(os.environ.get("FATHOM_DATA", ROOT / ".." / "shared" / 
 if PUBLISHED.exists():  # the whole of it, with its part for tools
     TEMPLATES["qwen3-published"] = json.loads(PUBLISHED.read_text())["chat_template"]
 NOW = 1_700_000_000
+pytestmark = pytest.mark.filterwarnings("ignore")  # jinja2 compiles odd templates to odd Python
 
 
 class Refused(Exception):
