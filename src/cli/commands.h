@@ -17,5 +17,7 @@ Command generate_command();
 Command depthmap_command();
 Command info_command();
 Command report_command();
+Command bench_machine_command();
+Command bench_command();
 
 }  // namespace fathom::cli

@@ -63,7 +63,7 @@ int run(const Arguments& args) {
   const bool json = args.boolean("json"), coloured = args.boolean("show-depth") && use_colour() && !json;
   const std::string prompt = prompt_of(args);
   const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
-  const text::Tokenizer tokenizer = text::Tokenizer::load(folder->tokenizer_path());
+  const text::Tokenizer tokenizer = folder->tokenizer();
   const std::optional<double> dial = dial_of(args, *folder);
   const study::DocumentEnds ends = study::document_ends(folder->config(), tokenizer);
   const infer::GenerateOptions options = options_of(args, dial, *folder, ends);

@@ -10,14 +10,6 @@
 namespace fathom::infer {
 namespace {
 
-using kernels::Matmul;
-using kernels::PackedMatrix;
-
-Matmul product(const float* x, int64_t rows, const PackedMatrix& w, float* y) {  // y [rows, N] = x [rows, K] · wᵀ
-  return {.x = x, .x_stride = w.inner(), .rows = rows, .packed = w.data(), .outputs = w.outputs(), .inner = w.inner(),
-          .y = y, .y_stride = w.outputs()};
-}
-
 void norm_rows(Step& step, const float* x, int64_t rows, const std::vector<float>& weight, float* y) {
   const int64_t C = step.config.hidden_size;
   over_rows(step, rows, C, [&](int64_t first, int64_t last) {
@@ -152,8 +144,8 @@ int64_t run_block(Step& step, int64_t block, bool routed) {
   step.q.grow(M * H * D);
   step.k.grow(writers * G * D);
   step.v.grow(writers * G * D);
-  const std::array qkv{product(u, M, w.q, step.q.data()), product(step.normed.data(), writers, w.k, step.k.data()),
-                       product(step.normed.data(), writers, w.v, step.v.data())};
+  const std::array qkv{Product{u, M, &w.q, step.q.data()}, Product{step.normed.data(), writers, &w.k, step.k.data()},
+                       Product{step.normed.data(), writers, &w.v, step.v.data()}};
   products(step, qkv);
 
   // Slots are taken in row order, then written.
@@ -185,7 +177,7 @@ int64_t run_block(Step& step, int64_t block, bool routed) {
   step.hidden.grow(M * C);
   float* const a = step.attention.data();
   float* const h = step.hidden.data();
-  const Matmul output = product(step.q.data(), M, w.o, a);
+  const Product output{step.q.data(), M, &w.o, a};
   products(step, {&output, 1});
   step.normed.grow(M * C);
   float* const u2 = step.normed.data();
@@ -201,12 +193,12 @@ int64_t run_block(Step& step, int64_t block, bool routed) {
   float* const gate = step.gate_up.data();
   float* const up = gate + M * F;
   float* const m = step.mlp.data();
-  const std::array gate_up{product(u2, M, w.gate, gate), product(u2, M, w.up, up)};
+  const std::array gate_up{Product{u2, M, &w.gate, gate}, Product{u2, M, &w.up, up}};
   products(step, gate_up);
   over_rows(step, M, F, [&](int64_t first, int64_t last) {
     step.kernels.silu_mul(gate + first * F, up + first * F, (last - first) * F, gate + first * F);
   });
-  const Matmul down = product(gate, M, w.down, m);
+  const Product down{gate, M, &w.down, m};
   products(step, {&down, 1});
 
   // x' = (x + g·a) + g·m; in a block that is not routed h + m, the same for g = 1.

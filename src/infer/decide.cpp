@@ -82,8 +82,7 @@ void decide(Step& step, size_t r, int64_t block, std::vector<uint8_t>& run) {
   });
   if (predictor) {
     float* const hidden = step.router.data() + N * C;  // [N, P]
-    const kernels::Matmul fc1{.x = input, .x_stride = C, .rows = N, .packed = router.predictor_fc1.data(), .outputs = P,
-                              .inner = C, .y = hidden, .y_stride = P};
+    const Product fc1{input, N, &router.predictor_fc1, hidden};
     products(step, {&fc1, 1});
     over_rows(step, N, P, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {

@@ -46,6 +46,7 @@ struct Engine::State {
         threads(options.threads > 0 ? options.threads : available_threads()),
         pool(std::make_shared<PagePool>(weights->config().num_key_value_heads, weights->config().head_dim, options.kv_bytes)),
         step(*weights, options.kernels ? *options.kernels : kernels::chosen(), threads, *pool) {
+    counters.block_steps.resize(weights->config().num_hidden_layers);
     counters.block_rows.resize(weights->config().num_hidden_layers);
     counters.kv_slots.resize(weights->config().num_hidden_layers);
   }
@@ -136,6 +137,7 @@ void Engine::forward(std::span<const WorkItem> items, StepResult& result) {
       std::iota(step.running.begin(), step.running.end(), 0);
     }
     s.counters.kv_slots[block] += run_block(step, block, r >= 0);
+    s.counters.block_steps[block] += !step.running.empty();
     s.counters.block_rows[block] += static_cast<int64_t>(step.running.size());
   }
   const int64_t head_rows = run_head(step, result);
@@ -144,6 +146,7 @@ void Engine::forward(std::span<const WorkItem> items, StepResult& result) {
   s.counters.steps += 1;
   s.counters.rows += N;
   s.counters.head_rows += head_rows;
+  s.counters.head_steps += head_rows > 0;
 }
 
 StepResult Engine::forward(std::span<const WorkItem> items) {

@@ -54,7 +54,9 @@ struct StepResult {
 // What an engine has done since it was made, in rows and slots.
 struct EngineCounters {
   int64_t steps = 0, rows = 0, head_rows = 0;
+  int64_t head_steps = 0;            // steps that computed the head
   std::vector<int64_t> block_rows;   // [L] rows that ran the block in full
+  std::vector<int64_t> block_steps;  // [L] steps in which a row did, and read its weights
   std::vector<int64_t> kv_slots;     // [L] slots written
 };
 

@@ -12,7 +12,7 @@ constexpr int64_t kTileFloats = 1 << 22;  // 16 MiB of logits that only a loss n
 
 // logits [rows, V] of rows of step.x
 void project(Step& step, std::span<const int64_t> rows, float* logits) {
-  const int64_t C = step.config.hidden_size, V = step.config.vocab_size, n = static_cast<int64_t>(rows.size());
+  const int64_t C = step.config.hidden_size, n = static_cast<int64_t>(rows.size());
   step.head.grow(n * C);
   float* const u = step.head.data();
   over_rows(step, n, C, [&](int64_t first, int64_t last) {
@@ -20,8 +20,7 @@ void project(Step& step, std::span<const int64_t> rows, float* logits) {
       step.kernels.rms_norm(step.x.data() + rows[i] * C, C, 1, C, step.weights.final_norm().data(),
                             static_cast<float>(step.config.rms_norm_eps), u + i * C, C);
   });
-  const kernels::Matmul job{.x = u, .x_stride = C, .rows = n, .packed = step.weights.head().data(), .outputs = V, .inner = C,
-                            .y = logits, .y_stride = V};
+  const Product job{u, n, &step.weights.head(), logits};
   products(step, {&job, 1});
 }
 

@@ -53,6 +53,7 @@ struct Step {
   kernels::Buffer mlp;                 // [M, C]
   kernels::Buffer router;              // [N, C + P] inputs and predictor's hidden layer
   kernels::Buffer head;                // [rows of the head, C]
+  kernels::Buffer codes[2];            // inputs of quantised products: of one set of jobs there are two at most
   kernels::Buffer logits;              // [tile of rows, V] that only a loss needs
   std::vector<int64_t> slots;          // of the rows that write keys and values
   std::vector<int64_t> visible;        // [M] slots that a running row sees
@@ -61,8 +62,15 @@ struct Step {
   int64_t row_count() const { return static_cast<int64_t>(rows.size()); }
 };
 
-// Every product of `jobs` (all groups of each; group_begin and group_end are set here), split over outputs and rows.
-void products(Step& step, std::span<const kernels::Matmul> jobs);
+struct Product {  // y [rows, N] = x [rows, K] · wᵀ, whatever w is packed as
+  const float* x = nullptr;
+  int64_t rows = 0;
+  const kernels::PackedMatrix* w = nullptr;
+  float* y = nullptr;
+};
+
+// Every product of `jobs`, split over outputs and rows. Their inputs are quantised once for all that read them so.
+void products(Step& step, std::span<const Product> jobs);
 
 // body(first, last) over ranges of [0, rows), on several threads when there is enough to do. `width`: floats per row.
 void over_rows(Step& step, int64_t rows, int64_t width, const std::function<void(int64_t, int64_t)>& body);

@@ -1,50 +1,103 @@
 #include "infer/weights.h"
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "core/error.h"
+#include "core/thread_pool.h"
+#include "formats/ggml_types.h"
 #include "model/schema.h"
 
 namespace fathom::infer {
 namespace {
 
+using formats::GgmlType;
 using kernels::PackedMatrix;
+using kernels::Packing;
+using model::StoredTensor;
 
-// Floats of all packed matrices of a model.
-int64_t packed_floats(const model::ModelConfig& c) {
-  const int64_t C = c.hidden_size, HD = c.num_attention_heads * c.head_dim, GD = c.num_key_value_heads * c.head_dim;
-  int64_t block = kernels::packed_size(HD, C) + 2 * kernels::packed_size(GD, C) + kernels::packed_size(C, HD) +
-                  2 * kernels::packed_size(c.intermediate_size, C) + kernels::packed_size(C, c.intermediate_size);
-  int64_t total = c.num_hidden_layers * block + kernels::packed_size(c.vocab_size, C);
-  if (c.routing.rule == routing::CausalRule::predictor)
-    total += static_cast<int64_t>(c.routing.blocks.size()) * kernels::packed_size(c.predictor_width(), C);
-  return total;
+constexpr const char* kDamaged = "the file is damaged or its training diverged";
+
+Packing packing_of(GgmlType type) {
+  switch (type) {
+    case GgmlType::Q8_0: case GgmlType::Q5_0: return Packing::q8;
+    case GgmlType::Q4_0: return Packing::q4;
+    case GgmlType::Q4_1: return Packing::q4_min;
+    default: return Packing::f32;
+  }
 }
+
+// Matrices follow each other at multiples of a cache line.
+int64_t room(const StoredTensor& t) { return (kernels::packed_bytes(packing_of(t.type), t.rows(), t.columns()) + 63) / 64 * 64; }
+
+bool half_is_finite(uint16_t bits) { return (bits & 0x7c00u) != 0x7c00u; }
 
 class Packer {
  public:
-  Packer(const Weights::Source& source, float* storage) : source_(source), next_(storage) {}
+  Packer(const Weights::Source& source, int threads, bool check) : source_(source), threads_(threads), check_(check) {}
 
+  // The matrices to come, in their order: their memory is one buffer.
+  kernels::Buffer reserve(const std::vector<std::string>& names) {
+    int64_t bytes = 0;
+    for (const std::string& name : names) bytes += room(source_(name));
+    kernels::Buffer storage(bytes / static_cast<int64_t>(sizeof(float)));
+    next_ = reinterpret_cast<std::byte*>(storage.data());
+    return storage;
+  }
   std::vector<float> vector(const std::string& name, int64_t size) {
-    std::vector<float> values = source_(name);
+    const StoredTensor& t = source_(name);
+    if (check_) t.refuse_not_finite(kDamaged);
+    std::vector<float> values = t.to_f32();
     FATHOM_ASSERT(static_cast<int64_t>(values.size()) == size, name, " has ", values.size(), " elements, not ", size);
     return values;
   }
   float scalar(const std::string& name) { return vector(name, 1)[0]; }
   PackedMatrix matrix(const std::string& name, int64_t outputs, int64_t inner) {
-    return pack(vector(name, outputs * inner), outputs, inner);
-  }
-  PackedMatrix pack(const std::vector<float>& rows, int64_t outputs, int64_t inner) {
-    float* const at = next_;
-    next_ += kernels::packed_size(outputs, inner);
-    return PackedMatrix(rows, outputs, inner, at);
+    const StoredTensor& t = source_(name);
+    FATHOM_ASSERT(t.rows() == outputs && t.columns() == inner, name, " is ", t.rows(), " x ", t.columns(), ", not ", outputs, " x ", inner);
+    std::byte* const at = next_;
+    next_ += room(t);
+    const Packing packing = packing_of(t.type);
+    if (packing == Packing::f32) {
+      if (check_) t.refuse_not_finite(kDamaged);
+      return PackedMatrix(outputs, inner, [&](int64_t n, float* row) { t.row_f32(n, row); }, threads_, at);
+    }
+    std::atomic<bool> sound{true};
+    PackedMatrix packed(packing, outputs, inner, [&](int64_t n, const kernels::QuantizedRow& row) {
+      thread_local formats::UnpackedBlocks blocks;
+      formats::unpack(t.type, t.row(n), blocks);
+      const int shift = packing == Packing::q8 ? 128 - blocks.layout.offset : 0;
+      for (size_t k = 0; k < row.codes.size(); ++k) row.codes[k] = static_cast<uint8_t>(blocks.codes[k] + shift);
+      std::ranges::copy(blocks.d, row.scale.begin());
+      if (!row.minimum.empty()) std::ranges::copy(blocks.dmin, row.minimum.begin());
+      if (!std::ranges::all_of(row.scale, half_is_finite) || !std::ranges::all_of(row.minimum, half_is_finite)) sound = false;
+    }, threads_, at);
+    if (check_ && !sound) t.refuse_not_finite(kDamaged);
+    return packed;
   }
 
  private:
   const Weights::Source& source_;
-  float* next_;
+  ThreadPool threads_;
+  bool check_;
+  std::byte* next_ = nullptr;
 };
+
+// The packed matrices of a model, in the order in which a forward reads them.
+std::vector<std::string> matrix_names(const model::ModelConfig& c) {
+  std::vector<std::string> names;
+  for (int64_t block = 0; block < c.num_hidden_layers; ++block) {
+    const std::string at = model::layer_prefix(block);
+    for (const char* name : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"})
+      names.push_back(at + name + ".weight");
+    if (c.routing.routed_index(static_cast<int>(block)) >= 0 && c.routing.rule == routing::CausalRule::predictor)
+      names.push_back(at + "predictor.fc1.weight");
+  }
+  names.push_back("model.embed_tokens.weight");
+  if (!c.tie_word_embeddings) names.push_back("lm_head.weight");
+  return names;
+}
 
 }  // namespace
 
@@ -54,14 +107,14 @@ int64_t BlockWeights::bytes() const {
   return total;
 }
 
-std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config, const Source& source) {
+std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config, const Source& source, int threads, bool refuse_not_finite) {
   auto weights = std::make_shared<Weights>();
   Weights& w = *weights;
   w.config_ = config;
   const int64_t C = config.hidden_size, HD = config.num_attention_heads * config.head_dim;
   const int64_t GD = config.num_key_value_heads * config.head_dim, F = config.intermediate_size, P = config.predictor_width();
-  w.storage_ = kernels::Buffer(packed_floats(config));
-  Packer packer(source, w.storage_.data());
+  Packer packer(source, threads, refuse_not_finite);
+  w.storage_ = packer.reserve(matrix_names(config));
 
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     const std::string at = model::layer_prefix(block);
@@ -89,9 +142,9 @@ std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config, c
     w.blocks_.push_back(std::move(b));
   }
   w.final_norm_ = packer.vector("model.norm.weight", C);
-  std::vector<float> embedding = packer.vector("model.embed_tokens.weight", config.vocab_size * C);
+  PackedMatrix embedding = packer.matrix("model.embed_tokens.weight", config.vocab_size, C);
   if (config.tie_word_embeddings) {
-    w.head_ = packer.pack(embedding, config.vocab_size, C);
+    w.head_ = std::move(embedding);
   } else {
     w.embedding_ = std::move(embedding);
     w.head_ = packer.matrix("lm_head.weight", config.vocab_size, C);
@@ -101,25 +154,26 @@ std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config, c
 
 std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config,
                                              const std::map<std::string, std::vector<float>>& tensors) {
-  return from(config, [&](const std::string& name) {
-    const auto found = tensors.find(name);
-    FATHOM_ASSERT(found != tensors.end(), "no tensor ", name);
-    return found->second;
-  });
+  std::map<std::string, StoredTensor> stored;
+  for (const model::TensorSpec& spec : model::schema(config)) {
+    const auto found = tensors.find(spec.name);
+    FATHOM_ASSERT(found != tensors.end(), "no tensor ", spec.name);
+    FATHOM_ASSERT(static_cast<int64_t>(found->second.size()) == spec.elements(), spec.name, " has ", found->second.size(), " elements");
+    stored.emplace(spec.name, StoredTensor{.where = "memory", .name = spec.name, .type = GgmlType::F32, .shape = spec.shape,
+                                           .bytes = std::as_bytes(std::span(found->second)), .interleaved_head = 0, .owner = {}});
+  }
+  return from(config, [&](const std::string& name) -> const StoredTensor& { return stored.at(name); });
 }
 
-std::shared_ptr<const Weights> Weights::load(const model::ModelFolder& folder) {
-  return from(folder.config(), [&](const std::string& name) { return folder.read_f32(name); });
+std::shared_ptr<const Weights> Weights::load(const model::ModelFolder& folder, int threads) {
+  return from(folder.config(), [&](const std::string& name) -> const StoredTensor& { return folder.stored(name); },
+              threads > 0 ? threads : available_threads(), true);
 }
 
-void Weights::embed(int32_t token, float* to) const {
-  const int64_t C = config_.hidden_size;
-  if (embedding_.empty()) return head_.copy_row(token, to);
-  std::copy_n(embedding_.data() + token * C, C, to);
-}
+void Weights::embed(int32_t token, float* to) const { (embedding_.outputs() > 0 ? embedding_ : head_).copy_row(token, to); }
 
 int64_t Weights::bytes() const {
-  int64_t floats = storage_.size() + static_cast<int64_t>(embedding_.size() + final_norm_.size());
+  int64_t floats = storage_.size() + static_cast<int64_t>(final_norm_.size());
   for (const BlockWeights& b : blocks_)
     floats += static_cast<int64_t>(b.attention_norm.size() + b.mlp_norm.size() + b.router.weight.size() +
                                    b.router.fc1_bias.size() + b.router.fc2.size());

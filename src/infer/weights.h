@@ -1,5 +1,5 @@
-// A model's weights as the engine wants them: matrices packed in panels, vectors plain, all f32. Immutable once made and
-// shared by every engine that runs the model.
+// A model's weights as the engine wants them: matrices packed in panels, in f32 or as the quantised blocks that the file
+// holds; vectors and routers plain f32. Immutable once made and shared by every engine that runs the model.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -37,10 +37,13 @@ struct BlockWeights {
 
 class Weights {
  public:
-  // A tensor by its name in model/schema.h, row-major.
-  using Source = std::function<std::vector<float>(const std::string&)>;
-  static std::shared_ptr<const Weights> load(const model::ModelFolder& folder);
-  static std::shared_ptr<const Weights> from(const model::ModelConfig& config, const Source& source);
+  // A tensor by its name in model/schema.h. Q8_0, Q5_0, Q4_0 and Q4_1 matrices stay quantised, losing nothing; every other
+  // type becomes f32.
+  using Source = std::function<const model::StoredTensor&(const std::string&)>;
+  // `threads` 0: all cores that this process may use. Refuses NaN and infinity by tensor and index.
+  static std::shared_ptr<const Weights> load(const model::ModelFolder& folder, int threads = 0);
+  static std::shared_ptr<const Weights> from(const model::ModelConfig& config, const Source& source, int threads = 1,
+                                             bool refuse_not_finite = false);
   static std::shared_ptr<const Weights> from(const model::ModelConfig& config,
                                              const std::map<std::string, std::vector<float>>& tensors);
 
@@ -53,7 +56,7 @@ class Weights {
 
  private:
   model::ModelConfig config_;
-  std::vector<float> embedding_;  // [V, C], empty when tied: rows then come out of the packed head
+  kernels::PackedMatrix embedding_;  // [V, C], not there when tied: rows then come out of the head
   std::vector<BlockWeights> blocks_;
   std::vector<float> final_norm_;
   kernels::PackedMatrix head_;

@@ -9,26 +9,41 @@ namespace fathom::kernels {
 namespace {
 
 #if defined(__x86_64__)
-bool cpu_has_fma() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool cpu_has_fma() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
 bool cpu_has_avx512() {
   return cpu_has_fma() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
 }
+bool cpu_has_vnni() { return cpu_has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 #else
 bool cpu_has_fma() { return false; }
 bool cpu_has_avx512() { return false; }
+bool cpu_has_vnni() { return false; }
 #endif
+
+const Kernels* avx512vnni() {
+  if (!kAvx512 || !kVnniMatmul || !cpu_has_vnni()) return nullptr;
+  static const Kernels table = [] {
+    Kernels t = *kAvx512;
+    t.isa = Isa::avx512vnni;
+    t.name = "avx512vnni";
+    t.quantized_matmul = kVnniMatmul;
+    return t;
+  }();
+  return &table;
+}
 
 const Kernels* find(Isa isa) {  // null when this machine or build lacks it
   switch (isa) {
     case Isa::reference: return kReferenceFma && cpu_has_fma() ? kReferenceFma : kReferencePlain;
     case Isa::avx2: return cpu_has_fma() ? kAvx2 : nullptr;
     case Isa::avx512: return cpu_has_avx512() ? kAvx512 : nullptr;
+    case Isa::avx512vnni: return avx512vnni();
   }
   return nullptr;
 }
 
-constexpr Isa kAll[] = {Isa::reference, Isa::avx2, Isa::avx512};  // slowest first
+constexpr Isa kAll[] = {Isa::reference, Isa::avx2, Isa::avx512, Isa::avx512vnni};  // slowest first
 
 std::string available_names() {
   std::string names;
@@ -49,6 +64,7 @@ const char* isa_name(Isa isa) {
     case Isa::reference: return "reference";
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
+    case Isa::avx512vnni: return "avx512vnni";
   }
   return "";
 }

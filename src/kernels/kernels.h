@@ -10,8 +10,17 @@ namespace fathom::kernels {
 
 inline constexpr int64_t kLanes = 16;           // width of a panel, positions in a page
 inline constexpr int64_t kGroup = 64;           // outputs of one packed group (pack.h)
+inline constexpr int64_t kBlock = 32;           // inner elements that share a scale in a quantised matrix
 
-enum class Isa { reference, avx2, avx512 };
+enum class Isa { reference, avx2, avx512, avx512vnni };
+
+// How a weight matrix lies in memory (pack.h).
+enum class Packing : uint8_t {
+  f32,
+  q8,      // value = scale · (code − 128), code of 8 bits
+  q4,      // value = scale · (code − 8), code of 4 bits
+  q4_min,  // value = scale · code + minimum, code of 4 bits
+};
 
 struct Matmul {  // y[r][n] = Σ_k x[r][k] · w[n][k] for the outputs of groups [group_begin, group_end)
   const float* x = nullptr;       // [rows, inner]
@@ -20,6 +29,25 @@ struct Matmul {  // y[r][n] = Σ_k x[r][k] · w[n][k] for the outputs of groups 
   const float* packed = nullptr;  // the whole matrix, packed (pack.h)
   int64_t outputs = 0;            // N
   int64_t inner = 0;              // K
+  float* y = nullptr;             // [rows, outputs]
+  int64_t y_stride = 0;
+  int64_t group_begin = 0, group_end = 0;
+};
+
+// Activations as a quantised product reads them: per row and block of 32 elements a scale and whole numbers.
+struct QuantizedRows {
+  int8_t* codes = nullptr;        // [rows][blocks · 32], −127 to 127, 0 past the row's end
+  float* scale = nullptr;         // [rows][blocks]
+  int32_t* sum = nullptr;         // [rows][blocks] Σ codes
+  int64_t blocks = 0;             // of a row
+};
+
+struct QuantizedMatmul {  // as Matmul, for a matrix packed as q8, q4 or q4_min
+  QuantizedRows x;
+  int64_t rows = 0;
+  Packing packing = Packing::q8;
+  const uint8_t* packed = nullptr;
+  int64_t outputs = 0;
   float* y = nullptr;             // [rows, outputs]
   int64_t y_stride = 0;
   int64_t group_begin = 0, group_end = 0;
@@ -43,6 +71,9 @@ struct Kernels {
   Isa isa;
   const char* name;
   void (*matmul)(const Matmul&);
+  void (*quantized_matmul)(const QuantizedMatmul&);
+  // Rows of x to codes; `to` has room for them, to.blocks = ⌈width / 32⌉.
+  void (*quantize_rows)(const float* x, int64_t x_stride, int64_t rows, int64_t width, const QuantizedRows& to);
   float (*dot)(const float* a, const float* b, int64_t n);
   // weight may be null (x / rms(x)); y may be x.
   void (*rms_norm)(const float* x, int64_t x_stride, int64_t rows, int64_t width, const float* weight, float eps, float* y,

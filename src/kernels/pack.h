@@ -1,9 +1,17 @@
-// A weight matrix [N, K] as the kernels read it: groups of 64 outputs, each [K][width] and contiguous, so that a product
-// with one row is one sequential stream per group. The last group is 16, 32, 48 or 64 wide, padded with zeros.
+// A weight matrix [N, K] as the kernels read it: groups of 64 outputs, each one sequential stream for a product with one
+// row. The last group is 16, 32, 48 or 64 wide, filled up with zeros.
+//
+//   f32          a group is [K][width]
+//   quantised    a group is, per block of 32 inner elements, one record: the codes, then the f16 scales [width], then for
+//                q4_min the f16 minima [width]. Codes: [8][width][4] bytes for q8 (element 4·i + j of the block at [i][n][j]);
+//                [4][width][4] bytes for 4 bits, low nibbles element 8·i + j, high nibbles element 8·i + 4 + j. A K that is
+//                no multiple of 32 is filled up with codes whose products with the zeros of the activations vanish.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <span>
 
+#include "core/thread_pool.h"
 #include "kernels/buffer.h"
 #include "kernels/kernels.h"
 
@@ -15,25 +23,44 @@ constexpr int64_t group_width(int64_t outputs, int64_t first) {
   return left >= kGroup ? kGroup : (left + kLanes - 1) / kLanes * kLanes;
 }
 constexpr int64_t group_count(int64_t outputs) { return (outputs + kGroup - 1) / kGroup; }
-constexpr int64_t packed_size(int64_t outputs, int64_t inner) { return (outputs + kLanes - 1) / kLanes * kLanes * inner; }
+constexpr int64_t block_count(int64_t inner) { return (inner + kBlock - 1) / kBlock; }
+int64_t packed_bytes(Packing packing, int64_t outputs, int64_t inner);
+const char* packing_name(Packing packing);
+
+// One row of a quantised matrix, before it is packed. `codes` [K], one a byte, without offset (0 to 255, or 0 to 15).
+struct QuantizedRow {
+  std::span<uint8_t> codes;
+  std::span<uint16_t> scale;    // [⌈K / 32⌉] f16
+  std::span<uint16_t> minimum;  // the same, q4_min only
+};
 
 class PackedMatrix {
  public:
   PackedMatrix() = default;
-  // `rows` is [outputs, inner], row-major. `storage` holds packed_size floats and outlives the matrix: a model's matrices
+  // `rows` is [outputs, inner], row-major. `storage` holds packed_bytes and outlives the matrix: a model's matrices
   // lie in one buffer in the order of their use. Without storage the matrix owns its own.
-  PackedMatrix(std::span<const float> rows, int64_t outputs, int64_t inner, float* storage = nullptr);
+  PackedMatrix(std::span<const float> rows, int64_t outputs, int64_t inner, std::byte* storage = nullptr);
+  // `read` fills row n [inner], from several threads of `threads` at once.
+  PackedMatrix(int64_t outputs, int64_t inner, const std::function<void(int64_t n, float* row)>& read, ThreadPool& threads, std::byte* storage = nullptr);
+  // Quantised: `read` fills row n, from several threads of `threads` at once.
+  PackedMatrix(Packing packing, int64_t outputs, int64_t inner, const std::function<void(int64_t n, const QuantizedRow&)>& read,
+               ThreadPool& threads, std::byte* storage = nullptr);
+  Packing packing() const { return packing_; }
   int64_t outputs() const { return outputs_; }
   int64_t inner() const { return inner_; }
   int64_t groups() const { return group_count(outputs_); }
-  const float* data() const { return data_; }
-  int64_t bytes() const { return packed_size(outputs_, inner_) * static_cast<int64_t>(sizeof(float)); }
-  void copy_row(int64_t output, float* to) const;  // [inner]: the embedding of a tied model
+  const float* data() const { return reinterpret_cast<const float*>(data_); }               // f32
+  const uint8_t* records() const { return reinterpret_cast<const uint8_t*>(data_); }        // quantised
+  int64_t bytes() const { return packed_bytes(packing_, outputs_, inner_); }
+  void copy_row(int64_t output, float* to) const;  // [inner], dequantised: the embedding of a tied model
 
  private:
+  std::byte* place(std::byte* storage);
+  void pack_f32(const std::function<void(int64_t, float*)>& read, ThreadPool& threads, std::byte* storage);
+  Packing packing_ = Packing::f32;
   int64_t outputs_ = 0, inner_ = 0;
   Buffer own_;
-  const float* data_ = nullptr;
+  const std::byte* data_ = nullptr;
 };
 
 }  // namespace fathom::kernels

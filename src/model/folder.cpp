@@ -7,7 +7,9 @@
 #include <unordered_map>
 
 #include "core/file.h"
+#include "formats/gguf.h"
 #include "formats/safetensors.h"
+#include "model/gguf_model.h"
 
 namespace fathom::model {
 namespace {
@@ -24,18 +26,21 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 bool readable(Dtype dtype) { return dtype == Dtype::F32 || dtype == Dtype::BF16 || dtype == Dtype::F16; }
 
 void refuse_not_finite(std::span<const float> values, const std::string& where, const std::string& name, const std::string& hint) {
-  // One pass without a branch over sound weights; the second one only runs to name the element.
-  uint32_t bad = 0;
-  for (float v : values) bad |= (std::bit_cast<uint32_t>(v) & 0x7f800000u) == 0x7f800000u;
-  if (!bad) return;
   const auto it = std::find_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
+  if (it == values.end()) return;
   throw UserError({where, str(name, "[", it - values.begin(), "]"), std::isnan(*it) ? "NaN" : *it > 0 ? "infinity" : "minus infinity",
                    "a finite number", hint});
 }
 
+constexpr const char* kDamaged = "the file is damaged or its training diverged";
+
+formats::GgmlType plain_type(Dtype dtype) {
+  return dtype == Dtype::F32 ? formats::GgmlType::F32 : dtype == Dtype::F16 ? formats::GgmlType::F16 : formats::GgmlType::BF16;
+}
+
 // Holds the file's tensors against the schema; returns those of the schema by name.
-std::unordered_map<std::string, const TensorView*> match(const formats::SafetensorsSet& set, const ModelConfig& config) {
-  std::unordered_map<std::string, const TensorView*> out;
+std::unordered_map<std::string, StoredTensor> match(const formats::SafetensorsSet& set, const ModelConfig& config) {
+  std::unordered_map<std::string, StoredTensor> out;
   std::vector<std::string> names;
   for (const TensorSpec& spec : schema(config)) {
     const TensorView* view = set.find(spec.name);
@@ -46,15 +51,16 @@ std::unordered_map<std::string, const TensorView*> match(const formats::Safetens
                        "config.json describes another model"});
     if (!readable(view->dtype))
       throw UserError({set.where(spec.name), spec.name, str("dtype ", formats::dtype_name(view->dtype)), "F32, BF16 or F16", ""});
-    out.emplace(spec.name, view);
+    out.emplace(spec.name, StoredTensor{.where = set.where(spec.name), .name = spec.name, .type = plain_type(view->dtype), .shape = spec.shape,
+                                        .bytes = view->bytes, .interleaved_head = 0, .owner = {}});
     names.push_back(spec.name);
   }
   for (const TensorView* view : set.tensors()) {
     const std::string& name = view->name;
     if (out.count(name) || name.ends_with(".rotary_emb.inv_freq")) continue;
     if (name == "lm_head.weight") {  // only reached when the embeddings are tied
-      const TensorView& embedding = *out.at("model.embed_tokens.weight");
-      if (view->dtype == embedding.dtype && view->shape == embedding.shape && std::ranges::equal(view->bytes, embedding.bytes)) continue;
+      const StoredTensor& embedding = out.at("model.embed_tokens.weight");
+      if (readable(view->dtype) && plain_type(view->dtype) == embedding.type && view->shape == embedding.shape && std::ranges::equal(view->bytes, embedding.bytes)) continue;
       throw UserError({set.where(name), name, "values other than model.embed_tokens.weight", "the same, since tie_word_embeddings is true",
                        "set tie_word_embeddings to false in config.json"});
     }
@@ -103,12 +109,13 @@ struct ModelFolder::State {
   GenerationConfig generation;
   std::optional<routing::DialTable> dial;
   std::unique_ptr<formats::SafetensorsSet> set;
-  std::unordered_map<std::string, const TensorView*> tensors;
+  std::unique_ptr<formats::GgufFile> gguf;
+  std::unordered_map<std::string, StoredTensor> tensors;
 
-  const TensorView& at(const std::string& name) const {
+  const StoredTensor& at(const std::string& name) const {
     const auto it = tensors.find(name);
     FATHOM_ASSERT(it != tensors.end(), "the schema has no tensor ", name);
-    return *it->second;
+    return it->second;
   }
 };
 
@@ -116,8 +123,9 @@ ModelFolder::ModelFolder() : state_(std::make_unique<State>()) {}
 ModelFolder::~ModelFolder() = default;
 
 std::shared_ptr<ModelFolder> ModelFolder::open(const std::string& path, bool need_dial) {
+  if (exists(path) && !is_folder(path) && path.ends_with(".gguf")) return open_gguf(path);
   if (!is_folder(path))
-    throw UserError({path, "", exists(path) ? "a file" : "no such folder", "a model folder with config.json and model.safetensors", ""});
+    throw UserError({path, "", exists(path) ? "a file" : "no such file or folder", "a model folder with config.json and model.safetensors, or a .gguf file", ""});
   std::shared_ptr<ModelFolder> folder(new ModelFolder);
   State& s = *folder->state_;
   s.path = path;
@@ -146,30 +154,38 @@ std::shared_ptr<ModelFolder> ModelFolder::open(const std::string& path, bool nee
   return folder;
 }
 
+std::shared_ptr<ModelFolder> ModelFolder::open_gguf(const std::string& path) {
+  std::shared_ptr<ModelFolder> folder(new ModelFolder);
+  State& s = *folder->state_;
+  s.path = path;
+  s.gguf = std::make_unique<formats::GgufFile>(path);
+  s.config = gguf_config(*s.gguf);
+  s.generation.eos_token_ids = s.config.eos_token_ids;
+  s.tensors = gguf_tensors(*s.gguf, s.config);
+  return folder;
+}
+
 const std::string& ModelFolder::path() const { return state_->path; }
 const ModelConfig& ModelFolder::config() const { return state_->config; }
 const GenerationConfig& ModelFolder::generation() const { return state_->generation; }
 const std::optional<routing::DialTable>& ModelFolder::dial() const { return state_->dial; }
-bool ModelFolder::has_tokenizer() const { return exists(join_path(path(), "tokenizer.json")); }
 
-std::string ModelFolder::tokenizer_path() const {
-  if (!has_tokenizer()) throw UserError({join_path(path(), "tokenizer.json"), "", "no such file", "the model's tokenizer", ""});
-  return join_path(path(), "tokenizer.json");
+text::Tokenizer ModelFolder::tokenizer() const {
+  if (state_->gguf) return text::Tokenizer::from_json(gguf_tokenizer_json(*state_->gguf), path());
+  const std::string file = join_path(path(), "tokenizer.json");
+  if (!exists(file)) throw UserError({file, "", "no such file", "the model's tokenizer", ""});
+  return text::Tokenizer::load(file);
 }
+
+const StoredTensor& ModelFolder::stored(const std::string& name) const { return state_->at(name); }
 
 std::vector<float> ModelFolder::read_f32(const std::string& name) const {
-  std::vector<float> values = state_->at(name).to_f32();
-  refuse_not_finite(values, state_->set->where(name), name, "the file is damaged or its training diverged");
-  return values;
+  const StoredTensor& tensor = state_->at(name);
+  tensor.refuse_not_finite(kDamaged);
+  return tensor.to_f32();
 }
 
-std::span<const float> ModelFolder::view_f32(const std::string& name) const {
-  const std::span<const float> values = state_->at(name).f32_view();
-  refuse_not_finite(values, state_->set->where(name), name, "the file is damaged or its training diverged");
-  return values;
-}
-
-std::string ModelFolder::dtype(const std::string& name) const { return formats::dtype_name(state_->at(name).dtype); }
+std::string ModelFolder::dtype(const std::string& name) const { return formats::ggml_type_name(state_->at(name).type); }
 
 void write_model_files(const std::string& folder, const ModelToWrite& model) {
   const std::optional<Dtype> dtype = formats::dtype_from_name(model.dtype);

@@ -1,4 +1,4 @@
-// A model on disk: the folder that the Hugging Face ecosystem recognises.
+// A model on disk: the folder that the Hugging Face ecosystem recognises, or one GGUF file.
 //   config.json  model.safetensors (or a sharded index)  tokenizer.json  generation_config.json  fathom_dial.json
 #pragma once
 #include <cstdint>
@@ -12,7 +12,9 @@
 
 #include "model/config.h"
 #include "model/schema.h"
+#include "model/stored_tensor.h"
 #include "routing/dial.h"
+#include "text/tokenizer.h"
 
 namespace fathom::model {
 
@@ -31,7 +33,7 @@ struct GenerationConfig {
   Json to_json(const ModelConfig& config) const;  // with the ids of `config`; sampling keys only where not the default
 };
 
-// An open model folder. Tensors are checked against the schema when it is opened: every one present with its shape,
+// An open model. Tensors are checked against the schema when it is opened: every one present with its shape,
 // none unknown (a missing lm_head with tied embeddings is right; an extra one equal to the embedding is ignored, and so
 // are the rotary_emb.inv_freq buffers of old Llama files, which follow from rope_theta).
 class ModelFolder {
@@ -44,18 +46,18 @@ class ModelFolder {
   const ModelConfig& config() const;
   const GenerationConfig& generation() const;
   const std::optional<routing::DialTable>& dial() const;  // always there when a block is routed and need_dial was true
-  std::string tokenizer_path() const;                      // throws when the folder has no tokenizer.json
-  bool has_tokenizer() const;
+  // tokenizer.json, or what a GGUF file's metadata says. UserError when there is none.
+  text::Tokenizer tokenizer() const;
 
-  // A tensor of the schema as f32 (converted from f16 and bf16), row-major; both refuse NaN and infinity by tensor name
-  // and index, and may be called from several threads.
+  // A tensor of the schema as it lies in the file; its bytes live as long as the folder.
+  const StoredTensor& stored(const std::string& name) const;
+  // The same as f32, row-major; refuses NaN and infinity by tensor name and index. From several threads, as you like.
   std::vector<float> read_f32(const std::string& name) const;
-  // The stored bytes without a copy when the file holds f32 and they are aligned; else empty.
-  std::span<const float> view_f32(const std::string& name) const;
-  std::string dtype(const std::string& name) const;  // "F32", "BF16", …
+  std::string dtype(const std::string& name) const;  // "F32", "BF16", "Q8_0", …
 
  private:
   ModelFolder();
+  static std::shared_ptr<ModelFolder> open_gguf(const std::string& path);
   struct State;
   std::unique_ptr<State> state_;
 };

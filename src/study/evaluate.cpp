@@ -92,6 +92,7 @@ Evaluation score(const Subject& subject, const HeldOut& text, infer::Rule rule, 
 }  // namespace
 
 std::string model_folder_of(const std::string& path) {
+  if (path.ends_with(".gguf")) return path;
   if (exists(join_path(path, "model.safetensors")) || exists(join_path(path, "model.safetensors.index.json"))) return path;
   const std::string inside = join_path(path, "model");
   if (is_folder(inside)) return inside;
@@ -102,9 +103,9 @@ std::string model_folder_of(const std::string& path) {
 Subject Subject::open(const std::string& path, int threads) {
   Subject s;
   s.folder = model::ModelFolder::open(model_folder_of(path));
-  s.tokenizer = std::make_shared<const text::Tokenizer>(text::Tokenizer::load(s.folder->tokenizer_path()));
+  s.tokenizer = std::make_shared<const text::Tokenizer>(s.folder->tokenizer());
   if (s.tokenizer->vocab_size() > s.folder->config().vocab_size)
-    throw UserError({s.folder->tokenizer_path(), "", str(s.tokenizer->vocab_size(), " tokens"),
+    throw UserError({s.folder->path(), "tokenizer", str(s.tokenizer->vocab_size(), " tokens"),
                      str("at most the model's vocab_size ", s.folder->config().vocab_size), "the folder holds another model's tokenizer"});
   s.engine = std::make_shared<infer::Engine>(infer::Weights::load(*s.folder), infer::EngineOptions{.threads = threads});
   // RUN/model is called after the run.

@@ -1,7 +1,7 @@
 // Kernels for AVX2 with FMA: a V16 is two registers.
 #include "kernels/tables.h"
 
-#if defined(__AVX2__) && defined(__FMA__)
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include <immintrin.h>
 
 namespace fathom::kernels {
@@ -95,6 +95,63 @@ struct MaxTracker {
 
 #include "kernels/cpu/loops.inl"
 
+struct I16 {
+  __m256i lo, hi;
+};
+inline I16 splat(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+inline __m256i load32(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+inline I16 load_bytes(const uint8_t* p) { return {load32(p), load32(p + 32)}; }
+inline I16 low_nibbles(I16 v) {
+  const __m256i mask = _mm256_set1_epi8(15);
+  return {_mm256_and_si256(v.lo, mask), _mm256_and_si256(v.hi, mask)};
+}
+inline I16 high_nibbles(I16 v) { return low_nibbles({_mm256_srli_epi16(v.lo, 4), _mm256_srli_epi16(v.hi, 4)}); }
+inline V16 to_float(I16 v) { return {_mm256_cvtepi32_ps(v.lo), _mm256_cvtepi32_ps(v.hi)}; }
+inline V16 load_halves(const uint8_t* p) {
+  const __m256i halves = load32(p);
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
+}
+// Even and odd bytes as 16-bit numbers: the products of 8-bit ones, added in pairs, pass 2^15.
+struct Activations {
+  __m256i even, odd;
+};
+inline Activations broadcast4(const int8_t* p) {
+  int32_t bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  const __m256i four = _mm256_set1_epi32(bytes);
+  return {_mm256_srai_epi16(_mm256_slli_epi16(four, 8), 8), _mm256_srai_epi16(four, 8)};
+}
+inline __m256i dot4(__m256i acc, __m256i codes, Activations x) {
+  const __m256i even = _mm256_and_si256(codes, _mm256_set1_epi16(255)), odd = _mm256_srli_epi16(codes, 8);
+  return _mm256_add_epi32(acc, _mm256_add_epi32(_mm256_madd_epi16(even, x.even), _mm256_madd_epi16(odd, x.odd)));
+}
+inline I16 dot4(I16 acc, I16 codes, Activations x) { return {dot4(acc.lo, codes.lo, x), dot4(acc.hi, codes.hi, x)}; }
+inline __m256i magnitudes(__m256 x) { return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff)); }
+inline uint32_t greatest_magnitude(V16 lo, V16 hi) {
+  alignas(32) uint32_t lane[8];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(lane),
+                     _mm256_max_epu32(_mm256_max_epu32(magnitudes(lo.lo), magnitudes(lo.hi)), _mm256_max_epu32(magnitudes(hi.lo), magnitudes(hi.hi))));
+  uint32_t most = 0;
+  for (uint32_t bits : lane) most = bits > most ? bits : most;
+  return most;
+}
+// 32 codes, each the nearest whole number (ties to even), −127 to 127. Returns their sum.
+inline int32_t store_codes(int8_t* to, V16 lo, V16 hi) {
+  const __m256i a = _mm256_cvtps_epi32(lo.lo), b = _mm256_cvtps_epi32(lo.hi), c = _mm256_cvtps_epi32(hi.lo), d = _mm256_cvtps_epi32(hi.hi);
+  const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));  // four of each in turn
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+  alignas(32) int32_t lane[8];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(lane), _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d)));
+  int32_t sum = 0;
+  for (int32_t part : lane) sum += part;
+  return sum;
+}
+constexpr int kQuantizedRows = 1;
+constexpr int kSumRegisters = 8;
+
+#include "kernels/cpu/quantized.inl"
+#include "kernels/cpu/quantize_rows.inl"
+
 // R rows of x with N half-panels (8 outputs each) of a group of `width` outputs: R·N sums in registers.
 template <int R, int N>
 void product_tile(const float* x, int64_t x_stride, const float* w, int64_t width, int64_t inner, float* y, int64_t y_stride,
@@ -161,7 +218,7 @@ void matmul(const Matmul& a) {
   }
 }
 
-constexpr Kernels kTable{Isa::avx2, "avx2", matmul, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
+constexpr Kernels kTable{Isa::avx2, "avx2", matmul, quantized_matmul, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
                          attend, log_sum_exp, exp_shifted, argmax};
 
 }  // namespace

@@ -7,68 +7,27 @@
 namespace fathom::kernels {
 namespace {
 
-using V16 = __m512;
-constexpr int kAttendSums = 16;    // independent sums in attention (32 registers)
-constexpr int kAttendQueries = 8;  // of one tile
-
-inline __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
-inline V16 zero() { return _mm512_setzero_ps(); }
-inline V16 set1(float x) { return _mm512_set1_ps(x); }
-inline V16 load(const float* p) { return _mm512_loadu_ps(p); }
-inline V16 load_first(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
-inline void store(float* p, V16 v) { _mm512_storeu_ps(p, v); }
-inline void store_first(float* p, int64_t n, V16 v) { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
-inline V16 add(V16 a, V16 b) { return _mm512_add_ps(a, b); }
-inline V16 sub(V16 a, V16 b) { return _mm512_sub_ps(a, b); }
-inline V16 mul(V16 a, V16 b) { return _mm512_mul_ps(a, b); }
-inline V16 div(V16 a, V16 b) { return _mm512_div_ps(a, b); }
-inline V16 negate(V16 a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
-inline V16 fma(V16 a, V16 b, V16 c) { return _mm512_fmadd_ps(a, b, c); }
-inline V16 greater_of(V16 a, V16 b) { return _mm512_max_ps(a, b); }  // b when either is NaN, as a > b ? a : b
-inline V16 tail_select(int64_t n, V16 a, V16 b) { return _mm512_mask_blend_ps(first_lanes(n), b, a); }
-
-inline float sum(V16 v) {
-  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
-}
-
-inline V16 exp(V16 x) {
-  const V16 n = _mm512_roundscale_ps(mul(x, set1(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  V16 r = fma(n, set1(-0.693359375f), x);
-  r = fma(n, set1(2.12194440e-4f), r);
-  V16 p = set1(1.9875691500e-4f);
-  p = fma(p, r, set1(1.3981999507e-3f));
-  p = fma(p, r, set1(8.3334519073e-3f));
-  p = fma(p, r, set1(4.1665795894e-2f));
-  p = fma(p, r, set1(1.6666665459e-1f));
-  p = fma(p, r, set1(5.0000001201e-1f));
-  const V16 y = add(fma(p, mul(r, r), r), set1(1.0f));
-  const __m512i whole = _mm512_cvtps_epi32(n), half = _mm512_srai_epi32(whole, 1), bias = _mm512_set1_epi32(127);
-  const V16 low = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(half, bias), 23));
-  const V16 high = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_sub_epi32(whole, half), bias), 23));
-  V16 e = mul(mul(y, low), high);
-  e = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, set1(-87.33654f), _CMP_LT_OQ), e, zero());
-  e = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, set1(88.72283f), _CMP_GT_OQ), e, set1(__builtin_inff()));
-  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), e, x);
-}
-
-struct MaxTracker {
-  V16 best = set1(-__builtin_inff());
-  __m512i block = _mm512_setzero_si512();
-  void see(V16 x, int at) {
-    const __mmask16 more = _mm512_cmp_ps_mask(x, best, _CMP_GT_OQ);
-    best = _mm512_mask_blend_ps(more, best, x);
-    block = _mm512_mask_set1_epi32(block, more, at);
-  }
-  void write(float* value, int* at) const {
-    _mm512_storeu_ps(value, best);
-    _mm512_storeu_si512(at, block);
-  }
-};
+#include "kernels/cpu/avx512.inl"
 
 #include "kernels/cpu/loops.inl"
+
+// Without VNNI: even and odd bytes as 16-bit numbers, whose products are added in pairs.
+struct Activations {
+  __m512i even, odd;
+};
+inline Activations broadcast4(const int8_t* p) {
+  const __m512i four = _mm512_set1_epi32(four_codes(p));
+  return {_mm512_srai_epi16(_mm512_slli_epi16(four, 8), 8), _mm512_srai_epi16(four, 8)};
+}
+inline I16 dot4(I16 acc, I16 codes, Activations x) {
+  const __m512i even = _mm512_and_si512(codes, _mm512_set1_epi16(255)), odd = _mm512_srli_epi16(codes, 8);
+  return _mm512_add_epi32(acc, _mm512_add_epi32(_mm512_madd_epi16(even, x.even), _mm512_madd_epi16(odd, x.odd)));
+}
+constexpr int kQuantizedRows = 3;
+constexpr int kSumRegisters = 24;
+
+#include "kernels/cpu/quantized.inl"
+#include "kernels/cpu/quantize_rows.inl"
 
 // R rows of x with W vectors of outputs: R·W sums in registers, the weights read once for the R rows.
 template <int R, int W>
@@ -135,7 +94,7 @@ void matmul(const Matmul& a) {
   }
 }
 
-constexpr Kernels kTable{Isa::avx512, "avx512", matmul, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
+constexpr Kernels kTable{Isa::avx512, "avx512", matmul, quantized_matmul, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
                          attend, log_sum_exp, exp_shifted, argmax};
 
 }  // namespace

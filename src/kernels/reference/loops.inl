@@ -57,6 +57,83 @@ void matmul(const Matmul& a) {
   }
 }
 
+float f16_value(const uint8_t* from) {
+  unsigned half = static_cast<unsigned>(from[0]) | static_cast<unsigned>(from[1]) << 8;
+  const unsigned sign = (half & 0x8000u) << 16, exponent = half >> 10 & 31u, fraction = half & 0x3ffu;
+  unsigned bits = sign | (exponent + 112) << 23 | fraction << 13;
+  if (exponent == 31) bits = sign | 0x7f800000u | fraction << 13 | (fraction ? 0x400000u : 0u);  // NaN: a quiet one
+  float value;
+  if (exponent == 0) {
+    value = static_cast<float>(fraction) * 5.9604644775390625e-08f;  // 2^−24, exact
+    return sign ? -value : value;
+  }
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+void quantize_rows(const float* x, int64_t x_stride, int64_t rows, int64_t width, const QuantizedRows& to) {
+  for (int64_t r = 0; r < rows; ++r, x += x_stride)
+    for (int64_t b = 0; b < to.blocks; ++b) {
+      const int64_t first = b * kBlock, count = width - first < kBlock ? width - first : kBlock;
+      int8_t* const codes = to.codes + (r * to.blocks + b) * kBlock;
+      unsigned greatest = 0;  // of the magnitudes' bits: as numbers, and NaN above infinity above all
+      for (int64_t i = 0; i < count; ++i) {
+        unsigned bits;
+        __builtin_memcpy(&bits, x + first + i, sizeof bits);
+        bits &= 0x7fffffffu;
+        greatest = bits > greatest ? bits : greatest;
+      }
+      float most;
+      __builtin_memcpy(&most, &greatest, sizeof most);
+      const bool usable = most >= kLeastQuantized && most < __builtin_inff();
+      const float inverse = usable ? 127.0f / most : 0.0f;
+      int32_t sum = 0;
+      for (int64_t i = 0; i < kBlock; ++i) {
+        codes[i] = usable && i < count ? static_cast<int8_t>(__builtin_rintf(x[first + i] * inverse)) : int8_t{0};
+        sum += codes[i];
+      }
+      to.scale[r * to.blocks + b] = usable ? most / 127.0f : most < kLeastQuantized ? 0.0f : __builtin_nanf("");
+      to.sum[r * to.blocks + b] = sum;
+    }
+}
+
+void quantized_matmul(const QuantizedMatmul& a) {
+  for (int64_t group = a.group_begin; group < a.group_end; ++group) {
+    const int64_t first = group * kGroup;
+    const int64_t left = a.outputs - first, used = left < kGroup ? left : kGroup;
+    const int64_t width = (used + kLanes - 1) / kLanes * kLanes;
+    const int64_t code_bytes = a.packing == Packing::q8 ? width * kBlock : width * kBlock / 2;
+    const int64_t record = code_bytes + width * (a.packing == Packing::q4_min ? 4 : 2);
+    const int32_t offset = a.packing == Packing::q8 ? 128 : a.packing == Packing::q4 ? 8 : 0;
+    const uint8_t* const w = a.packed + quantized_group_offset(a.packing, first, a.x.blocks);
+    for (int64_t r = 0; r < a.rows; ++r) {
+      float* const y = a.y + r * a.y_stride + first;
+      for (int64_t n = 0; n < used; ++n) {
+        float acc = 0;
+        for (int64_t b = 0; b < a.x.blocks; ++b) {
+          const uint8_t* const block = w + b * record;
+          const int8_t* const x = a.x.codes + (r * a.x.blocks + b) * kBlock;
+          int32_t dot = 0;
+          for (int64_t k = 0; k < kBlock; ++k) {
+            const int64_t step = k / 4, byte = n * 4 + k % 4;
+            const int32_t code = a.packing == Packing::q8 ? block[step * width * 4 + byte]
+                                 : step % 2 == 0          ? block[step / 2 * width * 4 + byte] & 15
+                                                          : block[step / 2 * width * 4 + byte] >> 4;
+            dot += x[k] * (code - offset);
+          }
+          const float scale = a.x.scale[r * a.x.blocks + b];
+          acc = fma(static_cast<float>(dot), f16_value(block + code_bytes + n * 2) * scale, acc);
+          if (a.packing == Packing::q4_min)
+            acc = fma(f16_value(block + code_bytes + width * 2 + n * 2),
+                      scale * static_cast<float>(a.x.sum[r * a.x.blocks + b]), acc);
+        }
+        y[n] = acc;
+      }
+      count(used * a.x.blocks * kBlock);
+    }
+  }
+}
+
 float dot_uncounted(const float* a, const float* b, int64_t n) {
   Lanes sum;
   for (int64_t i = 0; i < n; ++i) sum.lane[i % kLanes] = fma(a[i], b[i], sum.lane[i % kLanes]);
@@ -160,5 +237,5 @@ int64_t argmax(const float* x, int64_t n) {
   return at;
 }
 
-constexpr Kernels kTable{Isa::reference, "reference", matmul, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
+constexpr Kernels kTable{Isa::reference, "reference", matmul, quantized_matmul, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
                          attend, log_sum_exp, exp_shifted, argmax};

@@ -1,4 +1,4 @@
-#include "machine.h"
+#include "kernels/roofline.h"
 
 #include <algorithm>
 #include <atomic>
@@ -14,7 +14,7 @@
 #include "core/thread_pool.h"
 #include "kernels/buffer.h"
 
-namespace fathom::bench {
+namespace fathom::kernels {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -57,8 +57,8 @@ __attribute__((target("avx2"))) uint64_t read_avx2(const void* from, int64_t byt
   return static_cast<uint64_t>(_mm_cvtsi128_si64(_mm256_castsi256_si128(sum[0])));
 }
 
-// 24 independent sums hide the latency of an addition on every CPU that we know. Returns FLOP done.
-__attribute__((target("avx512f"))) double multiply_adds_avx512(int64_t rounds, float* out) {
+// 24 independent sums hide the latency of an addition on every CPU that we know. Each returns the operations done.
+__attribute__((target("avx512f"))) double f32_avx512(int64_t rounds, float* out) {
   __m512 sum[24], x = _mm512_set1_ps(0.5f), y = _mm512_set1_ps(1.0f);
   for (int s = 0; s < 24; ++s) sum[s] = _mm512_set1_ps(static_cast<float>(s));
   for (int64_t r = 0; r < rounds; ++r)
@@ -69,7 +69,7 @@ __attribute__((target("avx512f"))) double multiply_adds_avx512(int64_t rounds, f
   return 2.0 * 24 * 16 * static_cast<double>(rounds);
 }
 
-__attribute__((target("avx2,fma"))) double multiply_adds_avx2(int64_t rounds, float* out) {
+__attribute__((target("avx2,fma"))) double f32_avx2(int64_t rounds, float* out) {
   __m256 sum[12], x = _mm256_set1_ps(0.5f), y = _mm256_set1_ps(1.0f);
   for (int s = 0; s < 12; ++s) sum[s] = _mm256_set1_ps(static_cast<float>(s));
   for (int64_t r = 0; r < rounds; ++r)
@@ -78,6 +78,53 @@ __attribute__((target("avx2,fma"))) double multiply_adds_avx2(int64_t rounds, fl
   for (int s = 1; s < 12; ++s) sum[0] = _mm256_add_ps(sum[0], sum[s]);
   *out = _mm256_cvtss_f32(sum[0]);
   return 2.0 * 12 * 8 * static_cast<double>(rounds);
+}
+
+__attribute__((target("avx512f,avx512bf16"))) double bf16_avx512(int64_t rounds, float* out) {
+  __m512 sum[24];
+  const __m512i x = _mm512_set1_epi16(0x3f00), y = _mm512_set1_epi16(0x0001);  // 0.5 and nearly 0
+  for (int s = 0; s < 24; ++s) sum[s] = _mm512_set1_ps(static_cast<float>(s));
+  for (int64_t r = 0; r < rounds; ++r)
+#pragma GCC unroll 24
+    for (int s = 0; s < 24; ++s) __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum[s]) : "v"(x), "v"(y));
+  for (int s = 1; s < 24; ++s) sum[0] = _mm512_add_ps(sum[0], sum[s]);
+  *out = _mm512_cvtss_f32(sum[0]);
+  return 2.0 * 24 * 32 * static_cast<double>(rounds);
+}
+
+__attribute__((target("avx512f,avx512vnni"))) double int8_avx512(int64_t rounds, float* out) {
+  __m512i sum[24], x = _mm512_set1_epi8(1), y = _mm512_set1_epi8(0);
+  for (int s = 0; s < 24; ++s) sum[s] = _mm512_set1_epi32(s);
+  for (int64_t r = 0; r < rounds; ++r)
+#pragma GCC unroll 24
+    for (int s = 0; s < 24; ++s) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum[s]) : "v"(x), "v"(y));
+  for (int s = 1; s < 24; ++s) sum[0] = _mm512_add_epi32(sum[0], sum[s]);
+  *out = static_cast<float>(_mm_cvtsi128_si32(_mm512_castsi512_si128(sum[0])));
+  return 2.0 * 24 * 64 * static_cast<double>(rounds);
+}
+
+// Without VNNI: 16-bit products added in pairs.
+__attribute__((target("avx2"))) double int8_avx2(int64_t rounds, float* out) {
+  __m256i sum[12], x = _mm256_set1_epi16(1), y = _mm256_set1_epi16(0);
+  for (int s = 0; s < 12; ++s) sum[s] = _mm256_set1_epi32(s);
+  for (int64_t r = 0; r < rounds; ++r)
+#pragma GCC unroll 12
+    for (int s = 0; s < 12; ++s) sum[s] = _mm256_add_epi32(sum[s], _mm256_madd_epi16(sum[s], s % 2 ? x : y));
+  for (int s = 1; s < 12; ++s) sum[0] = _mm256_add_epi32(sum[0], sum[s]);
+  *out = static_cast<float>(_mm_cvtsi128_si32(_mm256_castsi256_si128(sum[0])));
+  return 2.0 * 12 * 16 * static_cast<double>(rounds);
+}
+
+using Work = double (*)(int64_t rounds, float* keep);
+
+Work work_of(Arithmetic kind) {
+  const bool wide = __builtin_cpu_supports("avx512f");
+  switch (kind) {
+    case Arithmetic::f32: return wide ? f32_avx512 : __builtin_cpu_supports("fma") ? f32_avx2 : nullptr;
+    case Arithmetic::bf16: return wide && __builtin_cpu_supports("avx512bf16") ? bf16_avx512 : nullptr;
+    case Arithmetic::int8: return wide && __builtin_cpu_supports("avx512vnni") ? int8_avx512 : __builtin_cpu_supports("avx2") ? int8_avx2 : nullptr;
+  }
+  return nullptr;
 }
 
 }  // namespace
@@ -90,7 +137,7 @@ double read_bandwidth(int64_t bytes, int threads) {
   else if (__builtin_cpu_supports("avx2")) read = read_avx2;
 #endif
   const int64_t share = bytes / threads / 512 * 512;
-  kernels::Buffer memory(share * threads / 4);
+  Buffer memory(share * threads / 4);
   std::memset(memory.data(), 1, static_cast<size_t>(share * threads));
   ThreadPool pool(threads);
   std::atomic<uint64_t> keep{0};
@@ -107,25 +154,27 @@ double read_bandwidth(int64_t bytes, int threads) {
   return static_cast<double>(share * threads) / best / 1e9;
 }
 
-double multiply_add_peak(int threads) {
+const char* arithmetic_name(Arithmetic kind) { return kind == Arithmetic::f32 ? "f32" : kind == Arithmetic::bf16 ? "bf16" : "int8"; }
+
+double multiply_add_peak(Arithmetic kind, int threads) {
   double (*work)(int64_t, float*) = nullptr;
 #if defined(__x86_64__)
-  work = __builtin_cpu_supports("avx512f") ? multiply_adds_avx512 : __builtin_cpu_supports("fma") ? multiply_adds_avx2 : nullptr;
+  work = work_of(kind);
 #endif
   if (!work) return 0;
   ThreadPool pool(threads);
-  std::vector<float> keep(threads);
-  std::vector<double> done(threads);
-  const std::function<void(int64_t)> body = [&](int64_t part) { done[part] = work(400000, &keep[part]); };
+  std::vector<float> keep(static_cast<size_t>(threads));
+  std::vector<double> done(static_cast<size_t>(threads));
+  const std::function<void(int64_t)> body = [&](int64_t part) { done[static_cast<size_t>(part)] = work(400000, &keep[static_cast<size_t>(part)]); };
   double best = 0;
   for (int i = 0; i < 10; ++i) {
     const auto begin = Clock::now();
     pool.parallel_for(threads, body);
-    double flop = 0;
-    for (double d : done) flop += d;
-    best = std::max(best, flop / seconds_since(begin) / 1e9);
+    double operations = 0;
+    for (double d : done) operations += d;
+    best = std::max(best, operations / seconds_since(begin) / 1e9);
   }
   return best;
 }
 
-}  // namespace fathom::bench
+}  // namespace fathom::kernels

@@ -1,0 +1,185 @@
+#include <algorithm>
+#include <memory>
+#include <sstream>
+
+#include "cli/bench_peer.h"
+#include "cli/commands.h"
+#include "cli/common.h"
+#include "cli/interrupt.h"
+#include "cli/output.h"
+#include "cli/program.h"
+#include "core/human.h"
+#include "core/limits.h"
+#include "core/progress.h"
+#include "core/thread_pool.h"
+#include "infer/weights.h"
+#include "model/folder.h"
+#include "study/bench.h"
+#include "study/evaluate.h"
+
+namespace fathom::cli {
+namespace {
+
+using study::BenchLine;
+using study::BenchModel;
+using study::MachineLine;
+
+std::vector<int64_t> list_of(const Arguments& args, const std::string& flag, int64_t high) {
+  std::vector<int64_t> out;
+  std::istringstream in(args.text(flag));
+  for (std::string part; std::getline(in, part, ',');) {
+    const std::optional<int64_t> n = parse_integer(part, true);
+    if (!n || *n < 1 || *n > high) args.wrong(flag, "\"" + printable(part) + "\"", str("whole numbers from 1 to ", high, ", with commas between"));
+    out.push_back(*n);
+  }
+  if (out.empty()) args.wrong(flag, "no number", "one or more");
+  return out;
+}
+
+std::vector<int64_t> thread_counts(const Arguments& args) {
+  if (args.given("threads")) return list_of(args, "threads", limits::kThreads);
+  std::vector<int64_t> out;
+  for (int64_t n = 1; n < available_threads(); n *= 2) out.push_back(n);
+  out.push_back(available_threads());
+  return out;
+}
+
+std::vector<std::string> machine_row(const MachineLine& m) {
+  const auto known = [](double rate) { return rate > 0 ? fixed(rate, 0) : std::string("–"); };
+  return {str("  ", m.threads), fixed(m.memory, 1), fixed(m.third_level, 1), fixed(m.second_level, 1), known(m.f32), known(m.bf16), known(m.int8)};
+}
+
+const std::vector<std::string> kMachineHead = {"  threads", "memory GB/s", "8 MiB GB/s", "512 KiB GB/s", "f32 Gop/s", "bf16 Gop/s", "int8 Gop/s"};
+
+int run_machine(const Arguments& args) {
+  catch_interrupts();
+  std::vector<std::vector<std::string>> rows = {kMachineHead};
+  Json all = Json::array();
+  for (const int64_t threads : thread_counts(args)) {
+    stop_if_interrupted();
+    const MachineLine m = study::bench_machine(static_cast<int>(threads));
+    rows.push_back(machine_row(m));
+    all.push_back(study::to_json(m));
+  }
+  if (args.boolean("json")) return out_json({{"isa", kernels::chosen().name}, {"machine", all}}), kExitDone;
+  out(str("Reading, each thread its own stretch, and multiply–adds in registers (one counts as two); kernels for ", kernels::chosen().name, "\n"));
+  out(text_table(rows));
+  out_flush();
+  return kExitDone;
+}
+
+// What is measured: a model and its form at dial 1, or a shape and, if asked for, its routed form.
+std::vector<BenchModel> models_of(const Arguments& args, int threads, int64_t positions) {
+  std::vector<BenchModel> out;
+  if (!args.positional("MODEL").empty()) {
+    if (args.given("shape") || args.given("routed") || args.given("type")) args.wrong("shape", "MODEL as well", "a model or a shape", "--routed and --type go with --shape");
+    const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
+    if (positions > folder->config().max_position_embeddings)
+      args.wrong("prompt", str(positions, " positions"), str("at most the model's ", folder->config().max_position_embeddings));
+    const auto engine = std::make_shared<infer::Engine>(infer::Weights::load(*folder, threads), infer::EngineOptions{.threads = threads});
+    const std::optional<double> dial = dial_of(args, *folder);
+    if (folder->config().routing.dense()) return {{"dense", engine, infer::RoutingPolicy::full(folder->config())}};
+    return {{"every token in full", engine, infer::RoutingPolicy::full(folder->config())},
+            {str("dial ", fixed(dial.value_or(folder->dial()->default_dial), 2)), engine, infer::RoutingPolicy::at_dial(folder->config(), folder->dial(), dial)}};
+  }
+  if (!args.given("shape")) args.wrong("shape", "neither MODEL nor --shape", "one of them");
+  const auto type = formats::ggml_type_from_name(args.text("type"));
+  if (!type) args.wrong("type", "\"" + printable(args.text("type")) + "\"", "one of " + formats::ggml_type_names());
+  for (const std::string& routed : {std::string(), args.text("routed")}) {
+    if (routed.empty() && !out.empty()) break;
+    const model::ModelConfig config = study::bench_shape(args.text("shape"), routed, positions, "fathom bench");
+    const auto engine = std::make_shared<infer::Engine>(study::bench_weights(config, *type, 1), infer::EngineOptions{.threads = threads});
+    infer::RoutingPolicy policy = study::bench_policy(*engine, 512, 3);
+    out.push_back({routed.empty() ? "dense" : "routed " + routed, engine, std::move(policy)});
+  }
+  return out;
+}
+
+std::vector<std::string> line_row(const BenchLine& l, const std::string& first) {
+  return {"  " + l.work, l.model, fixed(l.tokens_per_second, 1), str(fixed(l.slowest, 1), " to ", fixed(l.fastest, 1)),
+          str(fixed(l.rate, 1), l.bytes ? " GB/s" : " Gop/s"), l.limit > 0 ? percent(l.rate / l.limit, 0) : "–",
+          l.run_share < 1 ? percent(1 - l.run_share) : "–", l.model == first ? "–" : fixed(l.speedup, 2), l.model == first ? "–" : fixed(l.allowed, 2)};
+}
+
+int run(const Arguments& args) {
+  apply_colour(args);
+  apply_quiet(args);
+  catch_interrupts();
+  study::BenchWork work{.prompt = args.integer("prompt"), .generate = args.integer("generate"), .depth = args.integer("depth"),
+                        .batches = list_of(args, "batch", 1024), .chunk = args.integer("chunk"), .rounds = static_cast<int>(args.integer("rounds"))};
+  const int64_t positions = std::max<int64_t>({work.prompt, work.depth + work.generate, 1});
+  const std::string peer = args.text("against");
+  if (!peer.empty() && !args.positional("MODEL").ends_with(".gguf")) args.wrong("against", "no GGUF file as MODEL", "one, which both programs read");
+
+  Json all = Json::array();
+  for (const int64_t threads : thread_counts(args)) {
+    const std::vector<BenchModel> models = models_of(args, static_cast<int>(threads), positions);
+    PeerBench against(peer, args.positional("MODEL"), work, static_cast<int>(threads));
+    std::unique_ptr<Progress> bar;
+    if (!args.boolean("quiet")) bar = std::make_unique<Progress>(str("threads ", threads), "rounds", work.rounds + 1);
+    const std::vector<BenchLine> lines = study::bench_engines(models, work, [&](int round) {
+      stop_if_interrupted();
+      against.turn(round);
+      if (bar) bar->update(round + 2);
+    });
+    if (bar) bar->finish();
+    const MachineLine machine = study::bench_machine(static_cast<int>(threads));
+    const infer::Engine& engine = *models[0].engine;
+
+    Json run = {{"threads", threads}, {"isa", engine.kernels().name}, {"weight_bytes", engine.weights().bytes()}, {"machine", study::to_json(machine)}, {"lines", Json::array()}};
+    for (const BenchLine& line : lines) run["lines"].push_back(study::to_json(line));
+    if (!peer.empty()) run["peer"] = against.to_json();
+    all.push_back(run);
+    if (args.boolean("json")) continue;
+
+    out(str(threads, threads == 1 ? " thread, " : " threads, ", engine.kernels().name, ", weights ", human_bytes(static_cast<double>(engine.weights().bytes())), "\n"));
+    out(text_table({kMachineHead, machine_row(machine)}));
+    std::vector<std::vector<std::string>> rows = {{"  work", "model", "tokens/s", "range", "rate", "of the limit", "skipped", "speed-up", "allowed"}};
+    for (const BenchLine& line : lines) rows.push_back(line_row(line, models[0].name));
+    out(text_table(rows, 2) + "\n");
+    if (!peer.empty()) out(against.table(lines) + "\n");
+    out_flush();
+  }
+  if (args.boolean("json")) out_json({{"runs", all}});
+  out_flush();
+  return kExitDone;
+}
+
+Flag thread_list() { return text_flag("threads", "N,N", "numbers of threads, one after the other").noted("1, 2, 4, … up to all cores that the process may use"); }
+
+}  // namespace
+
+Command bench_machine_command() {
+  Command c{.name = "bench machine", .summary = "Measure what this machine reads and computes: the roofline of every other figure"};
+  c.flag(thread_list()).flag(json_flag());
+  c.examples = {"fathom bench machine", "fathom bench machine --threads 1,2,4 --json"};
+  c.run = run_machine;
+  return c;
+}
+
+Command bench_command() {
+  Command c{.name = "bench", .summary = "Measure the engine's speed beside this machine's limits"};
+  c.details =
+      "A model, or a shape with random weights; its routed form in turns beside it. Decoding stands beside the bandwidth at which this machine reads as many bytes, a prompt "
+      "beside the peak of its arithmetic. \"Allowed\" is what the bytes or FLOPs that were skipped would save at most.";
+  c.positionals.push_back({.name = "MODEL", .help = "a model folder, the folder of a run, or a GGUF file", .required = false, .repeated = false});
+  c.flag(text_flag("shape", "SHAPE", "random weights instead: llama-110m, llama-1b, smollm2-135m, or C,L,H,G,F,V"));
+  c.flag(text_flag("routed", "PATTERN", "also a routed form: every-second:0.125 or all-but-ends:0.25"));
+  c.flag(text_flag("type", "TYPE", "of a shape's matrices: f32, q8_0, q4_0, q4_1, …").otherwise("f32"));
+  c.flag(dial_flag());
+  c.group("Work");
+  c.flag(count_flag("prompt", "N", "tokens of a prompt; 0 is none").range(0, static_cast<double>(limits::kContext)).otherwise("512"));
+  c.flag(count_flag("generate", "N", "tokens to decode; 0 is none").range(0, static_cast<double>(limits::kContext)).otherwise("64"));
+  c.flag(count_flag("depth", "N", "tokens in the cache before the first that is decoded").range(0, static_cast<double>(limits::kContext)).otherwise("64"));
+  c.flag(text_flag("batch", "N,N", "texts that are decoded together").otherwise("1"));
+  c.flag(count_flag("chunk", "N", "rows of a prompt in one step").range(1, 1 << 20).otherwise("512"));
+  c.flag(integer_flag("rounds", "N", "rounds that count, after one that warms up").range(1, 1000).otherwise("5"));
+  c.flag(path_flag("against", "PATH", "a llama-bench program that has its turn in every round; MODEL is a GGUF file"));
+  c.group("Output");
+  c.flag(thread_list()).flag(json_flag()).flag(quiet_flag()).flag(colour_flag());
+  c.examples = {"fathom bench --shape llama-110m --type q8_0 --routed every-second:0.125", "fathom bench models/SmolLM2-135M-Instruct.Q4_1.gguf --against llama-bench"};
+  c.run = run;
+  return c;
+}
+
+}  // namespace fathom::cli

@@ -1,0 +1,34 @@
+// Kernels for AVX-512 with VNNI: those of AVX-512, but for products with quantised weights.
+#include "kernels/tables.h"
+
+#if defined(__AVX512F__) && defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VNNI__)
+#include <immintrin.h>
+
+namespace fathom::kernels {
+namespace {
+
+#include "kernels/cpu/avx512.inl"
+
+inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+using Activations = __m512i;
+inline Activations broadcast4(const int8_t* p) { return _mm512_set1_epi32(four_codes(p)); }
+// By hand: GCC 12 copies and spills the sums of the intrinsic.
+inline I16 dot4(I16 acc, I16 codes, Activations x) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(codes), "v"(x));
+  return acc;
+}
+constexpr int kQuantizedRows = 6;
+constexpr int kSumRegisters = 24;
+
+#include "kernels/cpu/quantized.inl"
+
+}  // namespace
+void (*const kVnniMatmul)(const QuantizedMatmul&) = quantized_matmul;
+}  // namespace fathom::kernels
+
+#else
+namespace fathom::kernels {
+void (*const kVnniMatmul)(const QuantizedMatmul&) = nullptr;
+}
+#endif

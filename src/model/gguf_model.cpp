@@ -1,0 +1,161 @@
+#include "model/gguf_model.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/error.h"
+#include "core/limits.h"
+#include "model/schema.h"
+#include "text/gguf_vocabulary.h"
+
+namespace fathom::model {
+namespace {
+
+using formats::GgufFile;
+using formats::GgufMetadata;
+using formats::GgufTensor;
+
+constexpr const char* kArchitecture = "llama";  // Mistral and SmolLM files say so too
+
+// The file's name of a tensor of the schema, which is Hugging Face's.
+std::string gguf_name(const std::string& name) {
+  static const std::pair<const char*, const char*> kWhole[] = {
+      {"model.embed_tokens.weight", "token_embd.weight"}, {"model.norm.weight", "output_norm.weight"}, {"lm_head.weight", "output.weight"}};
+  for (const auto& [ours, theirs] : kWhole)
+    if (name == ours) return theirs;
+  static const std::pair<const char*, const char*> kInBlock[] = {
+      {"input_layernorm.weight", "attn_norm.weight"},   {"self_attn.q_proj.weight", "attn_q.weight"}, {"self_attn.k_proj.weight", "attn_k.weight"},
+      {"self_attn.v_proj.weight", "attn_v.weight"},     {"self_attn.o_proj.weight", "attn_output.weight"},
+      {"post_attention_layernorm.weight", "ffn_norm.weight"}, {"mlp.gate_proj.weight", "ffn_gate.weight"}, {"mlp.up_proj.weight", "ffn_up.weight"},
+      {"mlp.down_proj.weight", "ffn_down.weight"}};
+  const std::string prefix = "model.layers.";
+  const size_t dot = name.find('.', prefix.size());
+  for (const auto& [ours, theirs] : kInBlock)
+    if (name.starts_with(prefix) && name.compare(dot + 1, std::string::npos, ours) == 0)
+      return "blk." + name.substr(prefix.size(), dot - prefix.size()) + "." + theirs;
+  FATHOM_ASSERT(false, "no GGUF name for ", name);
+}
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string out = "[";
+  for (size_t i = 0; i < shape.size(); ++i) out += str(i ? ", " : "", shape[i]);
+  return out + "]";
+}
+
+std::optional<int64_t> token_id(const GgufMetadata& m, const char* key, int64_t vocabulary) {
+  if (!m.has(key)) return {};
+  // Some writers put 2^32 − 1 where there is none.
+  const int64_t id = m.integer(key, 0, UINT32_MAX);
+  if (id == UINT32_MAX) return {};
+  if (id >= vocabulary) m.wrong(key, str(id), str("an id below the vocabulary's ", vocabulary));
+  return id;
+}
+
+}  // namespace
+
+ModelConfig gguf_config(const GgufFile& file) {
+  using namespace limits;
+  const GgufMetadata& m = file.metadata();
+  const std::string architecture = m.string("general.architecture");
+  if (architecture != kArchitecture)
+    m.wrong("general.architecture", "\"" + printable(architecture) + "\"", str("\"", kArchitecture, "\""), "other architectures cannot be computed here");
+  const auto key = [&](const char* name) { return str(architecture, ".", name); };
+
+  ModelConfig c;
+  const GgufTensor& embedding = file.at("token_embd.weight");
+  if (embedding.shape.size() != 2)
+    throw UserError({file.where(), "token_embd.weight", "shape " + shape_text(embedding.shape), "[vocabulary, width]", ""});
+  c.vocab_size = embedding.shape[0];
+  if (m.has(key("vocab_size")))
+    if (const int64_t said = m.integer(key("vocab_size"), 1, kVocabulary); said != c.vocab_size)
+      m.wrong(key("vocab_size"), str(said), str(c.vocab_size, ", the rows of token_embd.weight"));
+  c.hidden_size = m.integer(key("embedding_length"), 1, kWidth);
+  c.num_hidden_layers = m.integer(key("block_count"), 1, kBlocks);
+  c.intermediate_size = m.integer(key("feed_forward_length"), 1, kFeedForwardWidth);
+  c.num_attention_heads = m.integer(key("attention.head_count"), 1, kHeads);
+  c.num_key_value_heads = m.integer(key("attention.head_count_kv"), 1, kHeads, c.num_attention_heads);
+  if (!m.has(key("attention.key_length")) && c.hidden_size % c.num_attention_heads != 0)
+    m.wrong(key("attention.head_count"), str(c.num_attention_heads), str("a divisor of ", key("embedding_length"), " ", c.hidden_size),
+            str("or a file with ", key("attention.key_length")));
+  c.head_dim = m.integer(key("attention.key_length"), 1, kHeadWidth, c.hidden_size / c.num_attention_heads);
+  for (const char* same : {"attention.value_length", "rope.dimension_count"})
+    if (const int64_t found = m.integer(key(same), 1, kHeadWidth, c.head_dim); found != c.head_dim)
+      m.wrong(key(same), str(found), str("the head's width ", c.head_dim));
+  c.max_position_embeddings = m.integer(key("context_length"), 1, kContext);
+  c.rms_norm_eps = m.number(key("attention.layer_norm_rms_epsilon"), kRmsNormEpsLow, kRmsNormEpsHigh);
+  c.rope_theta = m.number(key("rope.freq_base"), 1, kRopeTheta, 10000.0);
+  // f32 in the file: 1e-5 comes back as 9.99999975e-06, which is what other programs compute with too.
+
+  if (const std::string scaling = m.string(key("rope.scaling.type"), "none"); scaling != "none")
+    m.wrong(key("rope.scaling.type"), "\"" + printable(scaling) + "\"", "\"none\"", "scaled rotary positions cannot be computed here");
+  for (const char* factor : {"rope.scaling.factor", "rope.scale_linear"})
+    if (const double found = m.number(key(factor), 0, 1e6, 1.0); found != 1 && found != 0)
+      m.wrong(key(factor), str(found), "1", "scaled rotary positions cannot be computed here");
+  if (const int64_t experts = m.integer(key("expert_count"), 0, 1 << 20, 0); experts != 0)
+    m.wrong(key("expert_count"), str(experts), "0", "mixtures of experts cannot be computed here");
+  for (const char* clamped : {"attention.clamp_kqv", "attention.sliding_window"})
+    if (m.has(key(clamped)) && m.number(key(clamped), -1e9, 1e9) != 0) m.wrong(key(clamped), m.find(key(clamped))->text(), "no such key");
+
+  c.tie_word_embeddings = !file.find("output.weight");
+  c.bos_token_id = token_id(m, "tokenizer.ggml.bos_token_id", c.vocab_size);
+  c.pad_token_id = token_id(m, "tokenizer.ggml.padding_token_id", c.vocab_size);
+  for (const char* end : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"})
+    if (const auto id = token_id(m, end, c.vocab_size); id && std::ranges::find(c.eos_token_ids, *id) == c.eos_token_ids.end())
+      c.eos_token_ids.push_back(*id);
+  c.validate(file.where());
+  return c;
+}
+
+std::unordered_map<std::string, StoredTensor> gguf_tensors(const GgufFile& file, const ModelConfig& config) {
+  std::unordered_map<std::string, StoredTensor> out;
+  std::unordered_map<std::string_view, bool> used;
+  std::vector<std::string> names;
+  for (const TensorSpec& spec : schema(config)) {
+    const std::string name = gguf_name(spec.name);
+    const GgufTensor* tensor = file.find(name);
+    if (!tensor)
+      throw UserError({file.where(), name, "no such tensor", "a tensor of shape " + shape_text(spec.shape), "the metadata describes another model"});
+    if (tensor->shape != spec.shape)
+      throw UserError({file.where(), name, "shape " + shape_text(tensor->shape), shape_text(spec.shape), "the metadata describes another model"});
+    const bool rotary = name.ends_with("attn_q.weight") || name.ends_with("attn_k.weight");
+    out.emplace(spec.name, StoredTensor{.where = file.where(), .name = name, .type = tensor->type, .shape = spec.shape, .bytes = tensor->bytes,
+                                        .interleaved_head = rotary ? config.head_dim : 0, .owner = {}});
+    used[tensor->name] = true;
+    names.push_back(name);
+  }
+  for (const GgufTensor& tensor : file.tensors()) {
+    if (used.count(tensor.name)) continue;
+    const std::string near = nearest(std::string(tensor.name), names);
+    throw UserError({file.where(), printable(tensor.name, 200), "a tensor that this architecture does not compute", near.empty() ? "" : near + " perhaps",
+                     tensor.name == "rope_freqs.weight" ? "scaled rotary positions cannot be computed here" : ""});
+  }
+  return out;
+}
+
+std::string gguf_tokenizer_json(const GgufFile& file) {
+  const GgufMetadata& m = file.metadata();
+  const auto key = [](const char* name) { return str("tokenizer.ggml.", name); };
+  const auto id = [&](const char* name) -> std::optional<int64_t> {
+    const std::optional<int64_t> found = m.has(key(name)) ? std::optional(m.integer(key(name), 0, UINT32_MAX)) : std::nullopt;
+    return found == UINT32_MAX ? std::nullopt : found;
+  };
+  const auto flag = [&](const char* name) -> std::optional<bool> {
+    return m.has(key(name)) ? std::optional(m.boolean(key(name))) : std::nullopt;
+  };
+  const std::string model = m.string(key("model")), pre = m.string(key("pre"), "");
+  std::vector<int32_t> types;
+  if (m.has(key("token_type")))
+    for (const int64_t type : m.integers(key("token_type"), INT32_MIN, INT32_MAX)) types.push_back(static_cast<int32_t>(type));
+  std::vector<float> scores;
+  if (m.has(key("scores"))) scores = m.floats(key("scores"));
+  text::GgufVocabulary v;
+  v.model = model, v.pre = pre, v.token_type = types, v.scores = scores;
+  v.tokens = m.strings(key("tokens"));
+  if (m.has(key("merges"))) v.merges = m.strings(key("merges"));
+  v.bos_id = id("bos_token_id"), v.eos_id = id("eos_token_id"), v.unknown_id = id("unknown_token_id"), v.padding_id = id("padding_token_id");
+  v.add_bos_token = flag("add_bos_token"), v.add_eos_token = flag("add_eos_token");
+  v.add_space_prefix = flag("add_space_prefix"), v.remove_extra_whitespaces = flag("remove_extra_whitespaces");
+  return text::tokenizer_json_of(v, file.where());
+}
+
+}  // namespace fathom::model

@@ -1,0 +1,174 @@
+#include "study/bench.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "core/random.h"
+#include "kernels/roofline.h"
+#include "model/cost.h"
+#include "model/random_model.h"
+
+namespace fathom::study {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v.size() % 2 ? v[v.size() / 2] : 0.5 * (v[v.size() / 2 - 1] + v[v.size() / 2]);
+}
+
+// One round of one model at one work.
+struct Timed {
+  double tokens_per_second = 0;
+  double per_token = 0;      // bytes read, or FLOPs done
+  double bytes = 0;          // of a step: what it reads sets the cache that it reads from
+  double rows = 0, run = 0;  // in routed blocks
+};
+
+// Bytes of weights that the steps between two counts read: a block's once for every step in which a row ran it.
+double weight_bytes(const infer::Engine& engine, const infer::EngineCounters& before, const infer::EngineCounters& after) {
+  double bytes = static_cast<double>(engine.weights().head().bytes() * (after.head_steps - before.head_steps));
+  for (size_t b = 0; b < before.block_steps.size(); ++b)
+    bytes += static_cast<double>(engine.weights().blocks()[b].bytes() * (after.block_steps[b] - before.block_steps[b]));
+  return bytes;
+}
+
+void count_routed(const infer::Engine& engine, const infer::EngineCounters& before, const infer::EngineCounters& after, Timed& out) {
+  for (const auto& block : engine.config().routing.blocks) {
+    out.rows += static_cast<double>(after.rows - before.rows);
+    out.run += static_cast<double>(after.block_rows[block.block] - before.block_rows[block.block]);
+  }
+}
+
+Timed decode(const BenchModel& model, const std::vector<std::vector<int32_t>>& texts, int64_t depth) {
+  infer::Engine& engine = *model.engine;
+  std::vector<infer::Sequence> sequences;
+  infer::StepResult result;
+  std::vector<infer::WorkItem> items;
+  for (const auto& text : texts) {
+    sequences.push_back(engine.new_sequence());
+    const infer::WorkItem before{.sequence = &sequences.back(), .tokens = std::span(text).first(static_cast<size_t>(depth)), .policy = &model.policy, .logits = infer::Logits::none};
+    if (depth > 0) engine.forward({&before, 1}, result);
+  }
+  const infer::EngineCounters start = engine.counters();
+  const size_t end = texts[0].size();
+  double kv_bytes = 0;
+  const auto begin = Clock::now();
+  for (size_t t = static_cast<size_t>(depth); t < end; ++t) {
+    items.clear();
+    for (size_t i = 0; i < texts.size(); ++i)
+      items.push_back({.sequence = &sequences[i], .tokens = std::span(texts[i]).subspan(t, 1), .policy = &model.policy});
+    engine.forward(items, result);
+    for (const infer::Sequence& sequence : sequences) kv_bytes += static_cast<double>(sequence.slot_bytes());
+  }
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  const double steps = static_cast<double>(end) - static_cast<double>(depth), tokens = steps * static_cast<double>(texts.size());
+  const double bytes = weight_bytes(engine, start, engine.counters()) + kv_bytes;
+  Timed out{.tokens_per_second = tokens / seconds, .per_token = bytes / tokens, .bytes = bytes / steps};
+  count_routed(engine, start, engine.counters(), out);
+  return out;
+}
+
+Timed prompt(const BenchModel& model, const std::vector<int32_t>& text, int64_t chunk) {
+  infer::Engine& engine = *model.engine;
+  infer::Sequence sequence = engine.new_sequence();
+  infer::StepResult result;
+  routing::Decisions decisions;
+  const infer::EngineCounters start = engine.counters();
+  const auto begin = Clock::now();
+  for (size_t at = 0; at < text.size(); at += static_cast<size_t>(chunk)) {
+    const size_t count = std::min(static_cast<size_t>(chunk), text.size() - at);
+    const infer::WorkItem item{.sequence = &sequence, .tokens = std::span(text).subspan(at, count), .policy = &model.policy,
+                               .logits = at + count == text.size() ? infer::Logits::last : infer::Logits::none};
+    engine.forward({&item, 1}, result);
+    result.append_decisions(0, decisions);
+  }
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  const double n = static_cast<double>(text.size());
+  Timed out{.tokens_per_second = n / seconds, .per_token = model::forward_cost(engine.config(), static_cast<int64_t>(text.size()), decisions, 1).flops() / n};
+  count_routed(engine, start, engine.counters(), out);
+  return out;
+}
+
+// The arithmetic of most of a model's products.
+kernels::Arithmetic arithmetic_of(const infer::Engine& engine) {
+  return engine.weights().blocks()[0].gate.packing() == kernels::Packing::f32 ? kernels::Arithmetic::f32 : kernels::Arithmetic::int8;
+}
+
+BenchLine line_of(const std::string& work, const BenchModel& model, const std::vector<Timed>& rounds, const std::vector<Timed>& first, bool bytes) {
+  std::vector<double> rates, ratios;
+  double per_token = 0, first_per_token = 0, step_bytes = 0, rows = 0, run = 0;
+  for (size_t i = 0; i < rounds.size(); ++i) {
+    rates.push_back(rounds[i].tokens_per_second), ratios.push_back(rounds[i].tokens_per_second / first[i].tokens_per_second);
+    per_token += rounds[i].per_token, first_per_token += first[i].per_token, step_bytes += rounds[i].bytes;
+    rows += rounds[i].rows, run += rounds[i].run;
+  }
+  const double n = static_cast<double>(rounds.size());
+  BenchLine line{.work = work, .model = model.name, .tokens_per_second = median(rates), .slowest = *std::ranges::min_element(rates),
+                 .fastest = *std::ranges::max_element(rates), .bytes = bytes};
+  line.rate = line.tokens_per_second * per_token / n / 1e9;
+  line.limit = bytes ? kernels::read_bandwidth(static_cast<int64_t>(step_bytes / n), model.engine->threads())
+                     : kernels::multiply_add_peak(arithmetic_of(*model.engine), model.engine->threads());
+  line.run_share = rows > 0 ? run / rows : 1;
+  line.speedup = median(ratios);
+  line.allowed = first_per_token / per_token;
+  return line;
+}
+
+}  // namespace
+
+std::vector<BenchLine> bench_engines(const std::vector<BenchModel>& models, const BenchWork& work, const std::function<void(int)>& between) {
+  struct Task {
+    std::string name;
+    int64_t batch;  // 0: a prompt
+  };
+  std::vector<Task> tasks;
+  if (work.prompt > 0) tasks.push_back({str("prompt ", work.prompt), 0});
+  for (int64_t batch : work.batches)
+    if (work.generate > 0) tasks.push_back({str("generate ", work.generate, batch > 1 ? str(", batch ", batch) : "", work.depth > 0 ? str(", depth ", work.depth) : ""), batch});
+  std::vector<std::vector<std::vector<Timed>>> times(tasks.size(), std::vector<std::vector<Timed>>(models.size()));
+  Random random(7);
+  for (int round = -1; round < work.rounds; ++round) {  // round −1 warms up
+    for (size_t t = 0; t < tasks.size(); ++t) {
+      std::vector<std::vector<int32_t>> texts;
+      for (int64_t i = 0; i < std::max<int64_t>(1, tasks[t].batch); ++i)
+        texts.push_back(model::random_tokens(models[0].engine->config(), tasks[t].batch ? work.depth + work.generate : work.prompt, random));
+      for (size_t m = 0; m < models.size(); ++m) {
+        const Timed now = tasks[t].batch ? decode(models[m], texts, work.depth) : prompt(models[m], texts[0], work.chunk);
+        if (round >= 0) times[t][m].push_back(now);
+      }
+    }
+    if (between) between(round);
+  }
+  std::vector<BenchLine> lines;
+  for (size_t t = 0; t < tasks.size(); ++t)
+    for (size_t m = 0; m < models.size(); ++m) lines.push_back(line_of(tasks[t].name, models[m], times[t][m], times[t][0], tasks[t].batch > 0));
+  return lines;
+}
+
+MachineLine bench_machine(int threads) {
+  using kernels::Arithmetic;
+  MachineLine m{.threads = threads};
+  m.memory = kernels::read_bandwidth(int64_t{1} << 29, threads);
+  m.third_level = kernels::read_bandwidth(int64_t{threads} << 23, threads);
+  m.second_level = kernels::read_bandwidth(int64_t{threads} << 19, threads);
+  m.f32 = kernels::multiply_add_peak(Arithmetic::f32, threads);
+  m.bf16 = kernels::multiply_add_peak(Arithmetic::bf16, threads);
+  m.int8 = kernels::multiply_add_peak(Arithmetic::int8, threads);
+  return m;
+}
+
+Json to_json(const BenchLine& l) {
+  return {{"work", l.work}, {"model", l.model}, {"tokens_per_second", l.tokens_per_second}, {"slowest", l.slowest}, {"fastest", l.fastest},
+          {l.bytes ? "gb_per_second" : "gop_per_second", l.rate}, {l.bytes ? "limit_gb_per_second" : "limit_gop_per_second", l.limit},
+          {"share_of_limit", l.limit > 0 ? Json(l.rate / l.limit) : Json()}, {"run_share", l.run_share}, {"speedup", l.speedup}, {"allowed_speedup", l.allowed}};
+}
+
+Json to_json(const MachineLine& m) {
+  return {{"threads", m.threads}, {"memory_gb_per_second", m.memory}, {"third_level_gb_per_second", m.third_level}, {"second_level_gb_per_second", m.second_level},
+          {"f32_gop_per_second", m.f32}, {"bf16_gop_per_second", m.bf16}, {"int8_gop_per_second", m.int8}};
+}
+
+}  // namespace fathom::study

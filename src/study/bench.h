@@ -1,0 +1,68 @@
+// The engine's speed beside this machine's measured limits: prompts and decoding, one thread count at a time, every model in
+// turns in one window so that a slow moment meets all alike.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "formats/ggml_types.h"
+#include "infer/forward.h"
+#include "infer/policy.h"
+#include "model/config.h"
+
+namespace fathom::study {
+
+// "llama-110m", "llama-1b", "smollm2-135m", or "C,L,H,G,F,V"; UserError names `where`. `routed` "" = dense, else
+// "every-second:0.125" or "all-but-ends:0.25" (every block but the first and the last).
+model::ModelConfig bench_shape(const std::string& shape, const std::string& routed, int64_t positions, const std::string& where);
+
+// Weights drawn from a seed, matrices of `type`; vectors, norms and routers f32.
+std::shared_ptr<const infer::Weights> bench_weights(const model::ModelConfig& config, formats::GgmlType type, uint64_t seed);
+
+// Thresholds at which the configured shares of random tokens run, block after block.
+infer::RoutingPolicy bench_policy(infer::Engine& engine, int64_t tokens, uint64_t seed);
+
+struct BenchModel {
+  std::string name;                        // "dense", "MoD"
+  std::shared_ptr<infer::Engine> engine;
+  infer::RoutingPolicy policy;
+};
+
+struct BenchWork {
+  int64_t prompt = 512;                    // tokens of a prompt; 0: not measured
+  int64_t generate = 64;                   // tokens decoded per text; 0: not measured
+  int64_t depth = 64;                      // tokens of a text before the first that is decoded
+  std::vector<int64_t> batches = {1};      // texts that are decoded together
+  int64_t chunk = 512;                     // rows of a prompt in one step
+  int rounds = 5;                          // after one that warms up
+};
+
+// What one model did at one work. `limit`: GB/s that this machine reads as many bytes at (decoding), or Gop/s of the products'
+// arithmetic (prompts); 0 where there is no measure.
+struct BenchLine {
+  std::string work, model;
+  double tokens_per_second = 0, slowest = 0, fastest = 0;  // median and range over rounds
+  bool bytes = false;                      // whether `rate` and `limit` are GB/s
+  double rate = 0, limit = 0;
+  double run_share = 1;                    // of rows, in routed blocks
+  double speedup = 1;                      // over the first model at this work: median of the rounds' ratios
+  double allowed = 1;                      // what the bytes or FLOPs allow it to be
+};
+
+// `between` is called after every round (progress, an interruption that it throws, a peer that has its turn).
+std::vector<BenchLine> bench_engines(const std::vector<BenchModel>& models, const BenchWork& work, const std::function<void(int round)>& between);
+
+struct MachineLine {
+  int threads = 0;
+  double memory = 0, third_level = 0, second_level = 0;  // GB/s of 512 MiB, of 8 MiB and of 512 KiB a thread
+  double f32 = 0, bf16 = 0, int8 = 0;                    // Gop/s; 0: no such instruction
+};
+MachineLine bench_machine(int threads);
+
+Json to_json(const BenchLine& line);
+Json to_json(const MachineLine& line);
+
+}  // namespace fathom::study

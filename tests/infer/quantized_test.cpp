@@ -1,0 +1,141 @@
+// Engines over quantised weights: the law, bit for bit, for every type that a file may hold; and how far int8 activations
+// are from plain numbers.
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "formats/ggml_types.h"
+#include "model/schema.h"
+#include "support.h"
+
+namespace fathom::infer::test {
+namespace {
+
+using formats::GgmlType;
+
+constexpr GgmlType kTypes[] = {GgmlType::F32, GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::Q4_1,
+                               GgmlType::Q5_0, GgmlType::Q5_1, GgmlType::Q4_K, GgmlType::Q5_K, GgmlType::Q6_K};
+
+// Matrices of `type` where their rows are whole blocks of it (else f32), and the numbers that these stand for.
+struct QuantizedModel {
+  model::ModelConfig config;
+  std::map<std::string, model::StoredTensor> stored;
+  model::Weights plain;
+  std::shared_ptr<const Weights> weights;
+
+  QuantizedModel(const model::ModelConfig& c, uint64_t seed, const std::function<GgmlType(const std::string&)>& type_of) : config(c), plain(model::random_weights(c, seed)) {
+    for (const model::TensorSpec& spec : model::schema(config)) {
+      std::vector<float>& values = plain.at(spec.name);
+      const GgmlType wanted = type_of(spec.name);
+      const bool matrix = spec.shape.size() == 2 && spec.shape[0] > 1 && spec.shape[1] % formats::ggml_block_elements(wanted) == 0;
+      const GgmlType type = matrix ? wanted : GgmlType::F32;
+      const auto bytes = std::make_shared<std::vector<std::byte>>(static_cast<size_t>(formats::ggml_bytes(type, spec.elements())));
+      formats::quantize(type, values, bytes->data());
+      formats::dequantize(type, *bytes, values.data());
+      stored.emplace(spec.name, model::StoredTensor{.where = "memory", .name = spec.name, .type = type, .shape = spec.shape, .bytes = *bytes,
+                                                    .interleaved_head = 0, .owner = bytes});
+    }
+    weights = Weights::from(config, [this](const std::string& name) -> const model::StoredTensor& { return stored.at(name); });
+  }
+};
+
+// Rows of whole blocks, of 256 too; every routing choice.
+model::ModelConfig blocky(uint64_t seed, int64_t width = 256) {
+  Random random(seed);
+  model::ModelConfig c = model::random_config(random);
+  c.hidden_size = width, c.intermediate_size = 512, c.vocab_size = 203, c.num_hidden_layers = 3, c.max_position_embeddings = 256;
+  c.num_attention_heads = 8, c.num_key_value_heads = 1 + static_cast<int64_t>(random.below(2)), c.head_dim = 32;
+  c.eos_token_ids.clear(), c.bos_token_id.reset(), c.pad_token_id.reset();
+  c.routing.blocks = {{1, 0.5}, {2, 0.25}};
+  return c;
+}
+
+TEST(Quantized, TheLawHoldsForEveryType) {
+  uint64_t seed = 9000;
+  for (const GgmlType type : kTypes) {
+    const model::ModelConfig config = blocky(++seed);
+    const QuantizedModel model(config, seed, [type](const std::string&) { return type; });
+    SCOPED_TRACE(str(formats::ggml_type_name(type), " ", config.to_json().dump()));
+    Random random(seed);
+    const std::vector<int32_t> tokens = model::random_tokens(config, 40, random), other = model::random_tokens(config, 23, random);
+    const RoutingPolicy policy = drawn_policy(config, 40, random), other_policy = drawn_policy(config, 40, random);
+    Engine reference(model.weights, {.threads = 1, .kernels = &kernels::kernels_for(kernels::Isa::reference)});
+    const Reading expected = read(reference, tokens, policy);
+    for (const kernels::Isa isa : kernels::available())
+      for (const int threads : {1, 3}) {
+        Engine engine(model.weights, {.threads = threads, .kernels = &kernels::kernels_for(isa)});
+        const std::string what = str(kernels::isa_name(isa), ", threads ", threads);
+        for (const int64_t chunk : {0, 1, 7}) expect_same(read(engine, tokens, policy, chunk), expected, str(what, ", chunks of ", chunk));
+        // In a batch with another text, which is ahead of it.
+        Sequence a = engine.new_sequence(), b = engine.new_sequence();
+        const WorkItem ahead{.sequence = &b, .tokens = std::span(other).first(9), .policy = &other_policy};
+        engine.forward({&ahead, 1});
+        const WorkItem both[] = {{.sequence = &b, .tokens = std::span(other).subspan(9), .policy = &other_policy},
+                                 {.sequence = &a, .tokens = tokens, .policy = &policy, .logits = Logits::all}};
+        Reading together;
+        together.append(engine.forward(both), 1);
+        expect_same(together, expected, what + ", in a batch");
+        if (HasFailure()) return;
+      }
+  }
+}
+
+TEST(Quantized, TypesMayDifferFromMatrixToMatrix) {
+  for (uint64_t seed = 9100; seed < 9110; ++seed) {
+    const model::ModelConfig config = blocky(seed, 96);  // a width that is no multiple of 256: K types fall back to f32
+    Random types(seed);
+    const QuantizedModel model(config, seed, [&](const std::string&) { return kTypes[types.below(std::size(kTypes))]; });
+    Random random(seed);
+    const std::vector<int32_t> tokens = model::random_tokens(config, 30, random);
+    const RoutingPolicy policy = drawn_policy(config, 30, random);
+    Engine engine(model.weights, {.threads = 2}), reference(model.weights, {.threads = 1, .kernels = &kernels::kernels_for(kernels::Isa::reference)});
+    expect_same(read(engine, tokens, policy, 11), read(reference, tokens, policy), "mixed types");
+    if (HasFailure()) return;
+  }
+}
+
+// Only activations are rounded (to 127 steps of a block's greatest): logits stay within a few hundredths of their size.
+TEST(Quantized, LogitsAreNearThoseOfTheDequantisedWeights) {
+  uint64_t seed = 9200;
+  for (const GgmlType type : kTypes) {
+    model::ModelConfig config = blocky(++seed);
+    config.routing = {};
+    const QuantizedModel model(config, seed, [type](const std::string&) { return type; });
+    Random random(seed);
+    const std::vector<int32_t> tokens = model::random_tokens(config, 40, random);
+    Engine quantized(model.weights, {.threads = 1}), plain(Weights::from(config, model.plain), {.threads = 1});
+    const std::vector<float> a = read(quantized, tokens, RoutingPolicy::full(config)).logits, b = read(plain, tokens, RoutingPolicy::full(config)).logits;
+    double error = 0, size = 0;
+    for (size_t i = 0; i < a.size(); ++i) error += std::pow(a[i] - b[i], 2), size += std::pow(b[i], 2);
+    const double relative = std::sqrt(error / size);
+    const bool whole = type == GgmlType::F32 || type == GgmlType::F16 || type == GgmlType::BF16;
+    EXPECT_LE(relative, whole ? 0 : 0.03) << formats::ggml_type_name(type);
+  }
+}
+
+TEST(Quantized, FourBitWeightsTakeAnEighthOfTheMemory) {
+  const model::ModelConfig config = blocky(9300);
+  const QuantizedModel q4(config, 9300, [](const std::string&) { return GgmlType::Q4_0; }), q8(config, 9300, [](const std::string&) { return GgmlType::Q8_0; });
+  const Model f32(config, 9300);
+  EXPECT_LT(static_cast<double>(q4.weights->bytes()), 0.16 * static_cast<double>(f32.weights->bytes()));  // 4.5 bits of 32, vectors and fc1 aside
+  EXPECT_LT(static_cast<double>(q8.weights->bytes()), 0.29 * static_cast<double>(f32.weights->bytes()));
+}
+
+TEST(Quantized, AScaleThatIsNoNumberIsRefusedByName) {
+  const model::ModelConfig config = blocky(9400);
+  QuantizedModel model(config, 9400, [](const std::string&) { return GgmlType::Q4_1; });
+  model::StoredTensor& tensor = model.stored.at("model.layers.1.mlp.up_proj.weight");
+  std::vector<std::byte> bytes(tensor.bytes.begin(), tensor.bytes.end());
+  const size_t block = 5;  // of 20 bytes: f16 scale, f16 minimum, codes
+  bytes[block * 20] = std::byte{0}, bytes[block * 20 + 1] = std::byte{0x7c};  // infinity
+  tensor.bytes = bytes;
+  try {
+    Weights::from(config, [&](const std::string& name) -> const model::StoredTensor& { return model.stored.at(name); }, 2, true);
+    FAIL() << "no error";
+  } catch (const UserError& e) {
+    EXPECT_NE(std::string(e.what()).find("model.layers.1.mlp.up_proj.weight[160]"), std::string::npos) << e.what();
+  }
+}
+
+}  // namespace
+}  // namespace fathom::infer::test

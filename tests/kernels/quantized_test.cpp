@@ -1,0 +1,190 @@
+// Quantised products: every SIMD table against the reference to the bit, the reference against what the formats mean.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "core/float16.h"
+#include "guarded.h"
+#include "kernels/kernels.h"
+#include "kernels/pack.h"
+
+namespace fathom::kernels::test {
+namespace {
+
+constexpr Packing kPackings[] = {Packing::q8, Packing::q4, Packing::q4_min};
+
+// A quantised matrix as whole numbers and scales, and packed.
+struct Matrix {
+  Packing packing;
+  int64_t outputs, inner, blocks;
+  std::vector<uint8_t> codes;            // [N][K]
+  std::vector<uint16_t> scale, minimum;  // [N][blocks]
+  PackedMatrix packed;
+
+  Matrix(Packing p, int64_t n, int64_t k, Random& random, int threads = 1)
+      : packing(p), outputs(n), inner(k), blocks(block_count(k)), codes(static_cast<size_t>(n * k)), scale(static_cast<size_t>(n * blocks)), minimum(scale.size()) {
+    for (uint8_t& code : codes) code = static_cast<uint8_t>(random.below(p == Packing::q8 ? 256 : 16));
+    for (uint16_t& s : scale) s = f32_to_f16(static_cast<float>(random.normal() * 0.01));
+    for (uint16_t& m : minimum) m = f32_to_f16(static_cast<float>(random.normal() * 0.05));
+    if (scale.size() > 3) scale[2] = 0x0003, minimum[1] = 0x8001, scale[0] = 0;  // subnormal, and zero
+    ThreadPool pool(threads);
+    packed = PackedMatrix(p, n, k, [this](int64_t row, const QuantizedRow& to) {
+      std::copy_n(codes.begin() + row * inner, inner, to.codes.begin());
+      std::copy_n(scale.begin() + row * blocks, blocks, to.scale.begin());
+      if (!to.minimum.empty()) std::copy_n(minimum.begin() + row * blocks, blocks, to.minimum.begin());
+    }, pool);
+  }
+  double value(int64_t n, int64_t k) const {
+    const double s = f16_to_f32(scale[static_cast<size_t>(n * blocks + k / kBlock)]);
+    const double code = codes[static_cast<size_t>(n * inner + k)];
+    if (packing == Packing::q4_min) return s * code + f16_to_f32(minimum[static_cast<size_t>(n * blocks + k / kBlock)]);
+    return s * (code - (packing == Packing::q8 ? 128 : 8));
+  }
+};
+
+struct Input {
+  std::vector<int8_t> codes;
+  std::vector<float> scale;
+  std::vector<int32_t> sum;
+  QuantizedRows rows;
+  Input(int64_t count, int64_t width)
+      : codes(static_cast<size_t>(count * block_count(width) * kBlock) + 16, 77), scale(static_cast<size_t>(count * block_count(width)) + 1, -1.0f),
+        sum(scale.size(), -1), rows{codes.data(), scale.data(), sum.data(), block_count(width)} {}
+};
+
+class QuantizedSimd : public ::testing::TestWithParam<Isa> {
+ protected:
+  const Kernels& simd = kernels_for(GetParam());
+  const Kernels& plain = kernels_for(Isa::reference);
+  Random random{20261127};
+  int64_t size(int64_t most) { return static_cast<int64_t>(random.below(static_cast<uint64_t>(most + 1))); }
+};
+
+TEST_P(QuantizedSimd, RowsAreQuantisedAsByTheReference) {
+  const float bad[] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
+                       0.0f, -0.0f, 1e-40f, 3e38f, -3e38f, 1e-30f, 9e-31f};
+  for (int trial = 0; trial < 300; ++trial) {
+    const int64_t rows = size(5), width = 1 + size(100), stride = width + size(3);
+    Guarded x = Guarded::normal(rows * stride, random, std::pow(10, random.normal() * 3));
+    if (trial % 3 == 0)
+      for (int64_t i = 0; i < x.size(); i += 1 + size(40)) x[i] = bad[random.below(10)];
+    if (trial % 7 == 0 && x.size() > 0) std::fill_n(x.data(), x.size(), 0.0f);
+    Input a(rows, width), b(rows, width);
+    simd.quantize_rows(x.data(), stride, rows, width, a.rows);
+    plain.quantize_rows(x.data(), stride, rows, width, b.rows);
+    ASSERT_EQ(a.codes, b.codes) << rows << " x " << width;  // the guards behind the last row too
+    ASSERT_EQ(a.sum, b.sum);
+    for (size_t i = 0; i < a.scale.size(); ++i) ASSERT_TRUE(same_bits(a.scale[i], b.scale[i])) << i;
+  }
+}
+
+TEST_P(QuantizedSimd, ProductsEqualTheReference) {
+  for (int trial = 0; trial < 240; ++trial) {
+    const Packing packing = kPackings[trial % 3];
+    const int64_t rows = trial % 10 == 0 ? 17 : size(14), outputs = 1 + size(trial % 4 ? 70 : 200), inner = 1 + size(trial % 5 ? 130 : 400);
+    const Matrix w(packing, outputs, inner, random);
+    Guarded x = Guarded::normal(rows * inner, random);
+    Input in(rows, inner);
+    plain.quantize_rows(x.data(), inner, rows, inner, in.rows);
+    if (trial % 9 == 0 && rows > 0) in.scale[0] = std::numeric_limits<float>::quiet_NaN();
+    const int64_t stride = outputs + size(5);
+    Guarded a(rows * stride, size(15)), b(rows * stride, size(15));
+    QuantizedMatmul job{.x = in.rows, .rows = rows, .packing = packing, .packed = w.packed.records(), .outputs = outputs, .y = a.data(),
+                        .y_stride = stride, .group_begin = 0, .group_end = w.packed.groups()};
+    simd.quantized_matmul(job);
+    job.y = b.data();
+    plain.quantized_matmul(job);
+    ASSERT_TRUE(a.guards_hold() && b.guards_hold());
+    ASSERT_EQ(first_difference(a.data(), b.data(), rows * stride), -1) << packing_name(packing) << " " << rows << " x " << outputs << " x " << inner;
+  }
+}
+
+TEST_P(QuantizedSimd, RowsDoNotDependOnEachOther) {
+  for (const Packing packing : kPackings) {
+    const int64_t outputs = 83, inner = 96, rows = 19;
+    const Matrix w(packing, outputs, inner, random);
+    Guarded x = Guarded::normal(rows * inner, random);
+    Input in(rows, inner);
+    simd.quantize_rows(x.data(), inner, rows, inner, in.rows);
+    Guarded together(rows * outputs), alone(outputs);
+    QuantizedMatmul job{.x = in.rows, .rows = rows, .packing = packing, .packed = w.packed.records(), .outputs = outputs, .y = together.data(),
+                        .y_stride = outputs, .group_begin = 0, .group_end = w.packed.groups()};
+    simd.quantized_matmul(job);
+    for (int64_t r = 0; r < rows; ++r) {
+      Input one(1, inner);
+      simd.quantize_rows(x.data() + r * inner, inner, 1, inner, one.rows);
+      job.x = one.rows, job.rows = 1, job.y = alone.data();
+      simd.quantized_matmul(job);
+      EXPECT_EQ(first_difference(alone.data(), together.data() + r * outputs, outputs), -1) << packing_name(packing) << " row " << r;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, QuantizedSimd, ::testing::ValuesIn(available()), [](const auto& i) { return isa_name(i.param); });
+
+TEST(Quantized, ReferenceIsTheProductOfWhatTheFormatsMean) {
+  const Kernels& plain = kernels_for(Isa::reference);
+  Random random(5);
+  for (const Packing packing : kPackings)
+    for (const int64_t inner : {32, 45, 160}) {
+      const int64_t outputs = 70, rows = 3;
+      const Matrix w(packing, outputs, inner, random);
+      Guarded x = Guarded::normal(rows * inner, random);
+      Input in(rows, inner);
+      plain.quantize_rows(x.data(), inner, rows, inner, in.rows);
+      std::vector<float> y(static_cast<size_t>(rows * outputs));
+      plain.quantized_matmul({.x = in.rows, .rows = rows, .packing = packing, .packed = w.packed.records(), .outputs = outputs, .y = y.data(),
+                              .y_stride = outputs, .group_begin = 0, .group_end = w.packed.groups()});
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t n = 0; n < outputs; ++n) {
+          double quantised = 0, whole = 0, bound = 0, size = 0;
+          for (int64_t k = 0; k < inner; ++k) {
+            const int64_t at = r * in.rows.blocks + k / kBlock;
+            const double code = in.rows.codes[at * kBlock + k % kBlock] * static_cast<double>(in.rows.scale[at]);
+            quantised += w.value(n, k) * code;
+            whole += w.value(n, k) * x[r * inner + k];
+            bound += std::abs(w.value(n, k)) * in.rows.scale[at] * 0.5001;  // half a code of every activation
+            size += std::abs(w.value(n, k) * code) + 16 * std::abs(w.value(n, k)) * in.rows.scale[at];
+          }
+          const double found = y[static_cast<size_t>(r * outputs + n)];
+          EXPECT_NEAR(found, quantised, 1e-5 * size + 1e-7) << packing_name(packing) << " " << r << " " << n;
+          EXPECT_LE(std::abs(found - whole), bound + 1e-5 * size + 1e-7);
+        }
+    }
+}
+
+TEST(Quantized, ActivationsKeepTheirSizeAndSum) {
+  const Kernels& plain = kernels_for(Isa::reference);
+  std::vector<float> x(40, 0.25f);
+  x[3] = -2.0f, x[35] = 1e-3f;
+  Input in(1, 40);
+  plain.quantize_rows(x.data(), 40, 1, 40, in.rows);
+  EXPECT_EQ(in.codes[3], -127);
+  EXPECT_EQ(in.codes[0], 16);  // 0.25 · 127 / 2 = 15.875
+  EXPECT_FLOAT_EQ(in.scale[0], 2.0f / 127);
+  EXPECT_EQ(in.sum[0], 31 * 16 - 127);
+  EXPECT_EQ(in.codes[32], 127);
+  EXPECT_EQ(in.codes[40], 0) << "filled up with zeros";
+  EXPECT_EQ(in.codes[64], 77) << "past the row";
+}
+
+TEST(Quantized, RowsComeBackOutOfTheirPanels) {
+  Random random(9);
+  for (const Packing packing : kPackings)
+    for (const int64_t outputs : {1, 16, 33, 64, 150}) {
+      const int64_t inner = 77;
+      const Matrix w(packing, outputs, inner, random, 2);
+      EXPECT_EQ(w.packed.bytes(), packed_bytes(packing, outputs, inner));
+      std::vector<float> row(static_cast<size_t>(inner));
+      for (int64_t n = 0; n < outputs; ++n) {
+        w.packed.copy_row(n, row.data());
+        for (int64_t k = 0; k < inner; ++k) ASSERT_FLOAT_EQ(row[static_cast<size_t>(k)], static_cast<float>(w.value(n, k))) << n << " " << k;
+      }
+    }
+}
+
+}  // namespace
+}  // namespace fathom::kernels::test
