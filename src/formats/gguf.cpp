@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/limits.h"
+#include "core/utf8.h"
 #include "formats/safetensors_header.h"
 
 namespace fathom::formats {
@@ -68,7 +69,7 @@ uint64_t read_tensor(GgufCursor& cursor, GgufTensor& t) {
   if (t.name.empty()) cursor.fail("a tensor without a name", "a name");
   const std::string name = printable(t.name);
   cursor.at(name);
-  if (has_control_byte(t.name)) cursor.fail("a control character in a tensor name", "none");
+  if (has_control_character(t.name)) cursor.fail("a control character in a tensor name", "none");
   cursor.at(name + ".shape");
   const uint32_t rank = cursor.number<uint32_t>("a number of dimensions");
   if (rank < 1 || rank > static_cast<uint32_t>(limits::kGgufRank)) cursor.fail(str(rank, " dimensions"), str("1 to ", limits::kGgufRank));

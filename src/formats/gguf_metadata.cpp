@@ -5,6 +5,7 @@
 
 #include "core/json.h"
 #include "core/limits.h"
+#include "core/utf8.h"
 #include "formats/safetensors_header.h"
 
 namespace fathom::formats {
@@ -125,7 +126,7 @@ GgufMetadata::GgufMetadata(GgufCursor& cursor, uint64_t count) : where_(cursor.w
     value.key = cursor.string("a key", limits::kGgufKeyBytes);
     if (value.key.empty()) cursor.fail("an empty key", "a name");
     cursor.at(printable(value.key));
-    if (has_control_byte(value.key)) cursor.fail("a control character in a key", "none");
+    if (has_control_character(value.key)) cursor.fail("a control character in a key", "none");
     if (!by_key_.emplace(value.key, i).second) cursor.fail("the key twice", "once");
     read_value(cursor, value);
     values_.push_back(std::move(value));
