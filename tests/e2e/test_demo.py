@@ -1,9 +1,11 @@
-"""./demo before it does anything: what it refuses, and that nothing of the user's is gone then."""
+"""./demo: what it refuses before it does anything, and its whole way on a text of a few pages."""
+import json
 import pathlib
 import shutil
 import subprocess
 
 import pytest
+from conftest import write_corpus
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -69,6 +71,46 @@ def test_an_interrupted_demo_says_how_to_go_on(demo, monkeypatch):
     done = demo("--out", "out")
     assert done.returncode == 130
     assert "demo: interrupted; the same command goes on where it was" in done.stderr
+
+
+def test_from_a_text_to_the_page_and_on_from_where_it_was(tmp_path, build):
+    """The script and its configurations in a checkout of their own, with the programs of this build: nothing is set up or built."""
+    here = tmp_path / "checkout"
+    (here / "scripts").mkdir(parents=True)
+    (here / "build").mkdir()
+    (here / "build/release").symlink_to(build)
+    shutil.copy(ROOT / "demo", here)
+    shutil.copytree(ROOT / "configs/demo", here / "configs/demo")
+    for name in ("setup", "build"):
+        (here / "scripts" / name).write_text(f'#!/bin/sh\necho "called {name} $*"\n')
+        (here / "scripts" / name).chmod(0o755)
+    user = tmp_path / "user"
+    user.mkdir()
+    write_corpus(user / "small.txt", 160, 4)
+
+    def call():
+        done = subprocess.run([here / "demo", "--data", "small.txt", "--flops", "1e9", "--out", "tmp"], cwd=user, capture_output=True, text=True,
+                              errors="replace", check=False, timeout=600)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        return done.stdout
+
+    first, out = call(), user / "tmp"
+    assert "called setup \n" in first and "called build build/release -- fathom fathom-train\n" in first
+    for model in ("mod", "same-shape", "same-cost"):
+        assert f"Training {model}" in first and f"{out}/{model} is finished" not in first
+        assert json.loads((out / model / "summary.json").read_text())["steps"] >= 1
+        assert (out / model / "model/model.safetensors").exists()
+    page = (here / "demo-report.html").read_text()
+    assert page.startswith("<!doctype html>") and all(name in page for name in ("mod", "same-shape", "same-cost"))
+    assert "A sample: every token coloured by its depth" in first and first.rstrip().splitlines()[-1].startswith("── Done: open demo-report.html")
+
+    # Stopped before the last model: the first two, the tokenizer and the data stay.
+    before = {p: p.stat().st_mtime_ns for p in (out / "tokenizer.json", out / "data/manifest.json", out / "mod/summary.json", out / "same-shape/summary.json")}
+    shutil.rmtree(out / "same-cost")
+    second = call()
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert f"{out}/mod is finished" in second and f"{out}/same-shape is finished" in second and f"{out}/same-cost is finished" not in second
+    assert (out / "same-cost/summary.json").exists()
 
 
 def test_build_is_told_its_folder():
