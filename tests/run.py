@@ -122,9 +122,6 @@ def main():
     env = environment(arguments.build, arguments.sanitize)
     programs = sorted(p for p in (arguments.build / "tests").glob("test_*") if p.is_file() and os.access(p, os.X_OK))
     files = sorted((ROOT / "tests").glob("**/test_*.py"))
-    if arguments.sanitize:
-        # The comparisons with Python packages run nothing of ours that the C++ tests do not.
-        files = [f for f in files if f.parent.name != "oracle"]
     jobs = []
     for p in programs:
         if arguments.only and arguments.only not in p.name:

@@ -23,7 +23,8 @@ FATHOM = BUILD / "fathom"
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 WIKITEXT = pathlib.Path(os.environ.get("FATHOM_DATA", ROOT.parent / "shared" / "data")) / "corpora" / "wikitext2-valid.txt"
 
-pytestmark = pytest.mark.skipif(not (TOOL.exists() and MODEL.exists()), reason="engine_tool is not built, or scripts/get-smollm2 did not run")
+pytestmark = [pytest.mark.skipif(not (TOOL.exists() and MODEL.exists()), reason="engine_tool is not built, or scripts/get-smollm2 did not run"),
+              pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="135 million weights take too long under a sanitizer; tests/infer runs small models")]
 
 NAMES = {"attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
          "ffn_norm": "post_attention_layernorm", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}

@@ -21,7 +21,7 @@ bool read_exactly(void* to, size_t bytes) { return std::fread(to, 1, bytes, stdi
 void answer(const void* data, size_t count, size_t size) {
   const auto n = static_cast<uint32_t>(count);
   std::fwrite(&n, 4, 1, stdout);
-  std::fwrite(data, size, count, stdout);
+  if (count > 0) std::fwrite(data, size, count, stdout);  // an empty result has no address
   std::fflush(stdout);
 }
 
