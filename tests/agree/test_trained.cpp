@@ -29,10 +29,6 @@ struct Score {
   double share(size_t r) const { return static_cast<double>(ran[r]) / static_cast<double>(tokens); }
 };
 
-void PrintTo(const Overrides& overrides, std::ostream* out) {
-  for (const auto& [field, value] : overrides) *out << field << "=" << value << " ";
-}
-
 class Trained : public ::testing::TestWithParam<Overrides> {
  protected:
   void SetUp() override {
@@ -47,7 +43,7 @@ class Trained : public ::testing::TestWithParam<Overrides> {
   // The trainer's windows of one half of the validation split, document by document: they do not see each other.
   Score score(int part, const infer::RoutingPolicy& policy) {
     const auto split = data::Dataset::open(train::corpus(), "validation");
-    const std::vector<int32_t> bytes = text::Tokenizer::load(folder_->tokenizer_path()).bytes_per_token();
+    const std::vector<int32_t> bytes = folder_->tokenizer().bytes_per_token();
     Score out;
     out.ran.resize(folder_->config().routing.blocks.size());
     for (const int64_t begin : train::evaluation_windows(*split, kTokens, kRow, part, 2)) {
@@ -107,7 +103,7 @@ TEST_P(Trained, EveryPointOfTheDialIsWhatItSays) {
 }
 
 TEST_P(Trained, TheTokenizerIsThatOfTheText) {
-  EXPECT_EQ(text::Tokenizer::load(folder_->tokenizer_path()).identity(), text::Tokenizer::load(train::corpus()).identity());
+  EXPECT_EQ(folder_->tokenizer().identity(), text::Tokenizer::load(train::corpus()).identity());
 }
 
 INSTANTIATE_TEST_SUITE_P(

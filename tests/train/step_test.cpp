@@ -10,6 +10,7 @@
 
 #include "core/file.h"
 #include "core/random.h"
+#include "data/shards.h"
 #include "nn/memory.h"
 #include "train/evaluate.h"
 #include "train/finish.h"
@@ -22,7 +23,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 TrainConfig whole(const Overrides& overrides) {
   TrainConfig config = tiny(overrides);
-  config.model = effective_model(config, text::Tokenizer::load(corpus()), "tiny");
+  config.model = effective_model(config, text::Tokenizer::load(corpus()), data::Dataset::open(corpus())->manifest(), "tiny");
   return config;
 }
 

@@ -83,7 +83,7 @@ TEST_F(Training, TheModelFolderHoldsWhatWasTrained) {
   const routing::DialPoint point = dial.at(dial.default_dial);
   for (const double c : point.capacity) EXPECT_NEAR(c, 0.25, 0.01);
   EXPECT_GT(point.loss, 0);
-  EXPECT_TRUE(folder->has_tokenizer());
+  EXPECT_EQ(folder->tokenizer().identity(), text::Tokenizer::load(corpus()).identity());
   // The last checkpoint's weights are the model's.
   nn::Transformer from_checkpoint(folder->config()), from_folder(folder->config());
   load_weights(find_checkpoints(run()).back().path, from_checkpoint);
