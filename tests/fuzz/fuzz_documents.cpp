@@ -1,5 +1,5 @@
-// A document source: the first byte chooses its kind, the rest is the file. Documents are UTF-8 and not blank; a stream
-// that skips to a position goes on as the first one did; compressed text gives what the text gives.
+// A document source: the first byte chooses its kind, the rest is the file. Documents are UTF-8 and not blank, but
+// for pieces of a long one; a stream that skips to a position goes on as the first one did; compressed text gives what the text gives.
 #include <zstd.h>
 
 #include <cstdlib>
@@ -40,10 +40,12 @@ Outcome read(const std::string& path, const DocumentOptions& options, size_t ski
     std::string text;
     for (size_t i = 0; i < skip; ++i) first.next(text);
     stream.skip_to(first.position());
+    const auto piece = static_cast<size_t>(options.piece_bytes);
+    size_t before = skip > 0 ? text.size() : 0;
     while (stream.next(text)) {
-      // Blank documents are passed over; a blank piece of a longer one is not (seeds reach only the short pieces).
       const bool blank = text.find_first_not_of(" \t\n\v\f\r") == std::string::npos;
-      if (!is_utf8(text) || (blank && options.piece_bytes > 16)) std::abort();
+      if (!is_utf8(text) || (blank && text.size() < piece && before < piece)) std::abort();
+      before = text.size();
       out.documents.push_back(text);
     }
   } catch (const UserError&) {
