@@ -135,7 +135,6 @@ MUTATIONS = [
     ("quantised-offset", "quantised products: the code that stands for 0", "src/kernels/cpu/quantized.inl", "P == Packing::q4 ? 8 : 0;", "P == Packing::q4 ? 7 : 0;", "test_kernels", "*Quantized*"),
     ("quantised-minimum", "quantised products: what a block's minimum adds", "src/kernels/reference/loops.inl", "scale * static_cast<float>(a.x.sum[r * a.x.blocks + b])", "scale * static_cast<float>(a.x.sum[r * a.x.blocks])",
      "test_kernels", "Quantized.*"),
-    ("quantised-rows", "rows of one input are quantised apart", "src/infer/parallel.cpp", "if (x_[i] == job.x && n_[i] == job.rows)", "if (n_[i] == job.rows)", "test_infer", "Quantized.*"),
     ("gguf-rotary", "GGUF files interleave the halves of rotary pairs", "src/model/stored_tensor.cpp", "n = n - in + in % half * 2 + in / half;", "n = n - in + in % half * 2 + in / half * 0;", "test_model", "Gguf*"),
     ("bad-duplicate-key", "a key twice is refused", "src/core/json.cpp", "if (!keys_.back().insert(k).second)", "if (keys_.back().insert(k).second && k == \"no such key\")", "test_core", "Json.*"),
     ("bad-bound", "a bound of config.json holds", "src/model/config.cpp", 'c.head_dim = f.integer("head_dim", 1, kHeadWidth,', 'c.head_dim = f.integer("head_dim", 1, 2 * kHeadWidth,',
