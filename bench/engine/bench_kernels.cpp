@@ -6,9 +6,9 @@
 #include <chrono>
 #include <cstdio>
 #include <iostream>
+#include <sstream>
 #include <vector>
 
-#include "arguments.h"
 #include "core/error.h"
 #include "core/float16.h"
 #include "core/random.h"
@@ -22,6 +22,21 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using kernels::PackedMatrix;
 using kernels::Packing;
+
+std::vector<int64_t> numbers(const std::string& flag, const std::string& text, size_t count) {
+  std::vector<int64_t> out;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, ',');) {
+    try {
+      out.push_back(std::stoll(part));
+    } catch (const std::exception&) {
+      throw UsageError({flag, "", "\"" + printable(part) + "\"", "whole numbers", ""});
+    }
+    if (out.back() < 1 || out.back() > (1 << 24)) throw UsageError({flag, "", str(out.back()), "1 to 16777216", ""});
+  }
+  if (out.empty() || (count && out.size() != count)) throw UsageError({flag, "", str(out.size(), " numbers"), str(count ? count : 1), ""});
+  return out;
+}
 
 struct Work {
   int64_t N, K;

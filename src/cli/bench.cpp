@@ -68,31 +68,38 @@ int run_machine(const Arguments& args) {
   return kExitDone;
 }
 
-// What is measured: a model and its form at dial 1, or a shape and, if asked for, its routed form.
-std::vector<BenchModel> models_of(const Arguments& args, int threads, int64_t positions) {
-  std::vector<BenchModel> out;
+// What is measured, at every number of threads: a model and its form at dial 1, or a shape and, if asked for, its routed form.
+struct Form {
+  std::string name;
+  std::shared_ptr<const infer::Weights> weights;
+  infer::RoutingPolicy policy;
+};
+
+std::vector<Form> forms_of(const Arguments& args, int64_t positions) {
   if (!args.positional("MODEL").empty()) {
     if (args.given("shape") || args.given("routed") || args.given("type")) args.wrong("shape", "MODEL as well", "a model or a shape", "--routed and --type go with --shape");
     const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
     if (positions > folder->config().max_position_embeddings)
       args.wrong("prompt", str(positions, " positions"), str("at most the model's ", folder->config().max_position_embeddings));
-    const auto engine = std::make_shared<infer::Engine>(infer::Weights::load(*folder, threads), infer::EngineOptions{.threads = threads});
     const std::optional<double> dial = dial_of(args, *folder);
-    if (folder->config().routing.dense()) return {{"dense", engine, infer::RoutingPolicy::full(folder->config())}};
-    return {{"every token in full", engine, infer::RoutingPolicy::full(folder->config())},
-            {str("dial ", fixed(dial.value_or(folder->dial()->default_dial), 2)), engine, infer::RoutingPolicy::at_dial(folder->config(), folder->dial(), dial)}};
+    const auto weights = infer::Weights::load(*folder);
+    if (folder->config().routing.dense()) return {{"dense", weights, infer::RoutingPolicy::full(folder->config())}};
+    return {{"every token in full", weights, infer::RoutingPolicy::full(folder->config())},
+            {str("dial ", fixed(dial.value_or(folder->dial()->default_dial), 2)), weights, infer::RoutingPolicy::at_dial(folder->config(), folder->dial(), dial)}};
   }
   if (!args.given("shape")) args.wrong("shape", "neither MODEL nor --shape", "one of them");
   const auto type = formats::ggml_type_from_name(args.text("type"));
   if (!type) args.wrong("type", "\"" + printable(args.text("type")) + "\"", "one of " + formats::ggml_type_names());
-  for (const std::string& routed : {std::string(), args.text("routed")}) {
-    if (routed.empty() && !out.empty()) break;
+  std::vector<Form> forms;
+  const auto add = [&](const std::string& name, const std::string& routed) {
     const model::ModelConfig config = study::bench_shape(args.text("shape"), routed, positions, "fathom bench");
-    const auto engine = std::make_shared<infer::Engine>(study::bench_weights(config, *type, 1), infer::EngineOptions{.threads = threads});
-    infer::RoutingPolicy policy = study::bench_policy(*engine, 512, 3);
-    out.push_back({routed.empty() ? "dense" : "routed " + routed, engine, std::move(policy)});
-  }
-  return out;
+    const auto weights = study::bench_weights(config, *type, 1);
+    infer::Engine engine(weights);
+    forms.push_back({name, weights, study::bench_policy(engine, 512, 3)});
+  };
+  add("dense", "");
+  if (args.given("routed")) add("routed " + args.text("routed"), args.text("routed"));
+  return forms;
 }
 
 std::vector<std::string> line_row(const BenchLine& l, const std::string& first) {
@@ -111,9 +118,12 @@ int run(const Arguments& args) {
   const std::string peer = args.text("against");
   if (!peer.empty() && !args.positional("MODEL").ends_with(".gguf")) args.wrong("against", "no GGUF file as MODEL", "one, which both programs read");
 
+  const std::vector<Form> forms = forms_of(args, positions);
   Json all = Json::array();
   for (const int64_t threads : thread_counts(args)) {
-    const std::vector<BenchModel> models = models_of(args, static_cast<int>(threads), positions);
+    std::vector<BenchModel> models;
+    for (const Form& form : forms)
+      models.push_back({form.name, std::make_shared<infer::Engine>(form.weights, infer::EngineOptions{.threads = static_cast<int>(threads)}), form.policy});
     PeerBench against(peer, args.positional("MODEL"), work, static_cast<int>(threads));
     std::unique_ptr<Progress> bar;
     if (!args.boolean("quiet")) bar = std::make_unique<Progress>(str("threads ", threads), "rounds", work.rounds + 1);

@@ -10,6 +10,7 @@
 #include "cli/output.h"
 #include "core/error.h"
 #include "core/human.h"
+#include "study/statistics.h"
 
 extern char** environ;
 
@@ -48,11 +49,6 @@ std::string output_of(const std::vector<std::string>& words) {
   return out;
 }
 
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
-
 }  // namespace
 
 PeerBench::PeerBench(std::string program, std::string model, const study::BenchWork& work, int threads)
@@ -78,7 +74,7 @@ void PeerBench::turn(int round) {
 
 Json PeerBench::to_json() const {
   Json out = Json::array();
-  for (const Rates& r : rates_) out.push_back({{"work", r.work}, {"tokens_per_second", median(r.tokens_per_second)}, {"samples", r.tokens_per_second}});
+  for (const Rates& r : rates_) out.push_back({{"work", r.work}, {"tokens_per_second", study::median(r.tokens_per_second)}, {"samples", r.tokens_per_second}});
   return out;
 }
 
@@ -88,7 +84,7 @@ std::string PeerBench::table(const std::vector<study::BenchLine>& ours) const {
     for (const study::BenchLine& line : ours) {
       const bool same = line.work == r.work || (r.work == "generate" && line.work.starts_with("generate") && line.work.find("batch") == std::string::npos);
       if (!same) continue;
-      const double peer = median(r.tokens_per_second);
+      const double peer = study::median(r.tokens_per_second);
       rows.push_back({"  " + line.work, fixed(line.tokens_per_second, 1), fixed(peer, 1), fixed(line.tokens_per_second / peer, 2)});
       break;
     }

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace fathom {
 
@@ -11,5 +12,6 @@ std::string human_duration(double seconds);         // 850 ms, 12.3 s, 4m05s, 2h
 std::string fixed(double x, int digits);            // 3.1416; "–" when x is not finite
 std::string percent(double share, int digits = 1);  // 0.125 → "12.5 %"; "–" likewise
 std::string grouped(int64_t n);                     // 1,234,567
+std::string shape_text(const std::vector<int64_t>& shape);  // [2, 3]
 
 }  // namespace fathom

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "core/human.h"
 #include "core/json.h"
 #include "core/limits.h"
 #include "core/utf8.h"
@@ -20,12 +21,6 @@ static_assert(std::endian::native == std::endian::little, "numbers and tensors a
 constexpr uint64_t kLeastEntry = 8 + 1 + 4 + 1, kLeastTensor = 8 + 1 + 4 + 8 + 4 + 8;
 
 constexpr const char* kOther = "the file is cut off or not a GGUF file";
-
-std::string shape_text(const std::vector<int64_t>& shape) {
-  std::string out = "[";
-  for (size_t i = 0; i < shape.size(); ++i) out += (i ? ", " : "") + std::to_string(shape[i]);
-  return out + "]";
-}
 
 void read_magic(GgufCursor& cursor, uint64_t size) {
   cursor.at("magic");
@@ -110,11 +105,6 @@ std::span<const std::byte> GgufTensor::row(int64_t i) const {
   const size_t bytes_of_row = static_cast<size_t>(ggml_bytes(type, columns()));
   FATHOM_ASSERT(i >= 0 && i < rows(), name, " has no row ", i);
   return bytes.subspan(static_cast<size_t>(i) * bytes_of_row, bytes_of_row);
-}
-
-std::span<const float> GgufTensor::f32_view() const {
-  if (type != GgmlType::F32 || reinterpret_cast<uintptr_t>(bytes.data()) % alignof(float) != 0) return {};
-  return {reinterpret_cast<const float*>(bytes.data()), bytes.size() / sizeof(float)};
 }
 
 std::vector<float> GgufTensor::to_f32() const {

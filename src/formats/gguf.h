@@ -28,8 +28,6 @@ struct GgufTensor {
   int64_t columns() const { return shape.back(); }  // elements of a row, a multiple of ggml_block_elements(type)
   int64_t rows() const { return elements() / columns(); }
   std::span<const std::byte> row(int64_t i) const;
-  // The elements as they lie in the file, or an empty span when the type is not F32 or they are not aligned.
-  std::span<const float> f32_view() const;
   std::vector<float> to_f32() const;  // dequantised
 };
 

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/float16.h"
+#include "core/human.h"
 #include "core/json.h"
 #include "core/limits.h"
 #include "core/utf8.h"
@@ -15,12 +16,6 @@ namespace fathom::formats {
 namespace {
 
 static_assert(std::endian::native == std::endian::little, "tensors are mapped as they lie in the file");
-
-std::string shape_text(const std::vector<int64_t>& shape) {
-  std::string out = "[";
-  for (size_t i = 0; i < shape.size(); ++i) out += (i ? ", " : "") + std::to_string(shape[i]);
-  return out + "]";
-}
 
 // Elements times element size, or an error that names the shape.
 uint64_t checked_bytes(const TensorView& view, const std::string& where) {

@@ -17,8 +17,6 @@ using kernels::PackedMatrix;
 using kernels::Packing;
 using model::StoredTensor;
 
-constexpr const char* kDamaged = "the file is damaged or its training diverged";
-
 Packing packing_of(GgmlType type) {
   switch (type) {
     case GgmlType::Q8_0: case GgmlType::Q5_0: return Packing::q8;
@@ -47,7 +45,7 @@ class Packer {
   }
   std::vector<float> vector(const std::string& name, int64_t size) {
     const StoredTensor& t = source_(name);
-    if (check_) t.refuse_not_finite(kDamaged);
+    if (check_) t.refuse_not_finite();
     std::vector<float> values = t.to_f32();
     FATHOM_ASSERT(static_cast<int64_t>(values.size()) == size, name, " has ", values.size(), " elements, not ", size);
     return values;
@@ -60,7 +58,7 @@ class Packer {
     next_ += room(t);
     const Packing packing = packing_of(t.type);
     if (packing == Packing::f32) {
-      if (check_) t.refuse_not_finite(kDamaged);
+      if (check_) t.refuse_not_finite();
       return PackedMatrix(outputs, inner, [&](int64_t n, float* row) { t.row_f32(n, row); }, threads_, at);
     }
     std::atomic<bool> sound{true};
@@ -73,7 +71,7 @@ class Packer {
       if (!row.minimum.empty()) std::ranges::copy(blocks.dmin, row.minimum.begin());
       if (!std::ranges::all_of(row.scale, half_is_finite) || !std::ranges::all_of(row.minimum, half_is_finite)) sound = false;
     }, threads_, at);
-    if (check_ && !sound) t.refuse_not_finite(kDamaged);
+    if (check_ && !sound) t.refuse_not_finite();
     return packed;
   }
 

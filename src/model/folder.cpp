@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "core/file.h"
+#include "core/human.h"
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
 #include "model/gguf_model.h"
@@ -17,22 +18,7 @@ namespace {
 using formats::Dtype;
 using formats::TensorView;
 
-std::string shape_text(const std::vector<int64_t>& shape) {
-  std::string out = "[";
-  for (size_t i = 0; i < shape.size(); ++i) out += str(i ? ", " : "", shape[i]);
-  return out + "]";
-}
-
 bool readable(Dtype dtype) { return dtype == Dtype::F32 || dtype == Dtype::BF16 || dtype == Dtype::F16; }
-
-void refuse_not_finite(std::span<const float> values, const std::string& where, const std::string& name, const std::string& hint) {
-  const auto it = std::find_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
-  if (it == values.end()) return;
-  throw UserError({where, str(name, "[", it - values.begin(), "]"), std::isnan(*it) ? "NaN" : *it > 0 ? "infinity" : "minus infinity",
-                   "a finite number", hint});
-}
-
-constexpr const char* kDamaged = "the file is damaged or its training diverged";
 
 formats::GgmlType plain_type(Dtype dtype) {
   return dtype == Dtype::F32 ? formats::GgmlType::F32 : dtype == Dtype::F16 ? formats::GgmlType::F16 : formats::GgmlType::BF16;
@@ -181,7 +167,7 @@ const StoredTensor& ModelFolder::stored(const std::string& name) const { return 
 
 std::vector<float> ModelFolder::read_f32(const std::string& name) const {
   const StoredTensor& tensor = state_->at(name);
-  tensor.refuse_not_finite(kDamaged);
+  tensor.refuse_not_finite();
   return tensor.to_f32();
 }
 

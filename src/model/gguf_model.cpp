@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/human.h"
 #include "core/limits.h"
 #include "model/schema.h"
 #include "text/gguf_vocabulary.h"
@@ -34,12 +35,6 @@ std::string gguf_name(const std::string& name) {
     if (name.starts_with(prefix) && name.compare(dot + 1, std::string::npos, ours) == 0)
       return "blk." + name.substr(prefix.size(), dot - prefix.size()) + "." + theirs;
   FATHOM_ASSERT(false, "no GGUF name for ", name);
-}
-
-std::string shape_text(const std::vector<int64_t>& shape) {
-  std::string out = "[";
-  for (size_t i = 0; i < shape.size(); ++i) out += str(i ? ", " : "", shape[i]);
-  return out + "]";
 }
 
 std::optional<int64_t> token_id(const GgufMetadata& m, const char* key, int64_t vocabulary) {

@@ -1,8 +1,8 @@
 #include "model/stored_tensor.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstring>
 
 #include "core/error.h"
 
@@ -11,6 +11,7 @@ namespace fathom::model {
 using formats::GgmlType;
 
 std::span<const std::byte> StoredTensor::row(int64_t n) const {
+  FATHOM_ASSERT(n >= 0 && n < rows(), name, " has no row ", n);
   if (interleaved_head > 0) {
     const int64_t D = interleaved_head, in = n % D, half = D / 2;
     n = n - in + in % half * 2 + in / half;
@@ -27,49 +28,23 @@ std::vector<float> StoredTensor::to_f32() const {
   return out;
 }
 
-namespace {
-
-std::string bad_number(float value) { return std::isnan(value) ? "NaN" : value > 0 ? "infinity" : "minus infinity"; }
-
-// The exponent of an f32, f16 or bf16 is all ones.
-template <class Bits, Bits kExponent>
-int64_t first_not_finite(std::span<const std::byte> bytes) {
-  const int64_t count = static_cast<int64_t>(bytes.size() / sizeof(Bits));
-  Bits bits, bad = 0;  // one pass without a branch over sound weights
-  for (int64_t i = 0; i < count; ++i) {
-    std::memcpy(&bits, bytes.data() + i * static_cast<int64_t>(sizeof bits), sizeof bits);
-    bad |= static_cast<Bits>((bits & kExponent) == kExponent);
-  }
-  for (int64_t i = 0; bad && i < count; ++i) {
-    std::memcpy(&bits, bytes.data() + i * static_cast<int64_t>(sizeof bits), sizeof bits);
-    if ((bits & kExponent) == kExponent) return i;
-  }
-  return -1;
+void refuse_not_finite(std::span<const float> values, const std::string& where, const std::string& name, const std::string& hint, int64_t first) {
+  // One pass without a branch over sound weights; the second one only runs to name the element.
+  uint32_t bad = 0;
+  for (const float v : values) bad |= (std::bit_cast<uint32_t>(v) & 0x7f800000u) == 0x7f800000u;
+  if (!bad) return;
+  const auto it = std::ranges::find_if(values, [](float v) { return !std::isfinite(v); });
+  throw UserError({where, str(name, "[", first + (it - values.begin()), "]"), std::isnan(*it) ? "NaN" : *it > 0 ? "infinity" : "minus infinity",
+                   "a finite number", hint});
 }
 
-}  // namespace
-
-void StoredTensor::refuse_not_finite(const char* hint) const {
-  int64_t at = -1;
-  switch (type) {
-    case GgmlType::F32: at = first_not_finite<uint32_t, 0x7f800000u>(bytes); break;
-    case GgmlType::F16: at = first_not_finite<uint16_t, 0x7c00u>(bytes); break;
-    case GgmlType::BF16: at = first_not_finite<uint16_t, 0x7f80u>(bytes); break;
-    default: {
-      std::vector<float> values(static_cast<size_t>(columns()));
-      const int64_t row_bytes = formats::ggml_bytes(type, columns());
-      for (int64_t n = 0; n < rows() && at < 0; ++n) {
-        formats::dequantize(type, bytes.subspan(static_cast<size_t>(n * row_bytes), static_cast<size_t>(row_bytes)), values.data());
-        const int64_t in = first_not_finite<uint32_t, 0x7f800000u>(std::as_bytes(std::span(values)));
-        if (in >= 0) at = n * columns() + in;
-      }
-    }
-  }
-  if (at < 0) return;
+void StoredTensor::refuse_not_finite() const {
   std::vector<float> values(static_cast<size_t>(columns()));
-  const int64_t row_bytes = formats::ggml_bytes(type, columns()), n = at / columns();
-  formats::dequantize(type, bytes.subspan(static_cast<size_t>(n * row_bytes), static_cast<size_t>(row_bytes)), values.data());
-  throw UserError({where, str(name, "[", at, "]"), bad_number(values[static_cast<size_t>(at % columns())]), "a finite number", hint});
+  const size_t row_bytes = static_cast<size_t>(formats::ggml_bytes(type, columns()));
+  for (int64_t n = 0; n < rows(); ++n) {  // in the order of the file
+    formats::dequantize(type, bytes.subspan(static_cast<size_t>(n) * row_bytes, row_bytes), values.data());
+    model::refuse_not_finite(values, where, name, "the file is damaged or its training diverged", n * columns());
+  }
 }
 
 StoredTensor stored_f32(std::string name, std::vector<int64_t> shape, std::vector<float> values) {

@@ -27,9 +27,12 @@ struct StoredTensor {
   std::span<const std::byte> row(int64_t n) const;
   void row_f32(int64_t n, float* to) const;   // [K]
   std::vector<float> to_f32() const;          // [N, K]
-  // UserError that names the first NaN or infinity, in plain numbers or in a block's scale.
-  void refuse_not_finite(const char* hint) const;
+  // UserError that names the file's first NaN or infinity, also where a block's scale makes it.
+  void refuse_not_finite() const;
 };
+
+// UserError that names the first NaN or infinity; `first` is the index of values[0] in the tensor.
+void refuse_not_finite(std::span<const float> values, const std::string& where, const std::string& name, const std::string& hint, int64_t first = 0);
 
 // A tensor that holds its own f32 numbers: of a model that was made, not read.
 StoredTensor stored_f32(std::string name, std::vector<int64_t> shape, std::vector<float> values);

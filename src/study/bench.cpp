@@ -8,16 +8,12 @@
 #include "kernels/roofline.h"
 #include "model/cost.h"
 #include "model/random_model.h"
+#include "study/statistics.h"
 
 namespace fathom::study {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v.size() % 2 ? v[v.size() / 2] : 0.5 * (v[v.size() / 2 - 1] + v[v.size() / 2]);
-}
 
 // One round of one model at one work.
 struct Timed {

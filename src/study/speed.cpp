@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "infer/generate.h"
+#include "study/statistics.h"
 
 namespace fathom::study {
 
@@ -29,9 +30,8 @@ std::vector<DecodeSpeed> measure_decode(const std::vector<const Subject*>& subje
       done += new_tokens;
     }
   for (size_t i = 0; i < subjects.size(); ++i) {
-    std::sort(rates[i].begin(), rates[i].end());
-    speeds[i].tokens_per_second = rates[i][rates[i].size() / 2];
-    speeds[i].slowest = rates[i].front(), speeds[i].fastest = rates[i].back();
+    speeds[i].tokens_per_second = median(rates[i]);
+    speeds[i].slowest = *std::ranges::min_element(rates[i]), speeds[i].fastest = *std::ranges::max_element(rates[i]);
   }
   return speeds;
 }

@@ -1,5 +1,6 @@
 #include "study/statistics.h"
 
+#include <algorithm>
 #include <array>
 
 namespace fathom::study {
@@ -19,6 +20,11 @@ Interval of_pairs(const std::vector<std::pair<double, double>>& pairs) {  // val
 }
 
 }  // namespace
+
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v.size() % 2 ? v[v.size() / 2] : 0.5 * (v[v.size() / 2 - 1] + v[v.size() / 2]);
+}
 
 double t_quantile(int64_t degrees) {
   static constexpr std::array<double, 31> table = {NAN,   12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,

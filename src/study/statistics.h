@@ -8,6 +8,9 @@
 
 namespace fathom::study {
 
+// Of an even number the mean of the two in the middle; not empty.
+double median(std::vector<double> values);
+
 // Two-sided 95 % quantile of Student's t; 1.96 for many degrees of freedom.
 double t_quantile(int64_t degrees);
 

@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "core/limits.h"
 #include "core/utf8.h"
 #include "text/unicode.h"
@@ -84,30 +85,7 @@ int deeper(Context& c, int depth, const Value& v, const char* in) {
   return d;
 }
 
-void json_string(std::string_view text, std::string& out) {
-  out += '"';
-  for (const char ch : text) {
-    const auto byte = static_cast<unsigned char>(ch);
-    switch (ch) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
-      case '\b': out += "\\b"; break;
-      case '\f': out += "\\f"; break;
-      default:
-        if (byte < 0x20) {
-          char buffer[8];
-          std::snprintf(buffer, sizeof buffer, "\\u%04x", byte);
-          out += buffer;
-        } else {
-          out += ch;
-        }
-    }
-  }
-  out += '"';
-}
+void json_string(std::string_view text, std::string& out) { out += Json(text).dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 void json_line(std::string& out, int indent, int level) {
   if (indent < 0) return;

@@ -1,0 +1,91 @@
+"""fathom bench: what it says of a shape, of a peer beside it, and of what it cannot measure. No figure of speed is asserted."""
+import json
+import os
+import pathlib
+import stat
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FATHOM = pathlib.Path(os.environ.get("FATHOM_BUILD", ROOT / "build")) / "fathom"
+MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+SHORT = ["--prompt", "48", "--generate", "16", "--depth", "8", "--rounds", "1", "--threads", "1", "--quiet", "--json"]
+
+
+def fathom(*words):
+    return subprocess.run([str(FATHOM), "bench", *map(str, words)], capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("type,packed", [("f32", 4), ("q8_0", 34 / 32), ("q4_0", 18 / 32), ("q4_1", 20 / 32)])
+def test_a_shape_and_its_routed_form(type, packed):
+    result = fathom("--shape", "128,4,4,2,256,512", "--routed", "every-second:0.25", "--type", type, "--batch", "1,3", *SHORT)
+    assert result.returncode == 0, result.stderr
+    [run] = json.loads(result.stdout)["runs"]
+    elements = 4 * (2 * 128 * 128 + 2 * 64 * 128 + 3 * 256 * 128) + 512 * 128
+    assert elements * packed <= run["weight_bytes"] <= elements * packed + 4 * (128 * 2 * 5 + 4096)  # and norms
+    lines = {(line["work"], line["model"]): line for line in run["lines"]}
+    assert {work for work, _ in lines} == {"prompt 48", "generate 16, depth 8", "generate 16, batch 3, depth 8"}
+    for (work, model), line in lines.items():
+        assert line["tokens_per_second"] > 0 and line["slowest"] <= line["tokens_per_second"] <= line["fastest"]
+        assert ("gb_per_second" in line) == work.startswith("generate")
+        if model == "dense":
+            assert line["run_share"] == 1 and line["speedup"] == 1 and line["allowed_speedup"] == 1
+        else:
+            assert 0 < line["run_share"] < 0.6  # 25 % of the tokens that calibrated it
+            assert line["allowed_speedup"] > 1
+    # One text saves the bytes of what it skips; three seldom skip together.
+    assert lines["generate 16, batch 3, depth 8", "routed every-second:0.25"]["allowed_speedup"] < lines["generate 16, depth 8", "routed every-second:0.25"]["allowed_speedup"]
+
+
+def test_the_machine():
+    result = fathom("machine", "--threads", "1", "--json")
+    assert result.returncode == 0, result.stderr
+    [machine] = json.loads(result.stdout)["machine"]
+    assert machine["threads"] == 1 and machine["memory_gb_per_second"] > 0
+    assert machine["second_level_gb_per_second"] > machine["memory_gb_per_second"]
+
+
+@pytest.mark.parametrize("words,code,message", [
+    ([], 2, "neither MODEL nor --shape"),
+    (["--shape", "64,2,2"], 1, 'found "64,2,2", expected C,L,H,G,F,V with C a multiple of H'),
+    (["--shape", "65,2,2,2,128,100"], 1, "C a multiple of H"),
+    (["--shape", "64,2,2,2,128,100", "--routed", "every-second"], 1, "every-second:CAPACITY"),
+    (["--shape", "64,2,2,2,128,100", "--routed", "every-second:1.5"], 1, "at most 1"),
+    (["--shape", "64,2,2,2,128,100", "--type", "q9"], 2, 'found "q9", expected one of F32'),
+    (["--shape", "48,2,2,2,128,100", "--type", "q8_0"], 1, "Q8_0 for rows of 48, expected rows that are whole blocks of 32"),
+    (["--shape", "64,2,2,2,128,100", "--batch", "0"], 2, "--batch"),
+    (["--shape", "64,2,2,2,128,100", "--against", "peer"], 2, "no GGUF file as MODEL"),
+    (["no-such-folder"], 1, "no-such-folder"),
+])
+def test_what_cannot_be_measured_is_refused(words, code, message):
+    result = fathom(*words, "--rounds", "1", "--threads", "1")
+    assert result.returncode == code and message in result.stderr, result.stderr
+
+
+@pytest.mark.skipif(not MODEL.exists(), reason="scripts/get-smollm2 did not run")
+def test_a_peer_has_its_turns(tmp_path):
+    """A program that answers as llama-bench does, and notes how it was called."""
+    peer = tmp_path / "peer"
+    peer.write_text(f"""#!/bin/sh
+echo "$@" >> {tmp_path}/calls
+echo '[{{"n_prompt": 8, "avg_ts": 12.5}}]'
+""")
+    peer.chmod(peer.stat().st_mode | stat.S_IXUSR)
+    words = [MODEL, "--prompt", "8", "--generate", "2", "--depth", "4", "--rounds", "2", "--threads", "1", "--quiet", "--against"]
+    result = fathom(*words, peer, "--json")
+    assert result.returncode == 0, result.stderr
+    [run] = json.loads(result.stdout)["runs"]
+    assert [(p["work"], p["tokens_per_second"], len(p["samples"])) for p in run["peer"]] == [("prompt 8", 12.5, 2), ("generate", 12.5, 2)]
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert len(calls) == 6  # a round that warms up and two that count, a prompt and a text each
+    assert all(f"-m {MODEL} -t 1 -r 1 -o json" in call for call in calls)
+    assert sum("-p 8 -n 0" in call for call in calls) == 3 and sum("-p 0 -n 2 -d 4" in call for call in calls) == 3
+
+    peer.write_text("#!/bin/sh\nexit 3\n")
+    failed = fathom(*words, peer)
+    assert failed.returncode == 1 and "exit code 3, expected 0" in failed.stderr, failed.stderr
+    peer.write_text("#!/bin/sh\necho hello\n")
+    assert fathom(*words, peer).returncode == 1
+    missing = fathom(*words, tmp_path / "nothing")
+    assert missing.returncode == 1 and "No such file" in missing.stderr, missing.stderr
