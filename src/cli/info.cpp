@@ -1,9 +1,13 @@
+#include <algorithm>
+#include <map>
+
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/output.h"
 #include "cli/program.h"
 #include "core/human.h"
 #include "core/limits.h"
+#include "infer/weights.h"
 #include "model/cost.h"
 #include "model/folder.h"
 #include "study/runs.h"
@@ -37,8 +41,8 @@ Costs costs(const ModelConfig& c, const model::ModelFolder& folder, double dial,
   k.worst = model::topk_cost(c, context, context, all).flops() * per_token;
   ModelConfig unrouted = c;  // the same shape without routers, as its FLOPs are counted
   unrouted.routing = {};
-  k.dense_bytes = model::decode_bytes(unrouted, context, {});
-  k.expected_bytes = model::decode_bytes(c, context, k.capacity);
+  k.dense_bytes = model::decode_bytes(unrouted, context, {}, infer::weight_bytes(folder));
+  k.expected_bytes = model::decode_bytes(c, context, k.capacity, infer::weight_bytes(folder));
   return k;
 }
 
@@ -80,6 +84,19 @@ std::string routing_line(const ModelConfig& c) {
              ", keys and values of skipped tokens ", c.routing.kv == routing::KvPolicy::drop ? "dropped" : "kept");
 }
 
+// The types of its tensors: "F32", or "Q4_1 (210), F32 (61), Q8_0 (1)".
+std::string stored_as(const model::ModelFolder& folder) {
+  std::map<std::string, int64_t> count;
+  for (const model::TensorSpec& spec : model::schema(folder.config())) ++count[folder.dtype(spec.name)];
+  std::vector<std::pair<int64_t, std::string>> types;
+  for (const auto& [type, n] : count) types.emplace_back(-n, type);
+  std::sort(types.begin(), types.end());
+  if (types.size() == 1) return types[0].second;
+  std::string out;
+  for (const auto& [n, type] : types) out += str(out.empty() ? "" : ", ", type, " (", -n, ")");
+  return out;
+}
+
 std::string block_table(const ModelConfig& c, const Costs& k) {
   const auto flops = [&](int64_t macs) { return macs == 0 ? std::string("—") : human_count(2 * static_cast<double>(macs) / static_cast<double>(k.context)); };
   const auto bytes = [](double n) { return n == 0 ? std::string("—") : human_bytes(n); };
@@ -111,7 +128,7 @@ int run(const Arguments& args) {
   out(folder->path() + "\n\n");
   out(text_table({{"  shape", str("C ", c.hidden_size, ", L ", c.num_hidden_layers, ", H ", c.num_attention_heads, ", G ", c.num_key_value_heads, ", D ",
                                   c.head_dim, ", F ", c.intermediate_size, ", V ", c.vocab_size, c.tie_word_embeddings ? ", tied head" : "")},
-                  {"  stored as", folder->dtype("model.embed_tokens.weight")},
+                  {"  stored as", stored_as(*folder)},
                   {"  routing", routing_line(c)}}, 2));
   out("\nParameters\n");
   out(text_table({{"  total", count(p.total())}, {"  embedding", count(p.embedding)}, {"  blocks", count(p.blocks)}, {"  routers", count(p.routers)},
@@ -120,14 +137,14 @@ int run(const Arguments& args) {
   out(str("\nPer token in a context of ", context, ", dial ", fixed(dial, 3), "\n"));
   out(text_table({{"", "dense", "expected", "share", "worst", "share"},
                   {"  forward FLOPs", human_count(k.dense), human_count(k.expected), ratio(k.expected, k.dense), human_count(k.worst), ratio(k.worst, k.dense)},
-                  {"  bytes moved at decode (f32)", human_bytes(k.dense_bytes.total()), human_bytes(k.expected_bytes.total()),
+                  {"  bytes moved at decode", human_bytes(k.dense_bytes.total()), human_bytes(k.expected_bytes.total()),
                    ratio(k.expected_bytes.total(), k.dense_bytes.total()), "", ""},
                   {"  of them weights", human_bytes(k.dense_bytes.weights()), human_bytes(k.expected_bytes.weights()),
                    ratio(k.expected_bytes.weights(), k.dense_bytes.weights()), "", ""},
                   {"  KV cache bytes", human_bytes(study::kv_bytes_per_token(c, {})), human_bytes(study::kv_bytes_per_token(c, k.capacity)),
                    ratio(study::kv_bytes_per_token(c, k.capacity), study::kv_bytes_per_token(c, {})), "", ""}}));
   out(str("  one block's keys and values: ", human_bytes(static_cast<double>(model::kv_bytes_per_token_and_block(c))), " per token\n"));
-  if (args.boolean("blocks")) out("\nExpected per token, block by block: forward FLOPs, and bytes moved at decode (f32)\n" + block_table(c, k));
+  if (args.boolean("blocks")) out("\nExpected per token, block by block: forward FLOPs, and bytes moved at decode\n" + block_table(c, k));
   if (folder->dial()) {
     out(str("\nDial (calibrated on ", folder->dial()->text.empty() ? "text" : printable(folder->dial()->text), ", ", grouped(folder->dial()->tokens), " tokens)\n"));
     std::vector<std::vector<std::string>> rows = {{"  dial", "block fraction", "loss", "share of tokens per routed block"}};

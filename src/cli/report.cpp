@@ -15,6 +15,7 @@
 #include "core/limits.h"
 #include "core/progress.h"
 #include "infer/generate.h"
+#include "infer/weights.h"
 #include "kernels/kernels.h"
 
 namespace fathom::cli {
@@ -158,7 +159,7 @@ Report make_report(const Arguments& args) {
       m.teacher = study::compare_with_teacher(subjects[i], text, m.quality, own, watch("teacher's view of " + m.run.name));
     std::vector<double> realised;
     for (const study::BlockAgreement& b : m.quality.blocks) realised.push_back(b.realised);
-    m.decode_bytes = model::decode_bytes(subjects[i].engine->config(), context, realised).total();
+    m.decode_bytes = model::decode_bytes(subjects[i].engine->config(), context, realised, infer::weight_bytes(*subjects[i].folder)).total();
     m.kv_bytes = study::kv_bytes_per_token(subjects[i].engine->config(), realised);
     m.kv_bytes_dense = study::kv_bytes_per_token(subjects[i].engine->config(), {});
     all.push_back(&subjects[i]);

@@ -99,6 +99,19 @@ std::vector<std::string> matrix_names(const model::ModelConfig& c) {
 
 }  // namespace
 
+model::WeightBytes weight_bytes(const model::ModelFolder& folder) {
+  model::WeightBytes out;
+  double bytes = 0, elements = 0;
+  for (const std::string& name : matrix_names(folder.config())) {
+    const StoredTensor& t = folder.stored(name);
+    const double each = kernels::bytes_per_weight(packing_of(t.type)), n = static_cast<double>(t.rows()) * static_cast<double>(t.columns());
+    if (name.find(".self_attn.") != std::string::npos || name.find(".mlp.") != std::string::npos) bytes += each * n, elements += n;
+    else if (name.find("predictor") == std::string::npos) out.head = each;  // the last one is the head's
+  }
+  out.blocks = bytes / elements;
+  return out;
+}
+
 int64_t BlockWeights::bytes() const {
   int64_t total = 0;
   for (const PackedMatrix* m : {&q, &k, &v, &o, &gate, &up, &down}) total += m->bytes();

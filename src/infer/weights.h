@@ -10,6 +10,7 @@
 
 #include "kernels/pack.h"
 #include "model/config.h"
+#include "model/cost.h"
 #include "model/folder.h"
 
 namespace fathom::infer {
@@ -34,6 +35,9 @@ struct BlockWeights {
   RouterWeights router;                // routed blocks only
   int64_t bytes() const;               // of the packed matrices
 };
+
+// Bytes of a weight as the engine will hold the folder's, for the cost model; reads no weight.
+model::WeightBytes weight_bytes(const model::ModelFolder& folder);
 
 class Weights {
  public:

@@ -69,6 +69,10 @@ const char* packing_name(Packing packing) {
   return "";
 }
 
+double bytes_per_weight(Packing packing) {
+  return static_cast<double>(packed_bytes(packing, kGroup, kBlock)) / static_cast<double>(kGroup * kBlock);
+}
+
 int64_t packed_bytes(Packing packing, int64_t outputs, int64_t inner) {
   const int64_t padded = (outputs + kLanes - 1) / kLanes * kLanes;
   if (packing == Packing::f32) return padded * inner * static_cast<int64_t>(sizeof(float));

@@ -26,6 +26,7 @@ constexpr int64_t group_count(int64_t outputs) { return (outputs + kGroup - 1) /
 constexpr int64_t block_count(int64_t inner) { return (inner + kBlock - 1) / kBlock; }
 int64_t packed_bytes(Packing packing, int64_t outputs, int64_t inner);
 const char* packing_name(Packing packing);
+double bytes_per_weight(Packing packing);  // its share of the scales with it
 
 // One row of a quantised matrix, before it is packed. `codes` [K], one a byte, without offset (0 to 255, or 0 to 15).
 struct QuantizedRow {

@@ -196,7 +196,7 @@ double DecodeBytes::weights() const {
 double DecodeBytes::kv_read() const { return over_blocks(*this, &BlockBytes::kv_read); }
 double DecodeBytes::kv_write() const { return over_blocks(*this, &BlockBytes::kv_write); }
 
-DecodeBytes decode_bytes(const ModelConfig& config, int64_t context, std::span<const double> capacity, double bytes_per_weight,
+DecodeBytes decode_bytes(const ModelConfig& config, int64_t context, std::span<const double> capacity, const WeightBytes& weight,
                          double bytes_per_kv) {
   const PerToken m = per_token(config);
   const double C = static_cast<double>(config.hidden_size), V = static_cast<double>(config.vocab_size);
@@ -205,17 +205,18 @@ DecodeBytes decode_bytes(const ModelConfig& config, int64_t context, std::span<c
   const bool keep = config.routing.kv == KvPolicy::keep;
   const std::vector<double> shares = capacities(config, capacity);
   const Parameters p = parameters(config);
+  constexpr double kOther = 4;  // norms, routers and predictors
   // All routed blocks have routers and predictors of one shape.
   const double routed = static_cast<double>(std::max<size_t>(shares.size(), 1));
-  const double router = bytes_per_weight * static_cast<double>(p.routers) / routed, predictor = bytes_per_weight * static_cast<double>(p.predictors) / routed;
+  const double router = kOther * static_cast<double>(p.routers) / routed, predictor = kOther * static_cast<double>(p.predictors) / routed;
   DecodeBytes out;
-  out.head = bytes_per_weight * (V * C + C + C);  // the head, the final norm, the token's row of the embedding
+  out.head = weight.head * (V * C + C) + kOther * C;  // the head and the token's row of the embedding, the final norm
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     const int r = config.routing.routed_index(static_cast<int>(block));
     const double share = r < 0 ? 1.0 : shares[static_cast<size_t>(r)];
     const double stored = keep ? 1.0 : share;  // of the tokens before this one, and of this one
     BlockBytes b;
-    b.weights = bytes_per_weight * (share * (linear + C) + stored * (kv + C));
+    b.weights = weight.blocks * (share * linear + stored * kv) + kOther * (share + stored) * C;
     if (r >= 0) b.router = router, b.predictor = predictor;
     b.kv_read = slot * share * stored * static_cast<double>(context);
     b.kv_write = slot * stored;

@@ -86,8 +86,12 @@ struct DecodeBytes {
   double kv_read() const, kv_write() const;
   double total() const { return weights() + kv_read() + kv_write(); }
 };
+// Bytes of a weight in memory, on average: of the blocks' matrices, of the head (and the embedding); everything else is f32.
+struct WeightBytes {
+  double blocks = 4, head = 4;
+};
 DecodeBytes decode_bytes(const ModelConfig& config, int64_t context, std::span<const double> capacity,
-                         double bytes_per_weight = 4, double bytes_per_kv = 4);
+                         const WeightBytes& weight = {}, double bytes_per_kv = 4);
 int64_t kv_bytes_per_token_and_block(const ModelConfig& config, int64_t bytes_per_kv = 4);  // 2·G·D·bytes
 
 }  // namespace fathom::model

@@ -23,7 +23,7 @@ struct ReportModel {
   std::optional<Evaluation> teacher;  // routed models: the teacher's view
   DecodeSpeed speed;
   double kv_bytes = 0, kv_bytes_dense = 0;  // per token; dense: if every token ran every block
-  double decode_bytes = 0;            // weights and keys moved per decoded token, f32, expected
+  double decode_bytes = 0;            // weights, as the engine holds them, and keys moved per decoded token, expected
 };
 
 struct Sample {

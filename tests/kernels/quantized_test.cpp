@@ -186,5 +186,12 @@ TEST(Quantized, RowsComeBackOutOfTheirPanels) {
     }
 }
 
+TEST(Quantized, AWeightTakesWhatItsBlockTakes) {
+  EXPECT_EQ(bytes_per_weight(Packing::f32), 4);
+  EXPECT_EQ(bytes_per_weight(Packing::q8), 34.0 / 32);
+  EXPECT_EQ(bytes_per_weight(Packing::q4), 18.0 / 32);
+  EXPECT_EQ(bytes_per_weight(Packing::q4_min), 20.0 / 32);
+}
+
 }  // namespace
 }  // namespace fathom::kernels::test

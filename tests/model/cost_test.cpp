@@ -310,10 +310,12 @@ TEST(Parameters, OfAKnownModel) {
 TEST(DecodeBytes, OfADenseModelAreItsWeightsAndItsCache) {
   ModelConfig c = llama_like(768, 12);
   c.routing = {};
-  const DecodeBytes b = decode_bytes(c, 100, {}, 2, 4);
+  const DecodeBytes b = decode_bytes(c, 100, {}, {.blocks = 2, .head = 2}, 4);
   const Parameters p = parameters(c);
-  // Everything but the embedding, of which one row is read.
-  EXPECT_EQ(b.weights(), 2.0 * static_cast<double>(p.total() - p.embedding + c.hidden_size));
+  // Everything but the embedding, of which one row is read; norms are f32.
+  EXPECT_EQ(b.weights(), 2.0 * static_cast<double>(p.blocks + p.head + c.hidden_size) + 4.0 * static_cast<double>(p.norms));
+  const DecodeBytes mixed = decode_bytes(c, 0, {}, {.blocks = 0.625, .head = 1.0625});
+  EXPECT_EQ(mixed.weights(), 0.625 * static_cast<double>(p.blocks) + 1.0625 * static_cast<double>(p.head + c.hidden_size) + 4.0 * static_cast<double>(p.norms));
   EXPECT_EQ(kv_bytes_per_token_and_block(c), 2 * 12 * 64 * 4);
   EXPECT_EQ(b.kv_read(), 12.0 * 100 * static_cast<double>(kv_bytes_per_token_and_block(c)));
   EXPECT_EQ(b.kv_write(), 12.0 * static_cast<double>(kv_bytes_per_token_and_block(c)));
@@ -354,7 +356,7 @@ TEST(DecodeBytes, BlockByBlockAreWhatTheirTensorsHold) {
     const int64_t context = static_cast<int64_t>(random.below(50));
     std::vector<double> share(c.routing.blocks.size());
     for (double& s : share) s = random.uniform();
-    const DecodeBytes found = decode_bytes(c, context, share, 2, 4);
+    const DecodeBytes found = decode_bytes(c, context, share, {.blocks = 2, .head = 2}, 4);
     ASSERT_EQ(static_cast<int64_t>(found.blocks.size()), c.num_hidden_layers);
     double router = 0, predictor = 0, weights = found.head, kv_read = 0, kv_write = 0;
     for (int64_t block = 0; block < c.num_hidden_layers; ++block) {
@@ -365,7 +367,7 @@ TEST(DecodeBytes, BlockByBlockAreWhatTheirTensorsHold) {
         const std::string prefix = "model.layers." + std::to_string(block) + ".";
         if (!spec.name.starts_with(prefix)) continue;
         const std::string name = spec.name.substr(prefix.size());
-        double bytes = 2;
+        double bytes = name.starts_with("self_attn.") || name.starts_with("mlp.") ? 2 : 4;
         for (const int64_t n : spec.shape) bytes *= static_cast<double>(n);
         if (name.starts_with("router.")) expected.router += bytes;
         else if (name.starts_with("predictor.")) expected.predictor += bytes;
