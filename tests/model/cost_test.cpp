@@ -388,7 +388,7 @@ TEST(DecodeBytes, BlockByBlockAreWhatTheirTensorsHold) {
     EXPECT_DOUBLE_EQ(found.weights(), weights + router + predictor);
     EXPECT_DOUBLE_EQ(found.kv_read(), kv_read);
     EXPECT_DOUBLE_EQ(found.kv_write(), kv_write);
-    EXPECT_EQ(router + predictor, 2.0 * static_cast<double>(parameters(c).routers + parameters(c).predictors));
+    EXPECT_EQ(router + predictor, 4.0 * static_cast<double>(parameters(c).routers + parameters(c).predictors));
   }
 }
 
