@@ -14,6 +14,7 @@ Command data_verify_command();
 Command train_command();
 Command eval_command();
 Command generate_command();
+Command chat_command();
 Command depthmap_command();
 Command info_command();
 Command report_command();

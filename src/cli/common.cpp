@@ -29,8 +29,9 @@ Flag repair_flag() { return boolean_flag("repair-utf8", "replace broken UTF-8 by
 
 Flag dial_flag(const std::string& help) { return number_flag("dial", "X", help).range(1e-6, 1).noted("the model's"); }
 
-std::optional<double> dial_of(const Arguments& args, const model::ModelFolder& folder) {
-  const std::optional<double> asked = args.maybe_number("dial");
+std::optional<double> dial_of(const Arguments& args, const model::ModelFolder& folder) { return dial_of(args.maybe_number("dial"), folder); }
+
+std::optional<double> dial_of(std::optional<double> asked, const model::ModelFolder& folder) {
   try {
     infer::RoutingPolicy::at_dial(folder.config(), folder.dial(), asked);
   } catch (const UserError& e) {  // of several models, whose
@@ -40,7 +41,7 @@ std::optional<double> dial_of(const Arguments& args, const model::ModelFolder& f
   if (!asked || !folder.dial()) return asked;
   const double dial = folder.dial()->reachable(*asked);
   if (dial > *asked + 1e-3)  // printed dials are rounded
-    log_warning("--dial ", *asked, " lies below the lowest dial that ", folder.path(), " was calibrated for; running at ", dial);
+    log_warning("dial ", *asked, " lies below the lowest dial that ", folder.path(), " was calibrated for; running at ", dial);
   return dial;
 }
 

@@ -25,6 +25,7 @@ void apply_quiet(const Arguments& args);
 // --dial, if it was given: where it lies below the lowest point that the model was calibrated for, that point, with a
 // warning. Refuses a dial that the model cannot run at.
 std::optional<double> dial_of(const Arguments& args, const model::ModelFolder& folder);
+std::optional<double> dial_of(std::optional<double> asked, const model::ModelFolder& folder);
 
 // The folder that the running program stands in.
 std::string program_folder();

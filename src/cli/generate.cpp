@@ -1,6 +1,7 @@
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/depth_colours.h"
+#include "cli/generation_flags.h"
 #include "cli/generation_text.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
@@ -35,24 +36,14 @@ std::vector<int32_t> prompt_ids(const Arguments& args, const text::Tokenizer& to
 }
 
 infer::GenerateOptions options_of(const Arguments& args, std::optional<double> dial, const model::ModelFolder& folder, const study::DocumentEnds& ends) {
-  const model::GenerationConfig& own = folder.generation();
   infer::GenerateOptions o;
-  o.sampling.temperature = args.maybe_number("temperature").value_or(own.temperature);
-  o.sampling.top_k = args.maybe_integer("top-k").value_or(own.top_k);
-  o.sampling.top_p = args.maybe_number("top-p").value_or(own.top_p);
-  o.sampling.min_p = args.number("min-p");
-  o.sampling.repetition_penalty = args.maybe_number("repetition-penalty").value_or(own.repetition_penalty);
-  o.sampling.seed = static_cast<uint64_t>(args.integer("seed"));
+  o.sampling = sampling_of(args, folder.generation());
   o.policy = infer::RoutingPolicy::at_dial(folder.config(), folder.dial(), dial);
   o.max_new_tokens = args.integer("max-tokens");
   o.stop = args.texts("stop");
   for (const std::string& stop : o.stop)
     if (stop.empty()) args.wrong("stop", "an empty text, which stands before everything", "a text of at least one character");
-  if (args.boolean("eos")) {
-    for (const int64_t id : own.eos_token_ids) o.stop_ids.push_back(static_cast<int32_t>(id));
-    for (const int64_t id : folder.config().eos_token_ids) o.stop_ids.push_back(static_cast<int32_t>(id));
-    if (ends.end) o.stop_ids.push_back(*ends.end);
-  }
+  if (args.boolean("eos")) o.stop_ids = end_ids(folder, ends);
   o.cancel = interrupted;
   return o;
 }
@@ -126,13 +117,7 @@ Command generate_command() {
   c.flag(count_flag("max-tokens", "N", "new tokens at most").range(1, limits::kNewTokens).otherwise("128"));
   c.flag(text_flag("stop", "TEXT", "end before this text").many());
   c.flag(boolean_flag("eos", "end at the model's end token").otherwise("true"));
-  c.group("Sampling");
-  c.flag(number_flag("temperature", "X", "0 takes the most likely token").range(0, limits::kTemperature).noted("the model's"));
-  c.flag(integer_flag("top-k", "N", "keep the N most likely tokens; 0 is off").range(0, limits::kVocabulary).noted("the model's"));
-  c.flag(number_flag("top-p", "X", "keep the most likely tokens that make up this probability").range(1e-9, 1).noted("the model's"));
-  c.flag(number_flag("min-p", "X", "keep tokens of at least X times the greatest probability").range(0, 1).otherwise("0"));
-  c.flag(number_flag("repetition-penalty", "X", "weaken tokens seen before; 1 is off").range(limits::kRepetitionPenaltyLow, limits::kRepetitionPenaltyHigh).noted("the model's"));
-  c.flag(integer_flag("seed", "N", "another seed, another text").range(0, INT64_MAX).otherwise("0"));
+  sampling_flags(c);
   c.group("Depth");
   c.flag(dial_flag());
   c.flag(boolean_flag("show-depth", "colour every token by the number of blocks that it ran in full"));

@@ -25,6 +25,11 @@ void catch_interrupts() {
   ::sigaction(SIGTERM, &action, nullptr);
 }
 
+void forget_interrupt() {
+  stopped = 0;
+  catch_interrupts();
+}
+
 bool interrupted() { return stopped != 0; }
 
 void stop_if_interrupted() {

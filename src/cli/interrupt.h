@@ -5,6 +5,7 @@ namespace fathom::cli {
 
 void catch_interrupts();   // from here on SIGINT and SIGTERM set the mark; commands that never ask leave it as it is
 bool interrupted();
+void forget_interrupt();   // the mark is gone, and the next Ctrl-C is a first one again
 void stop_if_interrupted();  // throws fathom::Interrupted
 
 }  // namespace fathom::cli

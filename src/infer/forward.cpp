@@ -170,13 +170,7 @@ std::span<const float> StepResult::logits_of(size_t item, int64_t row) const {
 }
 
 void StepResult::append_decisions(size_t item, routing::Decisions& to) const {
-  const Item& i = items[item];
-  const auto append = [&i](const auto& from, auto& rows) {
-    rows.resize(from.size());
-    for (size_t r = 0; r < from.size(); ++r) rows[r].insert(rows[r].end(), from[r].begin() + i.first_row, from[r].begin() + i.first_row + i.rows);
-  };
-  append(decisions.run, to.run);
-  append(decisions.score, to.score);
+  routing::append(to, decisions, static_cast<size_t>(items[item].first_row), static_cast<size_t>(items[item].rows));
 }
 
 void StepResult::refuse_nan_scores(const model::ModelConfig& config) const {

@@ -1,4 +1,4 @@
-// Text from prompts: prefill in chunks, decode in a batch, one event per token with the depth it went.
+// Texts from prompts that all are there at once: the scheduler's simplest user.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -7,11 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "infer/forward.h"
-#include "infer/policy.h"
-#include "infer/sampler.h"
-#include "infer/stop_text.h"
-#include "text/tokenizer.h"
+#include "infer/scheduler.h"
 
 namespace fathom::infer {
 
@@ -24,32 +20,6 @@ struct GenerateOptions {
   int64_t prefill_chunk = 64;           // rows of a prompt in one step
   // Asked before every step, prefill too: true ends every text as cancelled. It may throw, which ends the call.
   std::function<bool()> cancel;
-};
-
-enum class Finish { length, stop_id, stop_string, context_full, cancelled };
-extern const std::vector<std::pair<const char*, Finish>> kFinishNames;
-
-struct TokenEvent {
-  size_t prompt = 0;                    // index of the prompt
-  int32_t id = 0;
-  int64_t position = 0;
-  TextParts text;                       // what is certain now: no half character, nothing that may begin a stop string
-  int64_t depth = 0;                    // blocks that this token ran in full
-  std::span<const uint8_t> run;         // [routed blocks]
-};
-// Called in order, after the token's own forward (only then its depth is known). Return false to cancel that prompt.
-using TokenCallback = std::function<bool(const TokenEvent&)>;
-
-struct Generated {
-  std::vector<int32_t> ids;             // new ids, without the one that stopped it
-  std::string text;                     // what they add to the prompt's text, without the stop string
-  TextParts tail;                       // its end that no event carried: held back until it was known to be no stop string
-  Finish finish = Finish::length;
-  int64_t prompt_tokens = 0;
-  routing::Decisions decisions;         // of the prompt and the new tokens that were read: run[r][T]
-  int64_t kv_bytes = 0;                 // pages at the end
-  int64_t kv_slot_bytes = 0;            // taken slots at the end
-  int64_t kv_slot_bytes_dense = 0;      // what every token in every block would take
 };
 
 struct GenerateStats {

@@ -19,19 +19,35 @@ uint32_t PagePool::take() {
   if (free_.empty()) {
     const uint32_t first = static_cast<uint32_t>(slabs_.size() * kSlabPages);
     free_.reserve((slabs_.size() + 1) * kSlabPages);  // so that give_back never allocates
+    states_.resize((slabs_.size() + 1) * kSlabPages);
     slabs_.emplace_back(page_floats_ * kSlabPages);
     for (uint32_t i = kSlabPages; i-- > 0;) free_.push_back(first + i);
   }
   const uint32_t page = free_.back();
   free_.pop_back();
+  states_[page] = {.holders = 1, .written = 0};
   peak_ = std::max(peak_, ++in_use_);
   return page;
 }
 
+void PagePool::hold(uint32_t page) {
+  FATHOM_ASSERT(states_[page].holders > 0, "page ", page, " is free");
+  ++states_[page].holders;
+}
+
 void PagePool::give_back(uint32_t page) {
-  FATHOM_ASSERT(in_use_ > 0, "page ", page, " given back twice");
+  FATHOM_ASSERT(states_[page].holders > 0, "page ", page, " given back twice");
+  if (--states_[page].holders > 0) return;
   --in_use_;
   free_.push_back(page);
+}
+
+bool PagePool::claim(uint32_t page, int64_t slots) {
+  State& state = states_[page];
+  // Alone, slots beyond are leftovers of what was taken back.
+  if (state.holders > 1 && state.written != static_cast<uint32_t>(slots)) return false;
+  state.written = static_cast<uint32_t>(slots) + 1;
+  return true;
 }
 
 Sequence::Sequence(std::shared_ptr<PagePool> pool, int64_t blocks) : pool_(std::move(pool)), tables_(blocks) {}
@@ -56,12 +72,58 @@ void Sequence::clear() {
 
 int64_t Sequence::append(int64_t block) {
   Table& table = tables_[block];
-  if (table.length % kPagePositions == 0) {
+  const int64_t in_page = table.length % kPagePositions;
+  if (in_page == 0) {
     if (table.pages.size() == table.pages.capacity())  // a page once taken must find its place
       table.pages.reserve(std::max<size_t>(8, 2 * table.pages.size()));
     table.pages.push_back(pool_->take());
+    pool_->claim(table.pages.back(), 0);
+  } else if (!pool_->claim(table.pages.back(), in_page)) {
+    const uint32_t own = pool_->take();
+    std::copy_n(pool_->page(table.pages.back()), pool_->page_bytes() / static_cast<int64_t>(sizeof(float)), pool_->page(own));
+    pool_->give_back(std::exchange(table.pages.back(), own));
+    pool_->claim(own, in_page);
   }
   return table.length++;
+}
+
+int64_t Sequence::pages_for(int64_t tokens) const {
+  int64_t pages = 0;
+  for (const Table& table : tables_) {
+    const int64_t held = static_cast<int64_t>(table.pages.size());
+    pages += (table.length + tokens + kPagePositions - 1) / kPagePositions - held;
+    if (table.length % kPagePositions != 0 && pool_->holders(table.pages.back()) > 1) ++pages;  // a copy, perhaps
+  }
+  return pages;
+}
+
+Sequence Sequence::fork() const {
+  std::vector<int64_t> lengths;
+  for (const Table& table : tables_) lengths.push_back(table.length);
+  return fork(position_, lengths);
+}
+
+Sequence Sequence::fork(int64_t position, std::span<const int64_t> lengths) const {
+  FATHOM_ASSERT(position <= position_ && static_cast<int64_t>(lengths.size()) == blocks(), position, " of ", position_);
+  Sequence other(pool_, blocks());
+  std::vector<Table> tables(tables_.size());
+  for (size_t block = 0; block < tables.size(); ++block) {
+    FATHOM_ASSERT(lengths[block] <= tables_[block].length, lengths[block], " of ", tables_[block].length);
+    const auto first = tables_[block].pages.begin();
+    tables[block].pages.assign(first, first + (lengths[block] + kPagePositions - 1) / kPagePositions);
+    tables[block].length = lengths[block];
+  }
+  for (const Table& table : tables)  // nothing fails from here on
+    for (const uint32_t page : table.pages) pool_->hold(page);
+  other.tables_ = std::move(tables);
+  other.position_ = position;
+  return other;
+}
+
+void Sequence::rewind(int64_t position, std::span<const int64_t> lengths) {
+  FATHOM_ASSERT(position <= position_ && static_cast<int64_t>(lengths.size()) == blocks(), position, " of ", position_);
+  for (int64_t block = 0; block < blocks(); ++block) shrink(block, lengths[block]);
+  position_ = position;
 }
 
 void Sequence::shrink(int64_t block, int64_t length) {

@@ -37,6 +37,7 @@ struct RoutingPolicy {
   static RoutingPolicy teacher(const model::ModelConfig& config);  // topk at the configured capacities
   static RoutingPolicy control(const model::ModelConfig& config);  // random at the configured capacities and seed
   static RoutingPolicy given(routing::Decisions decisions);
+  bool operator==(const RoutingPolicy&) const = default;  // imposed decisions: the same object
 };
 
 }  // namespace fathom::infer

@@ -163,6 +163,10 @@ text::Tokenizer ModelFolder::tokenizer() const {
   return text::Tokenizer::load(file);
 }
 
+std::optional<ChatFormat> ModelFolder::chat_format() const {
+  return state_->gguf ? gguf_chat_format(*state_->gguf) : folder_chat_format(path());
+}
+
 const StoredTensor& ModelFolder::stored(const std::string& name) const { return state_->at(name); }
 
 std::vector<float> ModelFolder::read_f32(const std::string& name) const {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "model/chat_format.h"
 #include "model/config.h"
 #include "model/schema.h"
 #include "model/stored_tensor.h"
@@ -48,6 +49,8 @@ class ModelFolder {
   const std::optional<routing::DialTable>& dial() const;  // always there when a block is routed and need_dial was true
   // tokenizer.json, or what a GGUF file's metadata says. UserError when there is none.
   text::Tokenizer tokenizer() const;
+  // How it wants a conversation; nothing when it does not say.
+  std::optional<ChatFormat> chat_format() const;
 
   // A tensor of the schema as it lies in the file; its bytes live as long as the folder.
   const StoredTensor& stored(const std::string& name) const;

@@ -1,5 +1,6 @@
 // Which tokens run which routed block: the currency between routing, cost model, engine, network and reports.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -11,5 +12,16 @@ struct Decisions {
   std::vector<std::vector<float>> score;   // [routed blocks][T] decision scores; empty when not asked for
   bool operator==(const Decisions&) const = default;
 };
+
+// `to`, and after it the `count` tokens of `from` that begin at `first`.
+inline void append(Decisions& to, const Decisions& from, size_t first, size_t count) {
+  const auto rows = [&](auto& whole, const auto& more) {
+    whole.resize(more.size());
+    for (size_t r = 0; r < more.size(); ++r)
+      whole[r].insert(whole[r].end(), more[r].begin() + static_cast<ptrdiff_t>(first), more[r].begin() + static_cast<ptrdiff_t>(first + count));
+  };
+  rows(to.run, from.run);
+  rows(to.score, from.score);
+}
 
 }  // namespace fathom::routing

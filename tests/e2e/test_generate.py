@@ -170,7 +170,7 @@ def test_stats(fathom):
 def test_a_dial_below_what_was_calibrated(fathom, folder):
     lowest = json.loads((folder / "mod/fathom_dial.json").read_text())["points"][0]["dial"]
     done = fathom("generate", "mod", "--prompt", "The", "--max-tokens", "2", "--dial", "0.01", "--json")
-    assert f"warning: --dial 0.01 lies below the lowest dial that mod was calibrated for; running at {lowest}" in done.err
+    assert f"warning: dial 0.01 lies below the lowest dial that mod was calibrated for; running at {lowest}" in done.err
     assert json.loads(done.out)["dial"] == lowest
     for words in (["eval", "--limit", "500", "--json"], ["depthmap", "--limit", "500", "--out", "low.html", "--json"]):
         done = fathom(words[0], "mod", "--data", "corpus.txt", "--dial", "0.01", *words[1:])

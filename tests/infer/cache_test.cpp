@@ -1,5 +1,6 @@
 // Pages: as many as the tokens that ran need, all free in the end, none lost when a step fails.
 #include <limits>
+#include <map>
 
 #include "core/error.h"
 #include "support.h"
@@ -140,6 +141,88 @@ TEST(Cache, PagesAreReused) {
   EXPECT_EQ(engine.pool().pages_in_use(), 0);
   EXPECT_LE(engine.pool().peak_pages(), 4 * model.config.num_hidden_layers);
   EXPECT_LE(engine.pool().bytes_reserved(), 64 * engine.pool().page_bytes());  // one slab
+}
+
+// Forks, rewinds, ends and appends at random beside plain lists of numbers: what a sequence wrote is what it finds, whoever shares
+// its pages, and pages in use are those that somebody holds.
+TEST(Cache, AMillionRandomOperationsLeaveEverySlotAsItWasWritten) {
+  constexpr int64_t kBlocks = 3, kLimit = 120;
+  const auto pool = std::make_shared<PagePool>(1, 2, kLimit * PagePool(1, 2).page_bytes());
+  struct Twin {
+    Sequence sequence;
+    std::vector<std::vector<float>> written{kBlocks};
+  };
+  Random random(7);
+  std::vector<Twin> twins;
+  const auto slot_of = [&](const Sequence& s, int64_t block, int64_t slot) {
+    return pool->page(s.page_table(block)[static_cast<size_t>(slot / kPagePositions)]) + slot % kPagePositions;  // [D][16]: the key's first element
+  };
+  int64_t full = 0, copies = 0;
+  float next = 1;
+  for (int64_t op = 0; op < 1'000'000; ++op) {
+    const double kind = random.uniform();
+    if (twins.empty() || (kind < 0.01 && twins.size() < 12)) {
+      twins.push_back({.sequence = Sequence(pool, kBlocks)});
+      continue;
+    }
+    Twin& twin = twins[random.below(twins.size())];
+    const auto block = static_cast<int64_t>(random.below(kBlocks));
+    if (kind < 0.03 && twins.size() < 12) {
+      Twin other{.sequence = twin.sequence.fork(), .written = twin.written};
+      twins.push_back(std::move(other));
+    } else if (kind < 0.06) {
+      std::vector<int64_t> lengths;
+      std::vector<std::vector<float>> written = twin.written;
+      for (auto& list : written) {
+        list.resize(random.below(list.size() + 1));
+        lengths.push_back(static_cast<int64_t>(list.size()));
+      }
+      if (kind < 0.045 && twins.size() < 12) {
+        Twin other{.sequence = twin.sequence.fork(0, lengths), .written = written};
+        twins.push_back(std::move(other));
+      } else {
+        twin.sequence.rewind(0, lengths);
+        twin.written = written;
+      }
+    } else if (kind < 0.07) {
+      twins.erase(twins.begin() + (&twin - twins.data()));
+    } else {
+      const std::vector<uint32_t> before = twin.sequence.page_table(block);
+      const int64_t held = pool->pages_in_use(), most = twin.sequence.pages_for(1);
+      try {
+        const int64_t slot = twin.sequence.append(block);
+        ASSERT_EQ(slot, static_cast<int64_t>(twin.written[static_cast<size_t>(block)].size()));
+        *slot_of(twin.sequence, block, slot) = next;
+        twin.written[static_cast<size_t>(block)].push_back(next++);
+        if (next > 1e6f) next = 1;
+        copies += slot % kPagePositions != 0 && twin.sequence.page_table(block) != before;
+        ASSERT_LE(pool->pages_in_use() - held, std::min<int64_t>(1, most));
+      } catch (const UserError&) {
+        ASSERT_EQ(pool->pages_left(), 0);
+        ASSERT_EQ(twin.sequence.page_table(block), before);
+        ++full;
+      }
+    }
+    if (op % 64 == 0)
+      for (const Twin& t : twins)
+        for (int64_t b = 0; b < kBlocks; ++b)
+          for (size_t i = 0; i < t.written[static_cast<size_t>(b)].size(); ++i)
+            ASSERT_EQ(*slot_of(t.sequence, b, static_cast<int64_t>(i)), t.written[static_cast<size_t>(b)][i]) << "operation " << op;
+    if (op % 1024 == 0) {
+      std::map<uint32_t, int64_t> holders;
+      for (const Twin& t : twins)
+        for (int64_t b = 0; b < kBlocks; ++b)
+          for (const uint32_t page : t.sequence.page_table(b)) ++holders[page];
+      ASSERT_EQ(pool->pages_in_use(), static_cast<int64_t>(holders.size()));
+      for (const auto& [page, n] : holders) ASSERT_EQ(pool->holders(page), n);
+    }
+  }
+  EXPECT_GT(full, 1000);    // the limit was met
+  EXPECT_GT(copies, 1000);  // and pages copied before writing
+  twins.clear();
+  EXPECT_EQ(pool->pages_in_use(), 0);
+  for (int64_t i = 0; i < kLimit; ++i) pool->take();  // every page can be taken again: nothing is lost to fragments
+  EXPECT_EQ(pool->pages_left(), 0);
 }
 
 }  // namespace

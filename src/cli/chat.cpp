@@ -1,0 +1,251 @@
+#include <chrono>
+#include <cstring>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/common.h"
+#include "cli/conversation.h"
+#include "cli/depth_colours.h"
+#include "cli/generation_flags.h"
+#include "cli/generation_text.h"
+#include "cli/interrupt.h"
+#include "cli/lines.h"
+#include "cli/output.h"
+#include "cli/program.h"
+#include "core/human.h"
+#include "core/limits.h"
+#include "core/log.h"
+#include "infer/weights.h"
+#include "study/held_out.h"
+#include "study/runs.h"
+
+namespace fathom::cli {
+namespace {
+
+constexpr const char* kHelp =
+    "/dial X      block fraction of what follows (alone: the one at hand)\n"
+    "/depth       colour answers by depth, or no longer\n"
+    "/stats       figures after every answer, or no longer\n"
+    "/system TEXT begin anew with this system message\n"
+    "/retry       another answer to the last question\n"
+    "/undo        take the last question and its answer back\n"
+    "/clear       begin anew\n"
+    "/quit        end, as Ctrl-D does\n"
+    "A line that ends in \\ goes on in the next. Ctrl-C stops an answer.\n";
+
+class Chat {
+ public:
+  Chat(const Arguments& args, std::shared_ptr<model::ModelFolder> folder, const text::Tokenizer& tokenizer, model::ChatFormat format)
+      : args_(args), folder_(std::move(folder)), tokenizer_(tokenizer), conversation_(std::move(format), tokenizer), system_(args.text("system")),
+        engine_(infer::Weights::load(*folder_), {.threads = threads_of(args)}),
+        scheduler_(engine_, {.prefix_tokens = folder_->config().max_position_embeddings, .clock = {}}),
+        end_ids_(end_ids(*folder_, study::document_ends(folder_->config(), tokenizer))), depth_(args.boolean("show-depth")), stats_(args.boolean("stats")) {
+    set_dial(args.maybe_number("dial"));
+    conversation_.begin(system_);
+    const int64_t blocks = folder_->config().num_hidden_layers;
+    range_ = {blocks - static_cast<int64_t>(folder_->config().routing.blocks.size()), blocks};
+  }
+
+  // false: the end was asked for.
+  bool line(const std::string& line) {
+    try {
+      if (line.starts_with('/')) return command(line);
+      if (!line.empty()) ask(line);
+    } catch (const UserError& e) {  // of this line; the conversation goes on
+      out_flush();
+      log_line(LogLevel::quiet, str("fathom: ", e.what()));
+    }
+    return true;
+  }
+
+ private:
+  void say(const std::string& text) {
+    out(text + "\n");
+    out_flush();
+  }
+
+  void set_dial(std::optional<double> dial) {
+    dial_ = dial_of(dial, *folder_);
+    policy_ = infer::RoutingPolicy::at_dial(folder_->config(), folder_->dial(), dial_);
+  }
+
+  bool command(const std::string& line) {
+    const size_t space = std::min(line.find(' '), line.size());
+    const std::string name = line.substr(1, space - 1), rest = space < line.size() ? line.substr(space + 1) : "";
+    if (name == "quit" || name == "exit" || name == "bye") return false;
+    if (name == "help" || name == "?") say(std::string(kHelp, std::strlen(kHelp) - 1));
+    else if (name == "dial") dial(rest);
+    else if (name == "depth") say(str("depth colours ", (depth_ = !depth_) ? "on" : "off", depth_ && range_.least < range_.most && use_colour() ? "\n" + depth_legend(range_) : ""));
+    else if (name == "stats") say(str("figures ", (stats_ = !stats_) ? "on" : "off"));
+    else if (name == "clear") conversation_.begin(system_), say("a new conversation");
+    else if (name == "system") conversation_.begin(system_ = rest), say(rest.empty() ? "a new conversation without a system message" : "a new conversation");
+    else if (name == "undo") say(conversation_.take_back().empty() ? "nothing to take back" : "taken back");
+    else if (name == "retry") {
+      const std::string question = conversation_.take_back();
+      question.empty() ? say("nothing was asked") : ask(question);
+    } else {
+      throw UserError({"command", "", "\"/" + printable(name, 40) + "\"", "one of /dial /depth /stats /system /retry /undo /clear /quit /help", ""});
+    }
+    return true;
+  }
+
+  void dial(const std::string& rest) {
+    if (!rest.empty()) {
+      size_t used = 0;
+      double asked = 0;
+      try {
+        asked = std::stod(rest, &used);
+      } catch (const std::exception&) {
+        used = 0;
+      }
+      if (used != rest.size() || !(asked > 0 && asked <= 1)) throw UserError({"/dial", "", "\"" + printable(rest, 40) + "\"", "a number above 0, at most 1", ""});
+      set_dial(asked);
+    }
+    say(str("dial ", fixed(dial_.value_or(folder_->dial() ? folder_->dial()->default_dial : 1.0), 3)));
+  }
+
+  void ask(const std::string& question) {
+    conversation_.ask(question, policy_);
+    const int64_t room = folder_->config().max_position_embeddings - std::ssize(conversation_.ids());
+    if (room <= 0) {
+      conversation_.take_back();
+      throw UserError({"conversation", "", str(folder_->config().max_position_embeddings - room, " tokens"),
+                       str("fewer than the model's max_position_embeddings ", folder_->config().max_position_embeddings), "/clear begins a new one, /undo takes back"});
+    }
+    const bool coloured = depth_ && use_colour(), safe = stdout_is_terminal();
+    GenerationRecord record;
+    infer::Generated answer;
+    const auto show = [&](const infer::TextParts& parts) {
+      for (const infer::TextPart& part : parts)
+        out(coloured && part.token < record.tokens.size() ? in_depth_colour(part.text, record.tokens[part.token].depth, range_)
+            : safe                                        ? terminal_safe(part.text)
+                                                          : part.text);
+      out_flush();
+    };
+    infer::Request request{.prompt = conversation_.ids(), .policies = conversation_.policies(), .sampling = sampling_of(args_, folder_->generation()),
+                           .stream = asked_++, .max_new_tokens = args_.integer("max-tokens"), .stop_ids = end_ids_, .stop = {}, .tokenizer = &tokenizer_,
+                           .deadline = {}, .on_token = {}, .on_finish = {}};
+    request.on_token = [&](const infer::TokenEvent& e) {
+      record.add(e);
+      show(e.text);
+      return true;
+    };
+    request.on_finish = [&](size_t, infer::Generated&& text) { answer = std::move(text); };
+    double prompt_seconds = 0, decode_seconds = 0;
+    const infer::RequestId id = scheduler_.submit(std::move(request));
+    while (!scheduler_.idle()) {
+      if (interrupted()) scheduler_.cancel(id);
+      const auto begin = std::chrono::steady_clock::now();
+      const infer::Scheduler::Step step = scheduler_.step();
+      (step.prompt_rows > 0 ? prompt_seconds : decode_seconds) += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    }
+    show(answer.tail);
+    out("\n");
+    if (depth_ && range_.least == range_.most) out("(no block is routed: every token runs all of them)\n");
+    out_flush();
+    if (interrupted()) {
+      forget_interrupt();
+      log_info("stopped");
+    }
+    if (answer.finish == infer::Finish::context_full) log_warning("the answer ended because the model's context is full");
+    conversation_.answered(answer.text, answer.ids);
+    if (stats_) log_info(stats(answer, record, prompt_seconds, decode_seconds));
+  }
+
+  std::string stats(const infer::Generated& g, const GenerationRecord& record, double prompt_seconds, double decode_seconds) const {
+    const double read = static_cast<double>(g.prompt_tokens - g.cached_tokens), fresh = static_cast<double>(record.tokens.size());
+    double depth = 0;
+    for (const auto& t : record.tokens) depth += static_cast<double>(t.depth) / std::max(fresh, 1.0);
+    const auto rate = [](double tokens, double seconds) { return human_count(seconds > 0 ? tokens / seconds : 0); };
+    return str("prompt ", g.prompt_tokens, " tokens, ", g.cached_tokens, " of them cached, the others at ", rate(read, prompt_seconds), " tokens/s; ", g.ids.size(),
+               " new at ", rate(fresh, decode_seconds), " tokens/s; mean depth ", fixed(depth, 2), " of ", range_.most, "; KV cache ",
+               human_bytes(static_cast<double>(g.kv_slot_bytes)), " of ", human_bytes(static_cast<double>(g.kv_slot_bytes_dense)), " if dense");
+  }
+
+  const Arguments& args_;
+  std::shared_ptr<model::ModelFolder> folder_;
+  text::Tokenizer tokenizer_;
+  Conversation conversation_;
+  std::string system_;
+  infer::Engine engine_;
+  infer::Scheduler scheduler_;
+  std::vector<int32_t> end_ids_;
+  bool depth_, stats_;
+  std::optional<double> dial_;
+  infer::RoutingPolicy policy_;
+  DepthRange range_;
+  uint64_t asked_ = 0;
+};
+
+model::ChatFormat format_of(const Arguments& args, const model::ModelFolder& folder) {
+  std::optional<model::ChatFormat> own = folder.chat_format();
+  if (args.given("chat-template")) {
+    const std::string& path = args.text("chat-template");
+    text::ChatTemplate given(read_input(path, limits::kChatTemplateBytes), path);
+    if (own) own->chat_template = std::move(given);
+    else own = model::ChatFormat{.chat_template = std::move(given), .bos_token = {}, .eos_token = {}};
+  }
+  if (!own)
+    throw UserError({folder.path(), "", "no chat template", "chat_template.jinja, tokenizer_config.json with a chat_template, or a GGUF file's tokenizer.chat_template",
+                     "give --chat-template FILE, or let `fathom generate` go on with a text"});
+  return *own;
+}
+
+int run(const Arguments& args) {
+  apply_colour(args);
+  catch_interrupts();
+  const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
+  const text::Tokenizer tokenizer = folder->tokenizer();
+  Chat chat(args, folder, tokenizer, format_of(args, *folder));
+  const bool person = ::isatty(STDIN_FILENO) && stdout_is_terminal();
+  if (person) out("/help lists the commands; Ctrl-D ends\n");
+  Lines lines;
+  std::string text, line;
+  while (true) {
+    if (person) out(text.empty() ? "> " : ". ");
+    out_flush();
+    switch (lines.next(line)) {
+      case Lines::Got::end:
+        if (!text.empty()) chat.line(text);
+        if (person) out("\n"), out_flush();
+        return kExitDone;
+      case Lines::Got::interrupt:
+        if (!person) throw Interrupted("interrupted");
+        forget_interrupt();
+        text.clear();
+        out("\n(Ctrl-D or /quit ends)\n");
+        continue;
+      case Lines::Got::line: break;
+    }
+    if (line.ends_with('\\')) {
+      line.back() = '\n';
+      text += line;
+      continue;
+    }
+    if (!chat.line(text + line)) return kExitDone;
+    text.clear();
+  }
+}
+
+}  // namespace
+
+Command chat_command() {
+  Command c{.name = "chat", .summary = "Talk with a model, at any dial"};
+  c.details = "Reads lines from standard input and answers each. /help lists what may be said besides: /dial, /depth, /stats, …";
+  c.positional("MODEL", "the model folder, the folder of a run, or a .gguf file");
+  c.flag(text_flag("system", "TEXT", "how the model is to behave").noted("nothing, or what the template says"));
+  c.flag(path_flag("chat-template", "FILE", "a Jinja template in place of the model's own"));
+  c.flag(count_flag("max-tokens", "N", "tokens of an answer at most").range(1, limits::kNewTokens).otherwise("1024"));
+  sampling_flags(c);
+  c.group("Depth");
+  c.flag(dial_flag());
+  c.flag(boolean_flag("show-depth", "colour every token by the number of blocks that it ran in full"));
+  c.flag(boolean_flag("stats", "print speed, depth and cache size to standard error after every answer"));
+  c.group("Output");
+  c.flag(threads_flag()).flag(colour_flag());
+  c.examples = {"fathom chat models/SmolLM2-135M-Instruct.Q4_1.gguf --temperature 0.7", "echo 'What is the capital of France?' | fathom chat model/ --temperature 0 --dial 0.6"};
+  c.run = run;
+  return c;
+}
+
+}  // namespace fathom::cli

@@ -1,0 +1,355 @@
+#include "infer/scheduler.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <exception>
+#include <tuple>
+#include <utility>
+
+#include "core/error.h"
+#include "core/human.h"
+#include "infer/job.h"
+#include "model/cost.h"
+
+namespace fathom::infer {
+namespace {
+
+constexpr size_t kPoliciesRemembered = 1024;  // without a text that goes by them
+
+double steady_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+int64_t pages_of(double slots) { return static_cast<int64_t>(std::ceil(slots / static_cast<double>(kPagePositions))); }
+
+}  // namespace
+
+struct Scheduler::State {
+  Engine& engine;
+  const model::ModelConfig& config;
+  SchedulerOptions options;
+  PrefixCache prefixes;
+  std::vector<std::shared_ptr<SharedPolicy>> policies;
+  std::list<Job> waiting, running;  // in no order: `in_turn` gives it
+  std::list<Job> ended;             // whose on_finish is to be called
+  SchedulerStats stats;
+  uint32_t next_policy = 0;
+  RequestId next_id = 1;
+  bool in_step = false;
+  std::vector<RequestId> cancelled;  // within a step
+
+  struct Part {
+    Job* job;
+    int64_t rows;
+  };
+  std::vector<Part> parts;  // of the step
+  std::vector<WorkItem> items;
+  StepResult result;
+
+  State(Engine& e, const SchedulerOptions& o) : engine(e), config(e.config()), options(o), prefixes(o.prefix_tokens) {
+    if (!options.clock) options.clock = steady_seconds;
+    FATHOM_ASSERT(options.max_texts >= 1 && options.step_rows > options.max_texts && options.prefill_chunk >= 1 && options.aging_steps >= 1,
+                  options.step_rows, " rows for ", options.max_texts, " texts");
+  }
+
+  std::shared_ptr<SharedPolicy> share(const RoutingPolicy& policy);
+  std::vector<Job*> in_turn(std::list<Job>& jobs) const;
+  int64_t aged(const Job& job) const { return job.priority + (stats.steps - job.waiting_since) / options.aging_steps; }
+  int64_t pages_at_end(const Job& job) const;
+  bool may_enter(const Job& job) const;
+  bool make_room(const Job& job, int64_t pages);
+  void preempt(Job& job);
+  bool enter(Job& job);
+  bool add(Job& job, int64_t& budget, int64_t& pages);
+  void assemble();
+  void after_forward(std::exception_ptr& thrown);
+  void keep_prefix(Job& job);
+  void retire(std::list<Job>& from);
+  void end_of_step(std::exception_ptr thrown);
+};
+
+std::shared_ptr<SharedPolicy> Scheduler::State::share(const RoutingPolicy& policy) {
+  for (const auto& p : policies)
+    if (p->policy == policy) return p;
+  if (policies.size() >= kPoliciesRemembered) {
+    const auto unused = std::find_if(policies.begin(), policies.end(), [](const auto& p) { return p.use_count() == 1; });
+    if (unused != policies.end()) policies.erase(unused);
+  }
+  policies.push_back(std::make_shared<SharedPolicy>(SharedPolicy{.number = next_policy++, .policy = policy, .rows = 0, .slots = {}}));
+  return policies.back();
+}
+
+// Greater priority first, then whoever came first; the samples of a request in their order.
+std::vector<Job*> Scheduler::State::in_turn(std::list<Job>& jobs) const {
+  std::vector<Job*> out;
+  for (Job& job : jobs) out.push_back(&job);
+  const bool age = &jobs == &waiting;
+  std::sort(out.begin(), out.end(), [&](const Job* a, const Job* b) {
+    return std::tuple(-(age ? aged(*a) : a->priority), a->arrival, a->sample) < std::tuple(-(age ? aged(*b) : b->priority), b->arrival, b->sample);
+  });
+  return out;
+}
+
+// Pages that a text will hold when it has all its tokens: in the worst case, or as its last policy's tokens went so far.
+int64_t Scheduler::State::pages_at_end(const Job& job) const {
+  const double tokens = static_cast<double>(std::min(job.prompt() + job.request->max_new_tokens, config.max_position_embeddings));
+  const bool all_write = options.admit_worst_case || config.routing.kv == routing::KvPolicy::keep;
+  int64_t pages = 0;
+  for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
+    const int r = config.routing.routed_index(static_cast<int>(block));
+    pages += pages_of(r < 0 || all_write ? tokens : tokens * job.policies.back().policy->share(static_cast<size_t>(r)));
+  }
+  return pages * (job.shared_out ? 1 : job.request->samples);
+}
+
+bool Scheduler::State::may_enter(const Job& job) const {
+  const int64_t texts = static_cast<int64_t>(running.size()) + (job.shared_out ? 1 : job.request->samples);
+  int64_t to_come = 0;  // samples that running prompts will still split into
+  for (const Job& r : running) to_come += r.shared_out ? 0 : r.request->samples - 1;
+  if (texts + to_come > options.max_texts) return false;
+  if (running.empty() || engine.pool().page_limit() == INT64_MAX) return true;
+  int64_t pages = pages_at_end(job);
+  for (const Job& r : running) pages += pages_at_end(r);
+  return pages <= engine.pool().page_limit();
+}
+
+// Frees kept prefixes, then the memory of who comes last in turn, until `pages` can be taken; false when that must be `job` or one before it.
+bool Scheduler::State::make_room(const Job& job, int64_t pages) {
+  while (engine.pool().pages_left() < pages) {
+    if (prefixes.evict()) continue;
+    const std::vector<Job*> order = in_turn(running);
+    const auto last = std::find_if(order.rbegin(), order.rend(), [&](const Job* j) { return j == &job || j->sequence.pages() > 0; });
+    if (last == order.rend() || *last == &job) return false;
+    // One that is in the step already comes before `job`.
+    if (std::any_of(parts.begin(), parts.end(), [&](const Part& p) { return p.job == *last; })) return false;
+    preempt(**last);
+  }
+  return true;
+}
+
+void Scheduler::State::preempt(Job& job) {
+  job.give_up_memory();
+  job.waiting_since = stats.steps;
+  ++stats.preemptions;
+  waiting.splice(waiting.end(), running, std::find_if(running.begin(), running.end(), [&](const Job& j) { return &j == &job; }));
+}
+
+bool Scheduler::State::enter(Job& job) {
+  if (!may_enter(job)) return false;
+  PrefixCache::Found found = prefixes.find(job.sequence, job.as_read(static_cast<int64_t>(job.tokens.size())), static_cast<int64_t>(job.tokens.size()) - 1);
+  const int64_t cached = found.sequence.position();
+  job.sequence = std::move(found.sequence);
+  if (cached > job.decided) {
+    routing::append(job.out.decisions, found.decisions, static_cast<size_t>(job.decided), static_cast<size_t>(cached - job.decided));
+    job.decided = cached;
+  }
+  if (job.out.preemptions == 0) {
+    job.out.cached_tokens = cached;
+    stats.cached_tokens += cached;
+  }
+  job.priority = aged(job);
+  running.splice(running.end(), waiting, std::find_if(waiting.begin(), waiting.end(), [&](const Job& j) { return &j == &job; }));
+  return true;
+}
+
+bool Scheduler::State::add(Job& job, int64_t& budget, int64_t& pages) {
+  const int64_t rows = job.decodes() ? 1 : job.next_rows(std::min(options.prefill_chunk, budget));
+  if (rows == 0) return true;
+  const int64_t more = job.sequence.pages_for(rows);
+  if (!make_room(job, pages + more)) return false;
+  pages += more;
+  budget -= rows;
+  parts.push_back({&job, rows});
+  return true;
+}
+
+void Scheduler::State::assemble() {
+  parts.clear();
+  int64_t budget = options.step_rows, pages = 0;
+  for (const Job& job : running) budget -= job.decodes();  // their rows are theirs
+  const std::vector<Job*> order = in_turn(running);
+  for (Job* job : order) {
+    const auto still = std::find_if(running.begin(), running.end(), [&](const Job& j) { return &j == job; });
+    if (still == running.end()) continue;  // its memory was taken
+    budget += job->decodes();
+    if (!add(*job, budget, pages)) preempt(*job);
+  }
+  for (Job* job : in_turn(waiting)) {
+    if (budget <= 0 || !enter(*job)) break;  // nobody overtakes: the first in line gets in some time
+    if (!add(*job, budget, pages)) {  // no room yet, and nothing was read
+      job->sequence.clear();
+      waiting.splice(waiting.end(), running, std::prev(running.end()));
+      break;
+    }
+  }
+  FATHOM_ASSERT(!parts.empty() || (running.empty() && waiting.empty()), "nothing fits into the KV limit");
+}
+
+void Scheduler::State::keep_prefix(Job& job) {
+  const int64_t end = job.keepable() / PrefixCache::kStride * PrefixCache::kStride;
+  if (end == 0) return;
+  prefixes.keep(job.as_read(end), [&](int64_t position) {
+    std::vector<int64_t> lengths(static_cast<size_t>(config.num_hidden_layers), position);
+    if (config.routing.kv == routing::KvPolicy::drop)
+      for (size_t r = 0; r < config.routing.blocks.size(); ++r) {
+        const auto first = job.out.decisions.run[r].begin();
+        lengths[static_cast<size_t>(config.routing.blocks[r].block)] = std::count(first, first + position, 1);
+      }
+    PrefixCache::Snapshot out{.sequence = job.sequence.fork(position, lengths), .decisions = {}};
+    routing::append(out.decisions, job.out.decisions, static_cast<size_t>(position - PrefixCache::kStride), PrefixCache::kStride);
+    return out;
+  });
+}
+
+void Scheduler::State::after_forward(std::exception_ptr& thrown) {
+  const int64_t dense_blocks = config.num_hidden_layers - static_cast<int64_t>(config.routing.blocks.size());
+  for (size_t i = 0; i < parts.size(); ++i) {
+    Job& job = *parts[i].job;
+    const int64_t before = job.read() - parts[i].rows;
+    job.take_decisions(result, i, parts[i].rows);
+    try {
+      job.tell(dense_blocks);
+    } catch (...) {
+      if (!thrown) thrown = std::current_exception();
+    }
+    if (options.prefix_tokens > 0 && before / PrefixCache::kStride != job.read() / PrefixCache::kStride) keep_prefix(job);
+    if (job.finished || job.left() > 0) continue;
+    const std::span<const float> logits = result.logits_of(i);
+    if (!std::exchange(job.shared_out, true))
+      for (int64_t sample = 1; sample < job.request->samples; ++sample) {
+        running.push_back(job.another(static_cast<size_t>(sample)));
+        running.back().choose_next(logits, config, engine.kernels());
+      }
+    job.choose_next(logits, config, engine.kernels());
+  }
+}
+
+void Scheduler::State::retire(std::list<Job>& from) {
+  for (auto job = from.begin(); job != from.end();) {
+    const auto next = std::next(job);
+    if (job->finished) {
+      job->sequence.clear();
+      ended.splice(ended.end(), from, job);
+    }
+    job = next;
+  }
+}
+
+// Cancellations that callbacks asked for, then the news of every text that ended; a callback may submit and cancel.
+void Scheduler::State::end_of_step(std::exception_ptr thrown) {
+  const int64_t slot_bytes = model::kv_bytes_per_token_and_block(config) * config.num_hidden_layers;
+  while (true) {
+    for (const RequestId id : std::exchange(cancelled, {}))
+      for (std::list<Job>* jobs : {&waiting, &running})
+        for (Job& job : *jobs)
+          if (job.id == id) job.finish(Finish::cancelled);
+    retire(running);
+    retire(waiting);
+    if (ended.empty()) break;
+    ended.sort([](const Job& a, const Job& b) { return std::tuple(a.arrival, a.sample) < std::tuple(b.arrival, b.sample); });
+    std::list<Job> first;
+    first.splice(first.end(), ended, ended.begin());
+    Job& job = first.front();
+    stats.finished += 1;
+    // A prompt that ended before its other samples were made ends for them too.
+    const int64_t texts = job.shared_out ? 1 : job.request->samples;
+    const Generated out = job.result(slot_bytes);
+    for (int64_t i = 0; i < texts && job.request->on_finish; ++i) {
+      try {
+        job.request->on_finish(job.sample + static_cast<size_t>(i), Generated(out));
+      } catch (...) {
+        if (!thrown) thrown = std::current_exception();
+      }
+    }
+  }
+  in_step = false;
+  if (thrown) std::rethrow_exception(thrown);
+}
+
+Scheduler::Scheduler(Engine& engine, const SchedulerOptions& options) : state_(std::make_unique<State>(engine, options)) {}
+
+Scheduler::~Scheduler() = default;
+
+RequestId Scheduler::submit(Request request) {
+  State& s = *state_;
+  check_request(request, s.config);
+  if (request.samples > s.options.max_texts)
+    throw UserError({"generation", "samples", str(request.samples), str("at most ", s.options.max_texts, ", the texts that run at once"), ""});
+  const int64_t tokens = std::min(static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens, s.config.max_position_embeddings);
+  const int64_t pages = (tokens + kPagePositions - 1) / kPagePositions * s.config.num_hidden_layers, limit = s.engine.pool().page_limit();
+  if (pages > limit) {
+    const auto bytes = [&](int64_t n) { return human_bytes(static_cast<double>(n * s.engine.pool().page_bytes())); };
+    throw UserError({"KV cache", "", str("a text of ", tokens, " tokens, which may need ", bytes(pages)), str("at most the limit of ", bytes(limit)),
+                     "raise the limit, or ask for fewer new tokens"});
+  }
+  std::vector<PolicyPart> policies;
+  for (const PolicyFrom& part : request.policies) policies.push_back({part.position, s.share(part.policy)});
+  const RequestId id = s.next_id++;
+  Job job(id, 0, std::make_shared<const Request>(std::move(request)), s.engine.new_sequence());
+  job.policies = std::move(policies);
+  job.arrival = id;
+  job.waiting_since = s.stats.steps;
+  s.waiting.push_back(std::move(job));
+  ++s.stats.submitted;
+  return id;
+}
+
+void Scheduler::cancel(RequestId id) {
+  state_->cancelled.push_back(id);
+  if (!std::exchange(state_->in_step, true)) state_->end_of_step(nullptr);
+}
+
+void Scheduler::set_policy(RequestId id, RoutingPolicy policy) {
+  FATHOM_ASSERT(policy.rule != Rule::topk, "topk looks into the future");
+  const std::shared_ptr<SharedPolicy> shared = state_->share(policy);
+  for (std::list<Job>* jobs : {&state_->waiting, &state_->running})
+    for (Job& job : *jobs) {
+      if (job.id != id) continue;
+      while (!job.policies.empty() && job.policies.back().first >= job.decided) job.policies.pop_back();
+      job.policies.push_back({job.decided, shared});
+    }
+}
+
+Scheduler::Step Scheduler::step() {
+  State& s = *state_;
+  FATHOM_ASSERT(!s.in_step, "a step within a step");
+  s.in_step = true;
+  const double now = s.options.clock();
+  for (std::list<Job>* jobs : {&s.waiting, &s.running}) {
+    for (Job& job : *jobs)
+      if (job.request->deadline && now >= *job.request->deadline) job.finish(Finish::deadline);
+    s.retire(*jobs);
+  }
+  s.assemble();
+  Step out;
+  std::exception_ptr thrown;
+  if (!s.parts.empty()) {
+    s.items.clear();
+    for (const State::Part& part : s.parts) {
+      Job& job = *part.job;
+      const bool decodes = job.decodes();
+      (decodes ? out.decode_rows : out.prompt_rows) += part.rows;
+      s.items.push_back({.sequence = &job.sequence,
+                         .tokens = std::span<const int32_t>(job.tokens).subspan(static_cast<size_t>(job.read()), static_cast<size_t>(part.rows)),
+                         .policy = &job.policy_at(job.read()).policy->policy,
+                         .logits = part.rows == job.left() ? Logits::last : Logits::none});
+    }
+    s.engine.forward(s.items, s.result);
+    s.result.refuse_nan_scores(s.config);
+    out.rows = out.prompt_rows + out.decode_rows;
+    s.stats.steps += 1;
+    s.stats.prompt_rows += out.prompt_rows;
+    s.stats.decode_rows += out.decode_rows;
+    s.after_forward(thrown);
+  }
+  s.end_of_step(thrown);
+  return out;
+}
+
+bool Scheduler::idle() const { return state_->waiting.empty() && state_->running.empty(); }
+int64_t Scheduler::waiting() const { return static_cast<int64_t>(state_->waiting.size()); }
+int64_t Scheduler::running() const { return static_cast<int64_t>(state_->running.size()); }
+const SchedulerStats& Scheduler::stats() const { return state_->stats; }
+const PrefixCache& Scheduler::prefixes() const { return state_->prefixes; }
+void Scheduler::forget_prefixes() { state_->prefixes.clear(); }
+
+}  // namespace fathom::infer

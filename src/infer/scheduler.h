@@ -1,0 +1,124 @@
+// Continuous batching: every step mixes decode rows of many texts with chunks of prompts under a row budget. Texts come and
+// go at any step; what a text becomes does not depend on who else is there, nor on when it was cut, stopped short for memory and
+// read again, or found half read in the prefix cache.
+//
+// Deterministic: the order of submissions and the clock decide everything. Not for several threads at once.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "infer/forward.h"
+#include "infer/policy.h"
+#include "infer/prefix_cache.h"
+#include "infer/sampler.h"
+#include "infer/stop_text.h"
+#include "text/tokenizer.h"
+
+namespace fathom::infer {
+
+enum class Finish { length, stop_id, stop_string, context_full, cancelled, deadline };
+extern const std::vector<std::pair<const char*, Finish>> kFinishNames;
+
+struct TokenEvent {
+  size_t prompt = 0;                    // index of the prompt (generate), or of the sample (Scheduler)
+  int32_t id = 0;
+  int64_t position = 0;
+  TextParts text;                       // what is certain now: no half character, nothing that may begin a stop string
+  int64_t depth = 0;                    // blocks that this token ran in full
+  std::span<const uint8_t> run;         // [routed blocks]
+};
+// Called in order, after the token's own forward (only then its depth is known). Return false to cancel that text. What it
+// throws cancels the text and comes out of the step, after the step's other texts had theirs.
+using TokenCallback = std::function<bool(const TokenEvent&)>;
+
+struct Generated {
+  std::vector<int32_t> ids;             // new ids, without the one that stopped it
+  std::string text;                     // what they add to the prompt's text, without the stop string
+  TextParts tail;                       // its end that no event carried: held back until it was known to be no stop string
+  Finish finish = Finish::length;
+  int64_t prompt_tokens = 0;
+  int64_t read_tokens = 0;              // of the prompt and the new ones that were read at the end
+  int64_t cached_tokens = 0;            // of the prompt that the prefix cache held when it was first read
+  int64_t preemptions = 0;              // times it lost its memory and was read again
+  routing::Decisions decisions;         // of the prompt and the new tokens that were read: run[r][T]
+  int64_t kv_bytes = 0;                 // pages at the end
+  int64_t kv_slot_bytes = 0;            // taken slots at the end
+  int64_t kv_slot_bytes_dense = 0;      // what every token in every block would take
+};
+
+struct PolicyFrom {
+  int64_t position = 0;                 // of the first token that is read under it
+  RoutingPolicy policy;                 // causal, random or imposed: nothing that looks ahead
+};
+
+struct Request {
+  std::vector<int32_t> prompt;          // at least one id
+  std::vector<PolicyFrom> policies;     // ascending from position 0: a conversation may change its dial
+  SamplerOptions sampling;
+  uint64_t stream = 0;                  // tells apart texts that share a seed; sample i draws from stream + i
+  int64_t samples = 1;                  // texts from one prompt, which is read once
+  int64_t max_new_tokens = 128;
+  std::vector<int32_t> stop_ids;        // end a text and are not part of it (the model's eos ids, usually)
+  std::vector<std::string> stop;        // stop strings; the text ends before one
+  const text::Tokenizer* tokenizer = nullptr;  // outlives the request; null: no text is made and stop strings are refused
+  int64_t priority = 0;                 // greater goes first
+  std::optional<double> deadline;       // on the scheduler's clock; a text that is not done by then ends
+  TokenCallback on_token;
+  std::function<void(size_t sample, Generated&&)> on_finish;
+};
+using RequestId = uint64_t;
+
+struct SchedulerOptions {
+  int64_t step_rows = 256;              // rows of a step at most; more than `max_texts`, so that a prompt always advances
+  int64_t prefill_chunk = 128;          // rows of one prompt in a step at most
+  int64_t max_texts = 64;               // that run at once
+  int64_t prefix_tokens = 0;            // that the prefix cache keeps; 0: none
+  bool admit_worst_case = false;        // let a text in only when every token could run every block; else what its policy did so far decides
+  int64_t aging_steps = 256;            // a waiting request rises by one priority in as many steps: nobody starves
+  std::function<double()> clock;        // seconds; null: the machine's, steady
+};
+
+struct SchedulerStats {
+  int64_t submitted = 0, finished = 0, preemptions = 0, steps = 0;
+  int64_t prompt_rows = 0, decode_rows = 0;
+  int64_t cached_tokens = 0;            // of prompts, found in the prefix cache
+};
+
+class Scheduler {
+ public:
+  // The engine's KV limit (EngineOptions::kv_bytes) is the scheduler's: it admits, evicts kept prefixes and takes memory from the
+  // last in line so that the limit is obeyed and the first in line always advances. The engine must have no other user's sequences.
+  explicit Scheduler(Engine& engine, const SchedulerOptions& options = {});
+  ~Scheduler();
+
+  // UserError: a bad field, a prompt beyond the model's context, a text that could never fit into the KV limit.
+  RequestId submit(Request request);
+  // Ends its texts (Finish::cancelled) and frees what they hold; within a callback at the end of that step. Unknown ids are ignored.
+  void cancel(RequestId id);
+  // Tokens that are not read yet go by this policy from now on.
+  void set_policy(RequestId id, RoutingPolicy policy);
+
+  struct Step {
+    int64_t rows = 0, prompt_rows = 0, decode_rows = 0;
+  };
+  // One forward, or none when nothing waits or runs (rows 0). What the engine throws leaves the scheduler only to be destroyed.
+  Step step();
+  bool idle() const;
+  int64_t waiting() const;
+  int64_t running() const;
+  const SchedulerStats& stats() const;
+  const PrefixCache& prefixes() const;
+  void forget_prefixes();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace fathom::infer

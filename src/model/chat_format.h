@@ -1,0 +1,26 @@
+// How a model wants a conversation: its chat template and the tokens that the template names.
+#pragma once
+#include <optional>
+#include <span>
+#include <string>
+
+#include "formats/gguf.h"
+#include "text/chat_template.h"
+
+namespace fathom::model {
+
+struct ChatFormat {
+  text::ChatTemplate chat_template;
+  std::optional<std::string> bos_token, eos_token;  // as spelled in the vocabulary
+  // The conversation as a text, up to where the model's answer begins. It holds special tokens: encode it with
+  // allow_special and without add_special_tokens.
+  std::string render(std::span<const text::ChatMessage> messages) const;
+};
+
+// A folder's: chat_template.jinja, else "chat_template" of tokenizer_config.json (a text, or a list whose "default" counts).
+// Nothing when the folder has neither. UserError names the file and field.
+std::optional<ChatFormat> folder_chat_format(const std::string& folder);
+// A GGUF file's: tokenizer.chat_template.
+std::optional<ChatFormat> gguf_chat_format(const formats::GgufFile& file);
+
+}  // namespace fathom::model

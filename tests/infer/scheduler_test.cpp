@@ -1,0 +1,437 @@
+// Whatever else runs, is cancelled, loses its memory or was read before by others: a text is what it is alone.
+#include "infer/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <map>
+#include <set>
+#include <stdexcept>
+
+#include "core/error.h"
+#include "support.h"
+
+namespace fathom::infer::test {
+namespace {
+
+// A text alone, token by token, by nothing but the engine and a sampler.
+struct Alone {
+  std::vector<int32_t> ids;
+  routing::Decisions decisions;
+  Finish finish = Finish::length;
+};
+
+const RoutingPolicy& policy_at(const std::vector<PolicyFrom>& policies, int64_t position) {
+  size_t i = 0;
+  while (i + 1 < policies.size() && policies[i + 1].position <= position) ++i;
+  return policies[i].policy;
+}
+
+Alone alone(Engine& engine, const Request& r, uint64_t sample) {
+  Alone out;
+  Sequence sequence = engine.new_sequence();
+  Sampler sampler(r.sampling, r.stream + sample);
+  sampler.observe(r.prompt);
+  std::vector<int32_t> tokens = r.prompt;
+  while (true) {
+    const WorkItem item{.sequence = &sequence, .tokens = std::span(tokens).subspan(static_cast<size_t>(sequence.position()), 1),
+                        .policy = &policy_at(r.policies, sequence.position())};
+    const StepResult result = engine.forward({&item, 1});
+    result.append_decisions(0, out.decisions);
+    if (sequence.position() < static_cast<int64_t>(tokens.size())) continue;
+    if (static_cast<int64_t>(out.ids.size()) == r.max_new_tokens) break;
+    if (sequence.position() == engine.config().max_position_embeddings) {
+      out.finish = Finish::context_full;
+      break;
+    }
+    const int32_t id = sampler.sample(result.logits_of(0));
+    if (std::find(r.stop_ids.begin(), r.stop_ids.end(), id) != r.stop_ids.end()) {
+      out.finish = Finish::stop_id;
+      break;
+    }
+    tokens.push_back(id);
+    out.ids.push_back(id);
+  }
+  return out;
+}
+
+int64_t page_bytes(const model::ModelConfig& c) { return 2 * c.num_key_value_heads * c.head_dim * kPagePositions * 4; }
+
+Model small(uint64_t seed) {
+  Random random(seed);
+  model::ModelConfig config = model::random_config(random, {.max_blocks = 4, .max_width = 24, .max_heads = 3, .max_head_width = 6,
+                                                            .max_feed_forward = 24, .max_vocabulary = 40});
+  config.max_position_embeddings = 200 + static_cast<int64_t>(random.below(60));
+  return Model(config, seed);
+}
+
+// One trace: arrivals, chunk sizes, cancellations, samples, changed dials, prefix hits, memory taken away.
+struct Trace {
+  Model model;
+  Random random;
+  Engine engine;
+  std::vector<RoutingPolicy> dials;
+  std::vector<std::vector<int32_t>> beginnings;
+  struct Sent {
+    Request request;
+    std::map<size_t, Generated> texts;
+    std::map<size_t, std::vector<int32_t>> told;
+    bool cancelled = false;
+  };
+  std::map<RequestId, Sent> sent;
+  int64_t page_limit = 0;
+  int64_t preemptions = 0, cached = 0, cancellations = 0, forks = 0;
+
+  explicit Trace(uint64_t seed)
+      : model(small(seed)), random(seed ^ 0x77), engine(model.weights, {.threads = 1, .kv_bytes = limit()}) {
+    for (int i = 0; i < 3; ++i) dials.push_back(i == 2 && random.uniform() < 0.3 ? RoutingPolicy::control(model.config)
+                                                                                 : RoutingPolicy::causal(model::random_thresholds(model.config, random)));
+    for (int i = 0; i < 2; ++i) beginnings.push_back(model::random_tokens(model.config, 150, random));
+  }
+
+  int64_t limit() {
+    if (random.uniform() < 0.4) return 0;
+    // From what one text may need to what four may.
+    const int64_t one = (model.config.max_position_embeddings + kPagePositions - 1) / kPagePositions * model.config.num_hidden_layers;
+    page_limit = one + static_cast<int64_t>(random.below(static_cast<uint64_t>(3 * one)));
+    return page_limit * page_bytes(model.config) + 1;
+  }
+
+  Request drawn() {
+    Request r;
+    const std::vector<int32_t>& beginning = beginnings[random.below(beginnings.size())];
+    r.prompt.assign(beginning.begin(), beginning.begin() + static_cast<std::ptrdiff_t>(random.below(beginning.size() + 1)));
+    const std::vector<int32_t> own = model::random_tokens(model.config, 1 + static_cast<int64_t>(random.below(20)), random);
+    r.prompt.insert(r.prompt.end(), own.begin(), own.end());
+    r.policies = {{0, dials[random.below(dials.size())]}};
+    if (random.uniform() < 0.3) r.policies.push_back({1 + static_cast<int64_t>(random.below(r.prompt.size() + 10)), dials[random.below(dials.size())]});
+    r.sampling.temperature = random.uniform() < 0.3 ? 0 : 1.5;
+    r.sampling.repetition_penalty = random.uniform() < 0.3 ? 1.3 : 1;
+    r.sampling.seed = random.below(3);
+    r.stream = random.below(3);
+    if (random.uniform() < 0.3) r.samples = 2 + static_cast<int64_t>(random.below(2));
+    r.max_new_tokens = 1 + static_cast<int64_t>(random.below(40));
+    if (random.uniform() < 0.3) r.stop_ids = model::random_tokens(model.config, 1, random);
+    r.priority = static_cast<int64_t>(random.below(3));
+    return r;
+  }
+
+  void run() {
+    const int64_t texts = 3 + static_cast<int64_t>(random.below(5));
+    SchedulerOptions options{.step_rows = texts + 1 + static_cast<int64_t>(random.below(60)), .prefill_chunk = 1 + static_cast<int64_t>(random.below(70)),
+                             .max_texts = texts, .prefix_tokens = random.uniform() < 0.3 ? 0 : static_cast<int64_t>(random.below(700)),
+                             .admit_worst_case = random.uniform() < 0.3, .aging_steps = 1 + static_cast<int64_t>(random.below(50)), .clock = {}};
+    Scheduler scheduler(engine, options);
+    const int64_t requests = 3 + static_cast<int64_t>(random.below(6));
+    const auto submit = [&] {
+      Request request = drawn();
+      // Known once submitted; no callback comes before the step.
+      auto id = std::make_shared<RequestId>(0);
+      const bool cancels = random.uniform() < 0.05;
+      request.on_token = [this, id, cancels, &scheduler](const TokenEvent& e) {
+        Sent& s = sent.at(*id);
+        s.told[e.prompt].push_back(e.id);
+        if (cancels && s.told[e.prompt].size() == 3) scheduler.cancel(*id), s.cancelled = true;
+        return true;
+      };
+      request.on_finish = [this, id](size_t sample, Generated&& text) { EXPECT_TRUE(sent.at(*id).texts.emplace(sample, std::move(text)).second); };
+      Request copy = request;
+      *id = scheduler.submit(std::move(request));
+      sent[*id].request = std::move(copy);
+    };
+    int64_t steps = 0;
+    while (static_cast<int64_t>(sent.size()) < requests || !scheduler.idle()) {
+      if (static_cast<int64_t>(sent.size()) < requests && (scheduler.idle() || random.uniform() < 0.2)) submit();
+      if (!sent.empty() && random.uniform() < 0.02) {
+        auto& [id, s] = *std::next(sent.begin(), static_cast<std::ptrdiff_t>(random.below(sent.size())));
+        scheduler.cancel(id);
+        s.cancelled = true;
+      }
+      const Scheduler::Step step = scheduler.step();
+      ASSERT_LE(step.rows, options.step_rows);
+      ASSERT_LE(scheduler.running(), texts);
+      if (page_limit > 0) {
+        ASSERT_LE(engine.pool().pages_in_use(), page_limit);
+      }
+      ASSERT_LT(++steps, 20000) << "it does not end";
+    }
+    preemptions = scheduler.stats().preemptions, cached = scheduler.stats().cached_tokens;
+    EXPECT_EQ(scheduler.stats().submitted, requests);
+    scheduler.forget_prefixes();
+    EXPECT_EQ(engine.pool().pages_in_use(), 0);
+    check();
+  }
+
+  void check() {
+    Engine other(model.weights, {.threads = 1});
+    for (auto& [id, s] : sent) {
+      ASSERT_EQ(static_cast<int64_t>(s.texts.size()), s.request.samples);
+      forks += s.request.samples - 1;
+      for (auto& [sample, text] : s.texts) {
+        Alone expected = alone(other, s.request, sample);
+        ASSERT_EQ(s.told[sample], text.ids);
+        if (text.finish == Finish::cancelled) {
+          ASSERT_TRUE(s.cancelled);
+          ++cancellations;
+          ASSERT_LE(text.ids.size(), expected.ids.size());
+          expected.ids.resize(text.ids.size());
+          for (auto& run : expected.decisions.run) run.resize(static_cast<size_t>(text.read_tokens));
+          for (auto& score : expected.decisions.score) score.resize(static_cast<size_t>(text.read_tokens));
+        } else {
+          ASSERT_EQ(text.finish, expected.finish);
+          ASSERT_EQ(text.read_tokens, static_cast<int64_t>(s.request.prompt.size() + text.ids.size()));
+        }
+        ASSERT_EQ(text.ids, expected.ids);
+        if (text.read_tokens == 0) continue;
+        ASSERT_EQ(text.decisions.run, expected.decisions.run);
+        for (size_t r = 0; r < expected.decisions.score.size(); ++r)
+          ASSERT_TRUE(same_bits(text.decisions.score[r], expected.decisions.score[r]));
+      }
+    }
+  }
+};
+
+// FATHOM_TRACES=10000 runs as many as the engine's proof wants; every build runs some.
+TEST(Scheduler, ATextIsWhatItIsAlone) {
+  const char* asked = std::getenv("FATHOM_TRACES");
+  const uint64_t traces = asked ? std::strtoull(asked, nullptr, 10) : 300;
+  int64_t preemptions = 0, cached = 0, cancellations = 0, forks = 0;
+  for (uint64_t seed = 1; seed <= traces; ++seed) {
+    Trace trace(seed);
+    trace.run();
+    if (HasFailure()) FAIL() << "trace " << seed << " of " << trace.model.describe();
+    preemptions += trace.preemptions, cached += trace.cached, cancellations += trace.cancellations, forks += trace.forks;
+  }
+  // The traces are only worth something if all of it happened.
+  const int64_t n = static_cast<int64_t>(traces);
+  EXPECT_GT(preemptions, n / 4);
+  EXPECT_GT(cached, 10 * n);
+  EXPECT_GT(cancellations, n / 20);
+  EXPECT_GT(forks, n / 4);
+  std::printf("%lld preemptions, %lld cached tokens, %lld cancelled texts, %lld forks\n", static_cast<long long>(preemptions), static_cast<long long>(cached),
+              static_cast<long long>(cancellations), static_cast<long long>(forks));
+}
+
+Request plain(const Model& model, int64_t prompt, int64_t new_tokens, Random& random) {
+  Request r;
+  r.prompt = model::random_tokens(model.config, prompt, random);
+  r.policies = {{0, RoutingPolicy::full(model.config)}};
+  r.max_new_tokens = new_tokens;
+  r.sampling.temperature = 0;
+  return r;
+}
+
+TEST(Scheduler, APromptReadBeforeIsNotReadAgain) {
+  const Model model = small(3);
+  Engine engine(model.weights, {.threads = 1});
+  Scheduler scheduler(engine, {.prefix_tokens = 4096, .clock = {}});
+  Random random(3);
+  const Request first = plain(model, 130, 5, random);
+  std::vector<Generated> texts;
+  const auto ask = [&](Request r) {
+    r.on_finish = [&](size_t, Generated&& text) { texts.push_back(std::move(text)); };
+    scheduler.submit(r);
+    int64_t rows = 0;
+    while (!scheduler.idle()) rows += scheduler.step().rows;
+    return rows;
+  };
+  EXPECT_EQ(ask(first), 135);
+  EXPECT_EQ(ask(first), 135 - 128);
+  Request longer = first;  // the conversation goes on: what was answered is known as well
+  longer.prompt.insert(longer.prompt.end(), texts[0].ids.begin(), texts[0].ids.end());
+  longer.prompt.resize(150, 1);
+  EXPECT_EQ(ask(longer), 155 - 128);
+  Request other = first;
+  other.prompt[100] = (other.prompt[100] + 1) % static_cast<int32_t>(model.config.vocab_size);
+  EXPECT_EQ(ask(other), 135 - 64);
+  Request exact = first;  // one token must be read for what follows it
+  exact.prompt.resize(128);
+  EXPECT_EQ(ask(exact), 133 - 64);
+  Request dial = first;
+  dial.policies[0].policy.thresholds[0] = 0.5;
+  EXPECT_EQ(ask(dial), 135);
+  EXPECT_EQ(texts[0].ids, texts[1].ids);
+  const std::vector<int64_t> cached = {0, 128, 128, 64, 64, 0};
+  for (size_t i = 0; i < cached.size(); ++i) EXPECT_EQ(texts[i].cached_tokens, cached[i]) << i;
+  EXPECT_EQ(scheduler.stats().cached_tokens, 128 + 128 + 64 + 64);
+}
+
+TEST(Scheduler, SamplesShareTheirPrompt) {
+  const Model model = small(5);
+  Engine engine(model.weights, {.threads = 1});
+  Scheduler scheduler(engine);
+  Random random(5);
+  Request r = plain(model, 100, 1, random);
+  r.samples = 8;
+  r.sampling.temperature = 1;
+  std::vector<int32_t> ids;
+  int64_t peak = 0;
+  r.on_finish = [&](size_t sample, Generated&& text) {
+    EXPECT_EQ(sample, ids.size());
+    ids.push_back(text.ids.at(0));
+  };
+  scheduler.submit(r);
+  int64_t rows = 0;
+  while (!scheduler.idle()) {
+    rows += scheduler.step().rows;
+    peak = std::max(peak, engine.pool().pages_in_use());
+  }
+  EXPECT_EQ(rows, 100 + 8);
+  EXPECT_EQ(ids.size(), 8u);
+  EXPECT_GT(std::set<int32_t>(ids.begin(), ids.end()).size(), 2u);
+  // 100 positions are 6 full pages and a last one, which seven of the eight copy before they write on.
+  EXPECT_EQ(peak, (7 + 7) * model.config.num_hidden_layers);
+}
+
+TEST(Scheduler, WhoComesFirstAndWhoMattersMoreGoesFirst) {
+  const Model model = small(7);
+  Engine engine(model.weights, {.threads = 1});
+  Random random(7);
+  std::string order;
+  const auto send = [&](Scheduler& scheduler, char name, int64_t priority) {
+    Request r = plain(model, 10, 5, random);
+    r.priority = priority;
+    r.on_finish = [&order, name](size_t, Generated&&) { order += name; };
+    return scheduler.submit(r);
+  };
+  const auto finish = [](Scheduler& s) {
+    while (!s.idle()) s.step();
+  };
+  {
+    Scheduler one_by_one(engine, {.max_texts = 1, .clock = {}});
+    for (const char name : {'a', 'b', 'c'}) send(one_by_one, name, 0);
+    send(one_by_one, 'd', 2);
+    finish(one_by_one);
+    EXPECT_EQ(order, "dabc");
+  }
+  order.clear();
+  {
+    // Important requests without end; the unimportant one is not forgotten: it rises by one every ten steps.
+    Scheduler scheduler(engine, {.max_texts = 1, .aging_steps = 10, .clock = {}});
+    send(scheduler, 'x', 0);
+    for (int i = 0; i < 40 && order.find('x') == std::string::npos; ++i) {
+      send(scheduler, '.', 3);
+      for (int step = 0; step < 6; ++step) scheduler.step();
+    }
+    EXPECT_NE(order.find('x'), std::string::npos) << order;
+    EXPECT_GT(order.find('x'), 3u) << order;
+  }
+}
+
+TEST(Scheduler, ADeadlineEndsAText) {
+  const Model model = small(9);
+  Engine engine(model.weights, {.threads = 1});
+  double now = 100;
+  Scheduler scheduler(engine, {.max_texts = 1, .clock = [&] { return now; }});
+  Random random(9);
+  std::vector<std::pair<Finish, size_t>> ends;
+  for (const double deadline : {105.0, 104.0}) {  // the second never gets its turn
+    Request r = plain(model, 4, 30, random);
+    r.deadline = deadline;
+    r.on_finish = [&](size_t, Generated&& text) { ends.emplace_back(text.finish, text.ids.size()); };
+    scheduler.submit(r);
+  }
+  for (; !scheduler.idle(); now += 1) scheduler.step();
+  // Steps at 100 (the prompt), 101 to 104 (a token each).
+  EXPECT_EQ(ends, (std::vector<std::pair<Finish, size_t>>{{Finish::deadline, 0}, {Finish::deadline, 4}}));
+  EXPECT_EQ(now, 106);
+  EXPECT_EQ(engine.pool().pages_in_use(), 0);
+}
+
+TEST(Scheduler, ADialChangesOnTheWay) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    const Model model = small(seed + 100);
+    Engine engine(model.weights, {.threads = 1});
+    Scheduler scheduler(engine);
+    Random random(seed);
+    Request r = plain(model, 20, 20, random);
+    const RoutingPolicy later = RoutingPolicy::causal(model::random_thresholds(model.config, random));
+    Generated out;
+    int told = 0;
+    RequestId id = 0;
+    r.on_token = [&](const TokenEvent&) {
+      if (++told == 7) scheduler.set_policy(id, later);
+      return true;
+    };
+    r.on_finish = [&](size_t, Generated&& text) { out = std::move(text); };
+    Request expected = r;
+    expected.policies.push_back({27, later});
+    id = scheduler.submit(r);
+    while (!scheduler.idle()) scheduler.step();
+    const Alone lone = alone(engine, expected, 0);
+    EXPECT_EQ(out.ids, lone.ids);
+    EXPECT_EQ(out.decisions.run, lone.decisions.run);
+  }
+}
+
+TEST(Scheduler, CallbacksMaySubmitCancelAndThrow) {
+  const Model model = small(11);
+  Engine engine(model.weights, {.threads = 1});
+  Scheduler scheduler(engine);
+  Random random(11);
+  Request second = plain(model, 4, 3, random);
+  int ended = 0;
+  second.on_finish = [&](size_t, Generated&& text) { ended += text.finish == Finish::length ? 10 : 1000; };
+  Request first = plain(model, 4, 3, random);
+  first.on_finish = [&](size_t, Generated&&) { ++ended, scheduler.submit(second); };
+  scheduler.submit(first);
+  Request bad = plain(model, 4, 30, random);
+  bad.on_token = [](const TokenEvent&) -> bool { throw std::runtime_error("a full disk"); };
+  bad.on_finish = [&](size_t, Generated&& text) { ended += text.finish == Finish::cancelled ? 100 : 1000; };
+  scheduler.submit(bad);
+  int thrown = 0;
+  while (!scheduler.idle()) {
+    try {
+      scheduler.step();
+    } catch (const std::runtime_error& e) {
+      EXPECT_STREQ(e.what(), "a full disk");
+      ++thrown;
+    }
+  }
+  EXPECT_EQ(thrown, 1);
+  EXPECT_EQ(ended, 111);
+  // A prompt that never was read has samples to tell of too.
+  Request many = plain(model, 4, 3, random);
+  many.samples = 3;
+  std::vector<size_t> cancelled;
+  many.on_finish = [&](size_t sample, Generated&& text) {
+    EXPECT_EQ(text.finish, Finish::cancelled);
+    cancelled.push_back(sample);
+  };
+  const RequestId id = scheduler.submit(many);
+  scheduler.cancel(id);
+  scheduler.cancel(id);
+  scheduler.cancel(12345);
+  EXPECT_EQ(cancelled, (std::vector<size_t>{0, 1, 2}));
+  EXPECT_TRUE(scheduler.idle());
+  EXPECT_EQ(scheduler.step().rows, 0);
+}
+
+TEST(Scheduler, RefusesWhatCouldNeverFit) {
+  const Model model = small(13);
+  const int64_t L = model.config.num_hidden_layers;
+  Engine engine(model.weights, {.threads = 1, .kv_bytes = 4 * L * page_bytes(model.config)});
+  Scheduler scheduler(engine, {.max_texts = 2, .clock = {}});
+  Random random(13);
+  scheduler.submit(plain(model, 40, 24, random));
+  const auto refused = [&](const Request& r, const std::string& what) {
+    try {
+      scheduler.submit(r);
+      ADD_FAILURE() << what << " was accepted";
+    } catch (const UserError& e) {
+      EXPECT_NE(std::string(e.what()).find(what), std::string::npos) << e.what();
+    }
+  };
+  refused(plain(model, 40, 25, random), "a text of 65 tokens");
+  Request r = plain(model, 4, 4, random);
+  r.samples = 3;
+  refused(r, "samples");
+  r.samples = 1;
+  r.prompt[2] = static_cast<int32_t>(model.config.vocab_size);
+  refused(r, "prompt");
+  while (!scheduler.idle()) scheduler.step();
+  EXPECT_EQ(scheduler.stats().finished, 1);
+}
+
+}  // namespace
+}  // namespace fathom::infer::test
