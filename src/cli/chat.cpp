@@ -16,8 +16,8 @@
 #include "core/limits.h"
 #include "core/log.h"
 #include "infer/weights.h"
+#include "study/evaluate.h"
 #include "study/held_out.h"
-#include "study/runs.h"
 
 namespace fathom::cli {
 namespace {
@@ -38,7 +38,7 @@ class Chat {
   Chat(const Arguments& args, std::shared_ptr<model::ModelFolder> folder, const text::Tokenizer& tokenizer, model::ChatFormat format)
       : args_(args), folder_(std::move(folder)), tokenizer_(tokenizer), conversation_(std::move(format), tokenizer), system_(args.text("system")),
         engine_(infer::Weights::load(*folder_), {.threads = threads_of(args)}),
-        scheduler_(engine_, {.prefix_tokens = folder_->config().max_position_embeddings, .clock = {}}),
+        scheduler_(engine_, {.prefix_tokens = folder_->config().max_position_embeddings}),
         end_ids_(end_ids(*folder_, study::document_ends(folder_->config(), tokenizer))), depth_(args.boolean("show-depth")), stats_(args.boolean("stats")) {
     set_dial(args.maybe_number("dial"));
     conversation_.begin(system_);
@@ -75,8 +75,8 @@ class Chat {
     if (name == "quit" || name == "exit" || name == "bye") return false;
     if (name == "help" || name == "?") say(std::string(kHelp, std::strlen(kHelp) - 1));
     else if (name == "dial") dial(rest);
-    else if (name == "depth") say(str("depth colours ", (depth_ = !depth_) ? "on" : "off", depth_ && range_.least < range_.most && use_colour() ? "\n" + depth_legend(range_) : ""));
-    else if (name == "stats") say(str("figures ", (stats_ = !stats_) ? "on" : "off"));
+    else if (name == "depth") toggle_depth();
+    else if (name == "stats") stats_ = !stats_, say(str("figures ", stats_ ? "on" : "off"));
     else if (name == "clear") conversation_.begin(system_), say("a new conversation");
     else if (name == "system") conversation_.begin(system_ = rest), say(rest.empty() ? "a new conversation without a system message" : "a new conversation");
     else if (name == "undo") say(conversation_.take_back().empty() ? "nothing to take back" : "taken back");
@@ -87,6 +87,12 @@ class Chat {
       throw UserError({"command", "", "\"/" + printable(name, 40) + "\"", "one of /dial /depth /stats /system /retry /undo /clear /quit /help", ""});
     }
     return true;
+  }
+
+  void toggle_depth() {
+    depth_ = !depth_;
+    say(str("depth colours ", depth_ ? "on" : "off"));
+    if (depth_ && use_colour() && range_.least < range_.most) say(depth_legend(range_));
   }
 
   void dial(const std::string& rest) {
@@ -123,8 +129,7 @@ class Chat {
       out_flush();
     };
     infer::Request request{.prompt = conversation_.ids(), .policies = conversation_.policies(), .sampling = sampling_of(args_, folder_->generation()),
-                           .stream = asked_++, .max_new_tokens = args_.integer("max-tokens"), .stop_ids = end_ids_, .stop = {}, .tokenizer = &tokenizer_,
-                           .deadline = {}, .on_token = {}, .on_finish = {}};
+                           .stream = asked_++, .max_new_tokens = args_.integer("max-tokens"), .stop_ids = end_ids_, .tokenizer = &tokenizer_};
     request.on_token = [&](const infer::TokenEvent& e) {
       record.add(e);
       show(e.text);

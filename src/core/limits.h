@@ -97,6 +97,10 @@ inline constexpr int kStopStrings = 64;
 inline constexpr int64_t kStopBytes = 4096;
 inline constexpr double kTemperature = 100;
 inline constexpr double kRepetitionPenaltyLow = 0.01, kRepetitionPenaltyHigh = 100;
+inline constexpr double kPenalty = 100;              // presence and frequency, either sign
+inline constexpr int64_t kLogitBiases = 4096;
+inline constexpr int64_t kTopLogProbs = 128;         // of one token
+inline constexpr int64_t kGuesses = 64;              // of one speculation
 inline constexpr int kThreads = 1024;
 
 // Evaluation

@@ -22,6 +22,12 @@ void check_request(const Request& r, const model::ModelConfig& config) {
   r.sampling.validate();
   if (r.max_new_tokens < 1 || r.max_new_tokens > limits::kNewTokens)
     refuse("max_new_tokens", str(r.max_new_tokens), str("1 to ", limits::kNewTokens));
+  if (r.log_probs && (*r.log_probs < 0 || *r.log_probs > limits::kTopLogProbs)) refuse("log_probs", str(*r.log_probs), str("0 to ", limits::kTopLogProbs));
+  if (r.speculation) {
+    if (r.speculation->most < 1 || r.speculation->most > limits::kGuesses) refuse("speculation.most", str(r.speculation->most), str("1 to ", limits::kGuesses));
+    if (r.speculation->same < 1 || r.speculation->same > limits::kGuesses) refuse("speculation.same", str(r.speculation->same), str("1 to ", limits::kGuesses));
+    FATHOM_ASSERT(!r.speculation->draft || r.speculation->draft->rule != Rule::topk, "topk looks into the future");
+  }
   if (r.samples < 1) refuse("samples", str(r.samples), "1 or more");
   if (r.stop.size() > limits::kStopStrings) refuse("stop", str(r.stop.size(), " strings"), str("at most ", limits::kStopStrings));
   for (const std::string& stop : r.stop)
@@ -52,6 +58,8 @@ Job::Job(RequestId id, size_t sample, std::shared_ptr<const Request> r, Sequence
 Job Job::another(size_t sample) const {
   Job other(id, sample, request, sequence.fork());
   other.policies = policies;
+  other.position = position;
+  other.draft_policy = draft_policy;
   other.out.decisions = out.decisions;
   other.out.cached_tokens = out.cached_tokens;
   other.decided = decided;
@@ -87,11 +95,22 @@ int64_t Job::keepable() const {
   return read();
 }
 
-void Job::take_decisions(const StepResult& result, size_t item, int64_t rows) {
-  const int64_t fresh = std::max<int64_t>(0, read() - decided), first = result.items[item].first_row;
+std::vector<int64_t> Job::slots_at(int64_t position, const model::ModelConfig& config) const {
+  std::vector<int64_t> slots(static_cast<size_t>(config.num_hidden_layers), position);
+  if (config.routing.kv == routing::KvPolicy::drop)
+    for (size_t r = 0; r < config.routing.blocks.size(); ++r) {
+      const auto first = out.decisions.run[r].begin();
+      slots[static_cast<size_t>(config.routing.blocks[r].block)] = std::count(first, first + position, 1);
+    }
+  return slots;
+}
+
+void Job::take(const StepResult& result, int64_t first, int64_t rows) {
+  position += rows;
+  const int64_t fresh = std::max<int64_t>(0, position - decided);
   routing::append(out.decisions, result.decisions, static_cast<size_t>(first + rows - fresh), static_cast<size_t>(fresh));
   decided += fresh;
-  SharedPolicy& policy = *policy_at(read() - 1).policy;
+  SharedPolicy& policy = *policy_at(position - 1).policy;
   policy.rows += rows;
   policy.slots.resize(result.decisions.run.size());
   for (size_t r = 0; r < policy.slots.size(); ++r) {
@@ -106,7 +125,8 @@ void Job::tell(int64_t dense_blocks) {
   std::vector<uint8_t> run;
   for (const auto& r : out.decisions.run) run.push_back(r.back());
   TokenEvent event{.prompt = sample, .id = id, .position = read() - 1, .text = {},
-                   .depth = dense_blocks + std::count(run.begin(), run.end(), 1), .run = run};
+                   .depth = dense_blocks + std::count(run.begin(), run.end(), 1), .run = run,
+                   .log_probs = request->log_probs ? &out.log_probs.back() : nullptr};
   if (stream) {
     event.text = stream->push(id);
     if (stream->stopped()) finish(Finish::stop_string);
@@ -127,24 +147,73 @@ void Job::choose_next(std::span<const float> logits, const model::ModelConfig& c
   const int32_t id = sampler.sample(logits, kernels);
   if (std::find(request->stop_ids.begin(), request->stop_ids.end(), id) != request->stop_ids.end()) return finish(Finish::stop_id);
   tokens.push_back(id);
+  if (request->log_probs) out.log_probs.push_back(infer::log_probs(logits, id, *request->log_probs, kernels));
 }
 
 void Job::finish(Finish why) {
-  if (std::exchange(finished, true)) return;
-  out.finish = why;
+  if (!std::exchange(finished, true)) out.finish = why;
+}
+
+void Job::close() {
   out.read_tokens = decided;
   out.kv_bytes = sequence.kv_bytes();
   out.kv_slot_bytes = sequence.slot_bytes();
+  draft.reset();
+  sequence.clear();
 }
 
 void Job::give_up_memory() {
+  draft.reset();
   sequence.clear();
+  position = 0;
   ++out.preemptions;
+}
+
+void Job::begin_draft(int64_t room, const model::ModelConfig& config) {
+  if (draft || !request->speculation || !decodes()) return;
+  if (pause > 0) {
+    --pause;
+    return;
+  }
+  const Speculation& how = *request->speculation;
+  const int64_t to_come = prompt() + request->max_new_tokens - std::ssize(tokens);
+  const int64_t wanted = std::min({draft_length, how.most, room, to_come, config.max_position_embeddings - position - 1});
+  if (wanted < 1) return;
+  draft.emplace();
+  draft->wanted = wanted;
+  if (how.draft) {
+    draft->sequence = sequence.fork();
+    draft->sampler = sampler;
+    return;
+  }
+  // What followed where the last `same` tokens stood before, the latest such place; beyond the end it goes on with itself.
+  if (std::ssize(tokens) > how.same) {
+    const auto place = std::find_end(tokens.begin(), tokens.end() - 1, tokens.end() - how.same, tokens.end());
+    for (auto at = static_cast<size_t>(place - tokens.begin() + how.same); place != tokens.end() - 1 && std::ssize(draft->ids) < wanted; ++at)
+      draft->ids.push_back(at < tokens.size() ? tokens[at] : draft->ids[at - tokens.size()]);
+  }
+  if (draft->ids.empty()) draft.reset();
+}
+
+void Job::guess(std::span<const float> logits, const kernels::Kernels& kernels) {
+  const int32_t id = draft->sampler->sample(logits, kernels);
+  if (std::find(request->stop_ids.begin(), request->stop_ids.end(), id) != request->stop_ids.end()) draft->wanted = std::ssize(draft->ids);
+  else draft->ids.push_back(id);
+}
+
+void Job::checked(int64_t guessed, int64_t right) {
+  out.guessed += guessed;
+  out.guessed_right += right;
+  draft_length = right == guessed ? draft_length + 1 : std::max<int64_t>(1, right);
+  draft_length = std::min(draft_length, request->speculation->most);
+  misses = right == 0 ? misses + 1 : 0;
+  if (misses > 2) pause = std::min<int64_t>(4 * misses, 64);  // it does not pay here
 }
 
 Generated Job::result(int64_t slot_bytes_per_token) {
   // A token that no event told of was seen by nobody: it is no part of the text.
   out.ids.assign(tokens.begin() + prompt(), tokens.begin() + told);
+  if (request->log_probs) out.log_probs.resize(out.ids.size());
   if (stream && out.finish != Finish::stop_string) out.text += text_of(out.tail = stream->finish());
   out.kv_slot_bytes_dense = out.read_tokens * slot_bytes_per_token;
   return std::move(out);

@@ -24,6 +24,15 @@ struct PolicyPart {
   std::shared_ptr<SharedPolicy> policy;
 };
 
+// Guesses of what follows a text's pending token.
+struct Draft {
+  std::optional<Sequence> sequence;  // that reads them under the draft's policy; none when they come out of the text itself
+  std::optional<Sampler> sampler;    // draws as the text's own will
+  std::vector<int32_t> ids;
+  int64_t wanted = 0;
+  bool ready() const { return !sequence || std::ssize(ids) >= wanted; }
+};
+
 struct Job {
   RequestId id = 0;
   size_t sample = 0;
@@ -31,8 +40,13 @@ struct Job {
   std::vector<PolicyPart> policies;   // ascending from 0
   std::vector<int32_t> tokens;        // the prompt, then what was sampled
   Sequence sequence;
+  int64_t position = 0;               // tokens read and taken; the sequence is ahead of it only while guesses are checked
   Sampler sampler;
   std::optional<StopText> stream;
+  std::optional<Draft> draft;
+  std::shared_ptr<SharedPolicy> draft_policy;
+  int64_t draft_length = 2;           // guesses to make next
+  int64_t misses = 0, pause = 0;      // drafts in a row without a right guess; tokens to write without one
   Generated out;
   int64_t decided = 0;                // tokens whose decisions `out` holds; behind it what is read is read again
   int64_t told = 0;                   // tokens of the prompt, and new ones that an event told of
@@ -47,7 +61,7 @@ struct Job {
   Job another(size_t sample) const;
 
   int64_t prompt() const { return static_cast<int64_t>(request->prompt.size()); }
-  int64_t read() const { return sequence.position(); }
+  int64_t read() const { return position; }
   int64_t left() const { return static_cast<int64_t>(tokens.size()) - read(); }
   bool decodes() const { return left() == 1 && read() >= prompt(); }
   const PolicyPart& policy_at(int64_t position) const;
@@ -56,12 +70,19 @@ struct Job {
   std::vector<ReadToken> as_read(int64_t count) const;  // its first tokens, as the prefix cache knows them
   int64_t keepable() const;                             // tokens from the first that may be kept
 
-  // After its rows [0, rows) of `item` went through a step: decisions, then the event of a token not told yet.
-  void take_decisions(const StepResult& result, size_t item, int64_t rows);
+  std::vector<int64_t> slots_at(int64_t position, const model::ModelConfig& config) const;  // [L] taken when it had read so much
+
+  // Rows of a step, from `first`, are read: what they decided, then the event of a token not told yet.
+  void take(const StepResult& result, int64_t first, int64_t rows);
   void tell(int64_t dense_blocks);
   void choose_next(std::span<const float> logits, const model::ModelConfig& config, const kernels::Kernels& kernels);
   void finish(Finish why);            // the first reason counts
   void give_up_memory();              // to be read again
+  void close();                       // gives its pages back
+  // Guesses, when it is time for some: after this, `draft` is there or not. At most `room` rows may be added to a step.
+  void begin_draft(int64_t room, const model::ModelConfig& config);
+  void guess(std::span<const float> logits, const kernels::Kernels& kernels);  // the draft's next
+  void checked(int64_t guessed, int64_t right);
   Generated result(int64_t slot_bytes_per_token);
 };
 

@@ -1,6 +1,7 @@
 #include "infer/prefix_cache.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "core/error.h"
 

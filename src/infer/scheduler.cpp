@@ -17,6 +17,8 @@ namespace {
 
 constexpr size_t kPoliciesRemembered = 1024;  // without a text that goes by them
 
+constexpr int64_t kPauseWithoutMemory = 16;    // tokens that a text writes without guesses
+
 double steady_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 int64_t pages_of(double slots) { return static_cast<int64_t>(std::ceil(slots / static_cast<double>(kPagePositions))); }
@@ -34,12 +36,16 @@ struct Scheduler::State {
   SchedulerStats stats;
   uint32_t next_policy = 0;
   RequestId next_id = 1;
+  int64_t asked_tokens = 0, written_tokens = 0;  // new ones, of texts that ended by themselves
   bool in_step = false;
   std::vector<RequestId> cancelled;  // within a step
 
+  enum class Work { read, draft, check };
   struct Part {
     Job* job;
+    Work work;
     int64_t rows;
+    std::vector<int32_t> ids;  // draft, check: that are read
   };
   std::vector<Part> parts;  // of the step
   std::vector<WorkItem> items;
@@ -47,7 +53,7 @@ struct Scheduler::State {
 
   State(Engine& e, const SchedulerOptions& o) : engine(e), config(e.config()), options(o), prefixes(o.prefix_tokens) {
     if (!options.clock) options.clock = steady_seconds;
-    FATHOM_ASSERT(options.max_texts >= 1 && options.step_rows > options.max_texts && options.prefill_chunk >= 1 && options.aging_steps >= 1,
+    FATHOM_ASSERT(options.max_texts >= 1 && options.step_rows > options.max_texts && options.prefill_chunk >= 1 && options.aging_steps >= 1 && options.overcommit > 0,
                   options.step_rows, " rows for ", options.max_texts, " texts");
   }
 
@@ -62,6 +68,9 @@ struct Scheduler::State {
   bool add(Job& job, int64_t& budget, int64_t& pages);
   void assemble();
   void after_forward(std::exception_ptr& thrown);
+  void check_guesses(const Part& part, size_t item, std::exception_ptr& thrown);
+  void tell(Job& job, std::exception_ptr& thrown);
+  void choose(Job& job, std::span<const float> logits);
   void keep_prefix(Job& job);
   void retire(std::list<Job>& from);
   void end_of_step(std::exception_ptr thrown);
@@ -89,9 +98,11 @@ std::vector<Job*> Scheduler::State::in_turn(std::list<Job>& jobs) const {
   return out;
 }
 
-// Pages that a text will hold when it has all its tokens: in the worst case, or as its last policy's tokens went so far.
+// Pages that a text will hold at its end: in the worst case, or as texts and its last policy's tokens went so far.
 int64_t Scheduler::State::pages_at_end(const Job& job) const {
-  const double tokens = static_cast<double>(std::min(job.prompt() + job.request->max_new_tokens, config.max_position_embeddings));
+  const double share = options.admit_worst_case || asked_tokens == 0 ? 1.0 : static_cast<double>(written_tokens) / static_cast<double>(asked_tokens);
+  const auto new_tokens = static_cast<int64_t>(share * static_cast<double>(job.request->max_new_tokens));
+  const double tokens = static_cast<double>(std::min(std::max(job.prompt() + new_tokens, std::ssize(job.tokens)), config.max_position_embeddings));
   const bool all_write = options.admit_worst_case || config.routing.kv == routing::KvPolicy::keep;
   int64_t pages = 0;
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
@@ -109,7 +120,8 @@ bool Scheduler::State::may_enter(const Job& job) const {
   if (running.empty() || engine.pool().page_limit() == INT64_MAX) return true;
   int64_t pages = pages_at_end(job);
   for (const Job& r : running) pages += pages_at_end(r);
-  return pages <= engine.pool().page_limit();
+  const double limit = static_cast<double>(engine.pool().page_limit()) * (options.admit_worst_case ? 1.0 : options.overcommit);
+  return static_cast<double>(pages) <= limit;
 }
 
 // Frees kept prefixes, then the memory of who comes last in turn, until `pages` can be taken; false when that must be `job` or one before it.
@@ -136,7 +148,7 @@ void Scheduler::State::preempt(Job& job) {
 bool Scheduler::State::enter(Job& job) {
   if (!may_enter(job)) return false;
   PrefixCache::Found found = prefixes.find(job.sequence, job.as_read(static_cast<int64_t>(job.tokens.size())), static_cast<int64_t>(job.tokens.size()) - 1);
-  const int64_t cached = found.sequence.position();
+  const int64_t cached = job.position = found.sequence.position();
   job.sequence = std::move(found.sequence);
   if (cached > job.decided) {
     routing::append(job.out.decisions, found.decisions, static_cast<size_t>(job.decided), static_cast<size_t>(cached - job.decided));
@@ -151,14 +163,40 @@ bool Scheduler::State::enter(Job& job) {
   return true;
 }
 
+// Its rows of this step: the next token and guesses of more, one guess more, or a part of what it has to read.
 bool Scheduler::State::add(Job& job, int64_t& budget, int64_t& pages) {
-  const int64_t rows = job.decodes() ? 1 : job.next_rows(std::min(options.prefill_chunk, budget));
-  if (rows == 0) return true;
-  const int64_t more = job.sequence.pages_for(rows);
-  if (!make_room(job, pages + more)) return false;
+  Part part{.job = &job, .work = Work::read, .rows = 0, .ids = {}};
+  Sequence* sequence = &job.sequence;
+  job.begin_draft(budget - 1, config);
+  if (!job.draft) {
+    part.rows = job.decodes() ? 1 : job.next_rows(std::min(options.prefill_chunk, budget));
+  } else if (!job.draft->ready()) {
+    part.work = Work::draft;
+    part.rows = 1;
+    part.ids = {job.draft->ids.empty() ? job.tokens.back() : job.draft->ids.back()};
+    sequence = &*job.draft->sequence;
+  } else {
+    part.work = Work::check;
+    part.ids = {job.tokens.back()};
+    // Under one policy, and within the step: what does not fit was guessed in vain.
+    const int64_t guesses = std::min(std::ssize(job.draft->ids), budget - 1);
+    part.ids.insert(part.ids.end(), job.draft->ids.begin(), job.draft->ids.begin() + guesses);
+    for (const PolicyPart& policy : job.policies)
+      if (policy.first > job.read()) part.ids.resize(static_cast<size_t>(std::min<int64_t>(std::ssize(part.ids), policy.first - job.read())));
+    part.rows = std::ssize(part.ids);
+    job.draft.reset();
+  }
+  if (part.rows == 0) return true;
+  const int64_t more = sequence->pages_for(part.rows);
+  if (!make_room(job, pages + more)) {
+    if (part.work == Work::read) return false;
+    job.draft.reset();  // guesses need memory that the text itself does not
+    job.pause = kPauseWithoutMemory;
+    return add(job, budget, pages);
+  }
   pages += more;
-  budget -= rows;
-  parts.push_back({&job, rows});
+  budget -= part.rows;
+  parts.push_back(std::move(part));
   return true;
 }
 
@@ -177,6 +215,7 @@ void Scheduler::State::assemble() {
     if (budget <= 0 || !enter(*job)) break;  // nobody overtakes: the first in line gets in some time
     if (!add(*job, budget, pages)) {  // no room yet, and nothing was read
       job->sequence.clear();
+      job->position = 0;
       waiting.splice(waiting.end(), running, std::prev(running.end()));
       break;
     }
@@ -188,46 +227,74 @@ void Scheduler::State::keep_prefix(Job& job) {
   const int64_t end = job.keepable() / PrefixCache::kStride * PrefixCache::kStride;
   if (end == 0) return;
   prefixes.keep(job.as_read(end), [&](int64_t position) {
-    std::vector<int64_t> lengths(static_cast<size_t>(config.num_hidden_layers), position);
-    if (config.routing.kv == routing::KvPolicy::drop)
-      for (size_t r = 0; r < config.routing.blocks.size(); ++r) {
-        const auto first = job.out.decisions.run[r].begin();
-        lengths[static_cast<size_t>(config.routing.blocks[r].block)] = std::count(first, first + position, 1);
-      }
-    PrefixCache::Snapshot out{.sequence = job.sequence.fork(position, lengths), .decisions = {}};
+    PrefixCache::Snapshot out{.sequence = job.sequence.fork(position, job.slots_at(position, config)), .decisions = {}};
     routing::append(out.decisions, job.out.decisions, static_cast<size_t>(position - PrefixCache::kStride), PrefixCache::kStride);
     return out;
   });
 }
 
+// Row after row as if each had been a step of its own, until a guess was not what is chosen.
+void Scheduler::State::check_guesses(const Part& part, size_t item, std::exception_ptr& thrown) {
+  Job& job = *part.job;
+  const int64_t before = job.position;
+  for (int64_t row = 0; row < part.rows; ++row) {
+    job.take(result, result.items[item].first_row + row, 1);
+    tell(job, thrown);
+    if (job.finished) break;
+    job.choose_next(result.logits_of(item, row), config, engine.kernels());
+    if (job.finished || (row + 1 < part.rows && job.tokens.back() != part.ids[static_cast<size_t>(row) + 1])) break;
+  }
+  if (job.position < job.sequence.position()) job.sequence.rewind(job.position, job.slots_at(job.position, config));
+  if (part.rows == 1) return;
+  const int64_t right = job.position - before - 1;
+  job.checked(part.rows - 1, right);
+  stats.guessed += part.rows - 1;
+  stats.guessed_right += right;
+}
+
+void Scheduler::State::tell(Job& job, std::exception_ptr& thrown) {
+  try {
+    job.tell(config.num_hidden_layers - static_cast<int64_t>(config.routing.blocks.size()));
+  } catch (...) {
+    if (!thrown) thrown = std::current_exception();
+  }
+}
+
 void Scheduler::State::after_forward(std::exception_ptr& thrown) {
-  const int64_t dense_blocks = config.num_hidden_layers - static_cast<int64_t>(config.routing.blocks.size());
   for (size_t i = 0; i < parts.size(); ++i) {
-    Job& job = *parts[i].job;
-    const int64_t before = job.read() - parts[i].rows;
-    job.take_decisions(result, i, parts[i].rows);
-    try {
-      job.tell(dense_blocks);
-    } catch (...) {
-      if (!thrown) thrown = std::current_exception();
+    const Part& part = parts[i];
+    Job& job = *part.job;
+    if (part.work == Work::draft) {
+      job.guess(result.logits_of(i), engine.kernels());
+      continue;
+    }
+    const int64_t before = job.read();
+    if (part.work == Work::check) {
+      check_guesses(part, i, thrown);
+    } else {
+      job.take(result, result.items[i].first_row, part.rows);
+      tell(job, thrown);
+      if (!job.finished && job.left() == 0) choose(job, result.logits_of(i));
     }
     if (options.prefix_tokens > 0 && before / PrefixCache::kStride != job.read() / PrefixCache::kStride) keep_prefix(job);
-    if (job.finished || job.left() > 0) continue;
-    const std::span<const float> logits = result.logits_of(i);
-    if (!std::exchange(job.shared_out, true))
-      for (int64_t sample = 1; sample < job.request->samples; ++sample) {
-        running.push_back(job.another(static_cast<size_t>(sample)));
-        running.back().choose_next(logits, config, engine.kernels());
-      }
-    job.choose_next(logits, config, engine.kernels());
   }
+}
+
+// The next token, of every sample when the prompt has just been read.
+void Scheduler::State::choose(Job& job, std::span<const float> logits) {
+  if (!std::exchange(job.shared_out, true))
+    for (int64_t sample = 1; sample < job.request->samples; ++sample) {
+      running.push_back(job.another(static_cast<size_t>(sample)));
+      running.back().choose_next(logits, config, engine.kernels());
+    }
+  job.choose_next(logits, config, engine.kernels());
 }
 
 void Scheduler::State::retire(std::list<Job>& from) {
   for (auto job = from.begin(); job != from.end();) {
     const auto next = std::next(job);
     if (job->finished) {
-      job->sequence.clear();
+      job->close();
       ended.splice(ended.end(), from, job);
     }
     job = next;
@@ -250,6 +317,10 @@ void Scheduler::State::end_of_step(std::exception_ptr thrown) {
     first.splice(first.end(), ended, ended.begin());
     Job& job = first.front();
     stats.finished += 1;
+    if (job.out.finish != Finish::cancelled && job.out.finish != Finish::deadline) {
+      asked_tokens += job.request->max_new_tokens;
+      written_tokens += std::ssize(job.tokens) - job.prompt();
+    }
     // A prompt that ended before its other samples were made ends for them too.
     const int64_t texts = job.shared_out ? 1 : job.request->samples;
     const Generated out = job.result(slot_bytes);
@@ -286,6 +357,7 @@ RequestId Scheduler::submit(Request request) {
   const RequestId id = s.next_id++;
   Job job(id, 0, std::make_shared<const Request>(std::move(request)), s.engine.new_sequence());
   job.policies = std::move(policies);
+  if (job.request->speculation && job.request->speculation->draft) job.draft_policy = s.share(*job.request->speculation->draft);
   job.arrival = id;
   job.waiting_since = s.stats.steps;
   s.waiting.push_back(std::move(job));
@@ -326,19 +398,20 @@ Scheduler::Step Scheduler::step() {
     s.items.clear();
     for (const State::Part& part : s.parts) {
       Job& job = *part.job;
-      const bool decodes = job.decodes();
-      (decodes ? out.decode_rows : out.prompt_rows) += part.rows;
-      s.items.push_back({.sequence = &job.sequence,
-                         .tokens = std::span<const int32_t>(job.tokens).subspan(static_cast<size_t>(job.read()), static_cast<size_t>(part.rows)),
-                         .policy = &job.policy_at(job.read()).policy->policy,
-                         .logits = part.rows == job.left() ? Logits::last : Logits::none});
+      const bool draft = part.work == State::Work::draft, reads = part.work == State::Work::read;
+      (draft ? out.draft_rows : reads && !job.decodes() ? out.prompt_rows : out.decode_rows) += part.rows;
+      s.items.push_back({.sequence = draft ? &*job.draft->sequence : &job.sequence,
+                         .tokens = reads ? std::span<const int32_t>(job.tokens).subspan(static_cast<size_t>(job.read()), static_cast<size_t>(part.rows)) : part.ids,
+                         .policy = draft ? &job.draft_policy->policy : &job.policy_at(job.read()).policy->policy,
+                         .logits = reads && part.rows < job.left() ? Logits::none : reads || draft ? Logits::last : Logits::all});
     }
     s.engine.forward(s.items, s.result);
     s.result.refuse_nan_scores(s.config);
-    out.rows = out.prompt_rows + out.decode_rows;
+    out.rows = out.prompt_rows + out.decode_rows + out.draft_rows;
     s.stats.steps += 1;
     s.stats.prompt_rows += out.prompt_rows;
     s.stats.decode_rows += out.decode_rows;
+    s.stats.draft_rows += out.draft_rows;
     s.after_forward(thrown);
   }
   s.end_of_step(thrown);

@@ -32,6 +32,7 @@ struct TokenEvent {
   TextParts text;                       // what is certain now: no half character, nothing that may begin a stop string
   int64_t depth = 0;                    // blocks that this token ran in full
   std::span<const uint8_t> run;         // [routed blocks]
+  const LogProbs* log_probs = nullptr;  // when the request asked for them
 };
 // Called in order, after the token's own forward (only then its depth is known). Return false to cancel that text. What it
 // throws cancels the text and comes out of the step, after the step's other texts had theirs.
@@ -45,8 +46,10 @@ struct Generated {
   int64_t prompt_tokens = 0;
   int64_t read_tokens = 0;              // of the prompt and the new ones that were read at the end
   int64_t cached_tokens = 0;            // of the prompt that the prefix cache held when it was first read
+  int64_t guessed = 0, guessed_right = 0;  // tokens, by speculation
   int64_t preemptions = 0;              // times it lost its memory and was read again
   routing::Decisions decisions;         // of the prompt and the new tokens that were read: run[r][T]
+  std::vector<LogProbs> log_probs;      // of `ids`, when the request asked for them
   int64_t kv_bytes = 0;                 // pages at the end
   int64_t kv_slot_bytes = 0;            // taken slots at the end
   int64_t kv_slot_bytes_dense = 0;      // what every token in every block would take
@@ -57,20 +60,31 @@ struct PolicyFrom {
   RoutingPolicy policy;                 // causal, random or imposed: nothing that looks ahead
 };
 
+// Tokens guessed cheaply and read together: the text is the same to the bit, sampled or greedy, only sooner or later. A guess is
+// drawn with the draw that the real choice will use, and counts when that choice is the same; what was read of wrong guesses is
+// taken back. How many are guessed at once follows how many proved right.
+struct Speculation {
+  std::optional<RoutingPolicy> draft = {};   // guess with the same weights under this policy (a low dial); absent: as the text itself went on after the same tokens
+  int64_t most = 8;                     // guesses at once
+  int64_t same = 3;                     // tokens that must be the same, without `draft`
+};
+
 struct Request {
-  std::vector<int32_t> prompt;          // at least one id
-  std::vector<PolicyFrom> policies;     // ascending from position 0: a conversation may change its dial
-  SamplerOptions sampling;
+  std::vector<int32_t> prompt = {};          // at least one id
+  std::vector<PolicyFrom> policies = {};     // ascending from position 0: a conversation may change its dial
+  SamplerOptions sampling = {};
   uint64_t stream = 0;                  // tells apart texts that share a seed; sample i draws from stream + i
   int64_t samples = 1;                  // texts from one prompt, which is read once
   int64_t max_new_tokens = 128;
-  std::vector<int32_t> stop_ids;        // end a text and are not part of it (the model's eos ids, usually)
-  std::vector<std::string> stop;        // stop strings; the text ends before one
+  std::vector<int32_t> stop_ids = {};        // end a text and are not part of it (the model's eos ids, usually)
+  std::vector<std::string> stop = {};        // stop strings; the text ends before one
   const text::Tokenizer* tokenizer = nullptr;  // outlives the request; null: no text is made and stop strings are refused
+  std::optional<Speculation> speculation = {};
+  std::optional<int64_t> log_probs = {};     // of every new token, and as many of the likeliest beside it
   int64_t priority = 0;                 // greater goes first
-  std::optional<double> deadline;       // on the scheduler's clock; a text that is not done by then ends
-  TokenCallback on_token;
-  std::function<void(size_t sample, Generated&&)> on_finish;
+  std::optional<double> deadline = {};       // on the scheduler's clock; a text that is not done by then ends
+  TokenCallback on_token = {};
+  std::function<void(size_t sample, Generated&&)> on_finish = {};
 };
 using RequestId = uint64_t;
 
@@ -79,14 +93,18 @@ struct SchedulerOptions {
   int64_t prefill_chunk = 128;          // rows of one prompt in a step at most
   int64_t max_texts = 64;               // that run at once
   int64_t prefix_tokens = 0;            // that the prefix cache keeps; 0: none
-  bool admit_worst_case = false;        // let a text in only when every token could run every block; else what its policy did so far decides
+  // Let a text in only when all that run could need all of their new tokens and every block for each; else when what their policies
+  // and the texts that ended did so far says that there will be room.
+  bool admit_worst_case = false;
+  double overcommit = 1;                // that expectation may reach so many times the KV limit; beyond it texts lose their memory more often
   int64_t aging_steps = 256;            // a waiting request rises by one priority in as many steps: nobody starves
-  std::function<double()> clock;        // seconds; null: the machine's, steady
+  std::function<double()> clock = {};        // seconds; null: the machine's, steady
 };
 
 struct SchedulerStats {
   int64_t submitted = 0, finished = 0, preemptions = 0, steps = 0;
-  int64_t prompt_rows = 0, decode_rows = 0;
+  int64_t prompt_rows = 0, decode_rows = 0, draft_rows = 0;
+  int64_t guessed = 0, guessed_right = 0;  // tokens, by speculation
   int64_t cached_tokens = 0;            // of prompts, found in the prefix cache
 };
 
@@ -105,7 +123,7 @@ class Scheduler {
   void set_policy(RequestId id, RoutingPolicy policy);
 
   struct Step {
-    int64_t rows = 0, prompt_rows = 0, decode_rows = 0;
+    int64_t rows = 0, prompt_rows = 0, decode_rows = 0, draft_rows = 0;  // decode_rows: with the guesses that they check
   };
   // One forward, or none when nothing waits or runs (rows 0). What the engine throws leaves the scheduler only to be destroyed.
   Step step();

@@ -29,6 +29,8 @@ TEST(Limits, Flags) {
       {generate, {"model"}, "temperature", str(kTemperature), "100.1"},
       {generate, {"model"}, "repetition-penalty", str(kRepetitionPenaltyLow), "0.0099"},
       {generate, {"model"}, "repetition-penalty", str(kRepetitionPenaltyHigh), "100.1"},
+      {generate, {"model"}, "presence-penalty", str(kPenalty), "100.1"},
+      {generate, {"model"}, "frequency-penalty", str(-kPenalty), "-100.1"},
       {generate, {"model"}, "top-k", str(kVocabulary), str(kVocabulary + 1)},
       {generate, {"model"}, "threads", str(kThreads), str(kThreads + 1)},
       {info, {"model"}, "context", str(kContext), str(kContext + 1)},

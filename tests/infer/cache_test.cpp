@@ -146,7 +146,7 @@ TEST(Cache, PagesAreReused) {
 // Forks, rewinds, ends and appends at random beside plain lists of numbers: what a sequence wrote is what it finds, whoever shares
 // its pages, and pages in use are those that somebody holds.
 TEST(Cache, AMillionRandomOperationsLeaveEverySlotAsItWasWritten) {
-  constexpr int64_t kBlocks = 3, kLimit = 120;
+  constexpr int64_t kBlocks = 3, kLimit = 40;
   const auto pool = std::make_shared<PagePool>(1, 2, kLimit * PagePool(1, 2).page_bytes());
   struct Twin {
     Sequence sequence;
@@ -203,11 +203,12 @@ TEST(Cache, AMillionRandomOperationsLeaveEverySlotAsItWasWritten) {
         ++full;
       }
     }
-    if (op % 64 == 0)
-      for (const Twin& t : twins)
-        for (int64_t b = 0; b < kBlocks; ++b)
-          for (size_t i = 0; i < t.written[static_cast<size_t>(b)].size(); ++i)
-            ASSERT_EQ(*slot_of(t.sequence, b, static_cast<int64_t>(i)), t.written[static_cast<size_t>(b)][i]) << "operation " << op;
+    for (const Twin& t : twins) {
+      if (op % 64 != 0) break;
+      for (int64_t b = 0; b < kBlocks; ++b)
+        for (size_t i = 0; i < t.written[static_cast<size_t>(b)].size(); ++i)
+          ASSERT_EQ(*slot_of(t.sequence, b, static_cast<int64_t>(i)), t.written[static_cast<size_t>(b)][i]) << "operation " << op;
+    }
     if (op % 1024 == 0) {
       std::map<uint32_t, int64_t> holders;
       for (const Twin& t : twins)

@@ -23,10 +23,14 @@ std::vector<float> random_logits(int64_t n, uint64_t seed, double deviation = 2)
 }
 
 // Written from the definition: everything sorted, in double.
-std::map<int32_t, double> expected(std::vector<float> logits, const SamplerOptions& o, const std::vector<int32_t>& seen) {
+std::map<int32_t, double> expected(std::vector<float> logits, const SamplerOptions& o, const std::vector<int32_t>& seen,
+                                   const std::map<int32_t, int>& sampled = {}) {
+  for (const auto& [id, bias] : o.logit_bias) logits[id] += bias;
   for (int32_t id : seen) logits[id] = static_cast<float>(logits[id] > 0 ? logits[id] / o.repetition_penalty : logits[id] * o.repetition_penalty);
+  for (const auto& [id, times] : sampled) logits[id] -= static_cast<float>(o.presence_penalty + o.frequency_penalty * times);
   std::vector<std::pair<double, int32_t>> all;
-  for (size_t i = 0; i < logits.size(); ++i) all.push_back({std::exp(logits[i] / o.temperature), static_cast<int32_t>(i)});
+  for (size_t i = 0; i < logits.size(); ++i)
+    if (logits[i] > -kInf) all.push_back({std::exp(logits[i] / o.temperature), static_cast<int32_t>(i)});
   std::sort(all.begin(), all.end(), [](auto& a, auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; });
   if (o.top_k > 0 && o.top_k < static_cast<int64_t>(all.size())) all.resize(o.top_k);
   const auto total = [&] {
@@ -34,6 +38,16 @@ std::map<int32_t, double> expected(std::vector<float> logits, const SamplerOptio
     for (auto& [p, id] : all) sum += p;
     return sum;
   };
+  if (o.typical_p < 1) {
+    const double mass = total();
+    double entropy = 0, reached = 0;
+    for (auto& [p, id] : all) entropy -= p / mass * std::log(p / mass);
+    std::stable_sort(all.begin(), all.end(), [&](auto& a, auto& b) { return std::abs(std::log(a.first / mass) + entropy) < std::abs(std::log(b.first / mass) + entropy); });
+    size_t kept = 0;
+    while (kept < all.size() && reached < o.typical_p * mass) reached += all[kept++].first;
+    all.resize(kept);
+    std::sort(all.begin(), all.end(), [](auto& a, auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; });
+  }
   const double whole = total();
   double sum = 0;
   size_t keep = 0;
@@ -55,7 +69,9 @@ TEST(Sampler, DistributionIsTheDefinition) {
     o.temperature = 0.3 + 2 * random.uniform();
     if (random.below(2)) o.top_k = 1 + static_cast<int64_t>(random.below(50));
     if (random.below(2)) o.top_p = 0.05 + 0.9 * random.uniform();
+    if (random.below(3) == 0) o.typical_p = 0.05 + 0.9 * random.uniform();
     if (random.below(2)) o.min_p = random.uniform();
+    if (random.below(3) == 0) o.logit_bias = {{0, 1.5f}, {1, -kInf}};
     if (random.below(2)) o.repetition_penalty = 0.5 + random.uniform();
     std::vector<int32_t> seen;
     for (int i = 0; i < 5; ++i) seen.push_back(static_cast<int32_t>(random.below(logits.size())));
@@ -74,6 +90,45 @@ TEST(Sampler, DistributionIsTheDefinition) {
       }
     }
   }
+}
+
+// What was sampled weighs on what comes; the prompt does not.
+TEST(Sampler, PenaltiesCountWhatWasSampled) {
+  const std::vector<float> logits = random_logits(6, 21);
+  for (const SamplerOptions& o : {SamplerOptions{.presence_penalty = 0.7, .seed = 3}, SamplerOptions{.frequency_penalty = 0.4, .seed = 4},
+                                  SamplerOptions{.presence_penalty = -0.5, .frequency_penalty = 0.2, .seed = 5}}) {
+    Sampler sampler(o);
+    sampler.observe(std::vector<int32_t>{0, 1, 2});
+    std::map<int32_t, int> sampled;
+    for (int i = 0; i < 30; ++i) {
+      const auto theirs = expected(logits, o, {}, sampled);
+      for (const auto& c : sampler.distribution(logits)) EXPECT_NEAR(c.probability, theirs.at(c.id), 1e-5);
+      ++sampled[sampler.sample(logits)];
+    }
+    EXPECT_GT(sampled.size(), 2u);
+  }
+}
+
+TEST(Sampler, AForbiddenIdIsNeverDrawn) {
+  Sampler sampler({.logit_bias = {{2, -kInf}, {400, 3.0f}}});
+  for (int i = 0; i < 300; ++i) EXPECT_NE(sampler.sample(std::vector<float>{1, 1, 8, 1}), 2);
+  EXPECT_EQ(Sampler({.temperature = 0, .logit_bias = {{3, 9.0f}}}).sample(std::vector<float>{1, 1, 8, 1}), 3);
+  EXPECT_THROW(Sampler({.logit_bias = {{0, -kInf}}}).sample(std::vector<float>{1}), UserError);
+}
+
+TEST(Sampler, LogProbsAreThoseOfTheModel) {
+  std::vector<float> logits = random_logits(50, 22);
+  logits[8] = -kInf, logits[9] = logits[10] = 9;
+  double sum = 0;
+  for (const float x : logits) sum += std::exp(static_cast<double>(x));
+  const LogProbs found = log_probs(logits, 3, 4);
+  EXPECT_NEAR(found.chosen, logits[3] - std::log(sum), 1e-5);
+  ASSERT_EQ(found.top.size(), 4u);
+  EXPECT_EQ(found.top[0].first, 9);
+  EXPECT_EQ(found.top[1].first, 10);
+  for (const auto& [id, value] : found.top) EXPECT_NEAR(value, logits[static_cast<size_t>(id)] - std::log(sum), 1e-5);
+  EXPECT_TRUE(log_probs(logits, 3, 0).top.empty());
+  EXPECT_EQ(log_probs(std::vector<float>{1, 2}, 0, 9).top.size(), 2u);
 }
 
 // Pearson's chi-square over 40,000 draws, 11 degrees of freedom: 31.3 is passed once in a thousand times.
@@ -140,6 +195,15 @@ TEST(Sampler, RefusesOptionsByName) {
   refused({.top_k = -1}, "top_k");
   refused({.top_p = 0}, "top_p");
   refused({.top_p = 1.01}, "top_p");
+  refused({.typical_p = 0}, "typical_p");
+  refused({.typical_p = 1.01}, "typical_p");
+  refused({.presence_penalty = 100.5}, "presence_penalty");
+  refused({.frequency_penalty = std::nan("")}, "frequency_penalty");
+  refused({.logit_bias = {{-1, 1.0f}}}, "logit_bias");
+  refused({.logit_bias = {{1, kInf}}}, "logit_bias");
+  SamplerOptions many;
+  for (int32_t i = 0; i <= 4096; ++i) many.logit_bias[i] = 1;
+  refused(many, "logit_bias");
   refused({.min_p = -0.1}, "min_p");
   refused({.min_p = 1.1}, "min_p");
   refused({.repetition_penalty = 0}, "repetition_penalty");
