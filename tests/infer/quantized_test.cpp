@@ -2,6 +2,7 @@
 // are from plain numbers.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <map>
 
 #include "formats/ggml_types.h"
@@ -141,19 +142,27 @@ TEST(Quantized, FourBitWeightsTakeAnEighthOfTheMemory) {
   EXPECT_LT(static_cast<double>(q8.weights->bytes()), 0.29 * static_cast<double>(f32.weights->bytes()));
 }
 
-TEST(Quantized, AScaleThatIsNoNumberIsRefusedByName) {
+TEST(Quantized, WhatMakesAWeightInfiniteIsRefusedByName) {
+  const struct {
+    GgmlType type;
+    size_t offset;            // of an f16 in a block: the number, the scale, or the scale of the minima
+    uint16_t infinity = 0x7c00;
+  } cases[] = {{GgmlType::F16, 0}, {GgmlType::BF16, 0, 0x7f80}, {GgmlType::Q5_0, 0}, {GgmlType::Q4_1, 0}, {GgmlType::Q5_1, 2}, {GgmlType::Q4_K, 2}, {GgmlType::Q6_K, 208}};
   const model::ModelConfig config = blocky(9400);
-  QuantizedModel model(config, 9400, [](const std::string&) { return GgmlType::Q4_1; });
-  model::StoredTensor& tensor = model.stored.at("model.layers.1.mlp.up_proj.weight");
-  std::vector<std::byte> bytes(tensor.bytes.begin(), tensor.bytes.end());
-  const size_t block = 5;  // of 20 bytes: f16 scale, f16 minimum, codes
-  bytes[block * 20] = std::byte{0}, bytes[block * 20 + 1] = std::byte{0x7c};  // infinity
-  tensor.bytes = bytes;
-  try {
-    Weights::from(config, [&](const std::string& name) -> const model::StoredTensor& { return model.stored.at(name); }, 2, true);
-    FAIL() << "no error";
-  } catch (const UserError& e) {
-    EXPECT_NE(std::string(e.what()).find("model.layers.1.mlp.up_proj.weight[160]"), std::string::npos) << e.what();
+  for (const auto& c : cases) {
+    QuantizedModel model(config, 9400, [&](const std::string&) { return c.type; });
+    model::StoredTensor& tensor = model.stored.at("model.layers.1.mlp.up_proj.weight");
+    std::vector<std::byte> bytes(tensor.bytes.begin(), tensor.bytes.end());
+    const size_t block = 5;
+    std::memcpy(bytes.data() + block * static_cast<size_t>(formats::ggml_block_bytes(c.type)) + c.offset, &c.infinity, 2);
+    tensor.bytes = bytes;
+    try {
+      Weights::from(config, [&](const std::string& name) -> const model::StoredTensor& { return model.stored.at(name); }, 2, true);
+      FAIL() << "no error for " << formats::ggml_type_name(c.type);
+    } catch (const UserError& e) {
+      const std::string at = str("model.layers.1.mlp.up_proj.weight[", static_cast<int64_t>(block) * formats::ggml_block_elements(c.type), "]");
+      EXPECT_NE(std::string(e.what()).find(at), std::string::npos) << formats::ggml_type_name(c.type) << ": " << e.what();
+    }
   }
 }
 
