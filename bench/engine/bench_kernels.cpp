@@ -1,10 +1,11 @@
 // Products alone, beside what the machine reads and computes: GB/s of weights for few rows, Gop/s (a multiply–add is two)
 // for many, every packing. Matrices are visited in turn, so that with one row they come out of memory.
 //
-//   bench_kernels [--threads 1,2] [--rows 1,2,4,8,16,96,384] [--shape N,K] [--megabytes 256]
+//   bench_kernels [--threads 1,2] [--rows 1,2,4,8,16,96,384] [--shape N,K] [--megabytes 256] [--packing f32,q4_k]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <iostream>
 #include <sstream>
 #include <vector>
@@ -47,17 +48,26 @@ struct Work {
   Work(Packing packing, int64_t n, int64_t k, int64_t bytes, int thread_count) : N(n), K(k), threads(thread_count), pool(thread_count) {
     Random random(1);
     const int64_t count = std::max<int64_t>(1, bytes / kernels::packed_bytes(packing, N, K));
-    std::vector<float> rows(static_cast<size_t>(packing == Packing::f32 ? N * K : 0));
-    for (float& x : rows) x = static_cast<float>(random.normal());
+    std::vector<float> drawn(static_cast<size_t>(K));
+    for (float& x : drawn) x = static_cast<float>(random.normal());
     for (int64_t i = 0; i < count; ++i) {
-      if (packing == Packing::f32) {
-        matrices.emplace_back(rows, N, K);
+      if (kernels::is_plain(packing)) {
+        matrices.emplace_back(packing, N, K, [&](int64_t, std::byte* row) {
+          for (int64_t j = 0; j < K; ++j) {
+            const float x = drawn[static_cast<size_t>(j)];
+            const uint16_t half = packing == Packing::f16 ? f32_to_f16(x) : f32_to_bf16(x);
+            if (packing == Packing::f32) std::memcpy(row + j * 4, &x, 4);
+            else std::memcpy(row + j * 2, &half, 2);
+          }
+        }, pool);
         continue;
       }
       matrices.emplace_back(packing, N, K, [&](int64_t row, const kernels::QuantizedRow& to) {
         for (size_t j = 0; j < to.codes.size(); ++j) to.codes[j] = static_cast<uint8_t>((static_cast<size_t>(row) * 7 + j * 13) % 16);
         for (uint16_t& s : to.scale) s = f32_to_f16(0.01f);
         for (uint16_t& m : to.minimum) m = f32_to_f16(-0.08f);
+        std::ranges::fill(to.sub_scale, 33);
+        std::ranges::fill(to.sub_minimum, 33);
       }, pool);
     }
   }
@@ -69,19 +79,19 @@ double seconds_per_product(Work& work, int64_t rows) {
   const int64_t blocks = kernels::block_count(work.K);
   std::vector<int8_t> codes(static_cast<size_t>(rows * blocks * kernels::kBlock));
   std::vector<float> scale(static_cast<size_t>(rows * blocks));
-  std::vector<int32_t> sum(scale.size());
-  const kernels::QuantizedRows q{codes.data(), scale.data(), sum.data(), blocks};
+  std::vector<int32_t> half_sum(scale.size() * 2);
+  const kernels::QuantizedRows q{codes.data(), scale.data(), half_sum.data(), blocks};
   constexpr int64_t kRowBlock = 96;
   const auto once = [&](const PackedMatrix& w) {
     const int64_t row_blocks = (rows + kRowBlock - 1) / kRowBlock;
-    if (w.packing() != Packing::f32) table.quantize_rows(x.data(), work.K, rows, work.K, q);
+    if (!kernels::is_plain(w.packing())) table.quantize_rows(x.data(), work.K, rows, work.K, q);
     work.pool.parallel_for(w.groups() * row_blocks, [&](int64_t chunk) {
       const int64_t row = chunk % row_blocks * kRowBlock, n = std::min(kRowBlock, rows - row), group = chunk / row_blocks;
-      if (w.packing() == Packing::f32)
-        return table.matmul({.x = x.data() + row * work.K, .x_stride = work.K, .rows = n, .packed = w.data(), .outputs = work.N, .inner = work.K,
-                             .y = y.data() + row * work.N, .y_stride = work.N, .group_begin = group, .group_end = group + 1});
-      const kernels::QuantizedRows part{q.codes + row * blocks * kernels::kBlock, q.scale + row * blocks, q.sum + row * blocks, blocks};
-      table.quantized_matmul({.x = part, .rows = n, .packing = w.packing(), .packed = w.records(), .outputs = work.N,
+      if (kernels::is_plain(w.packing()))
+        return table.matmul({.x = x.data() + row * work.K, .x_stride = work.K, .rows = n, .packing = w.packing(), .packed = w.data(), .outputs = work.N,
+                             .inner = work.K, .y = y.data() + row * work.N, .y_stride = work.N, .group_begin = group, .group_end = group + 1});
+      const kernels::QuantizedRows part{q.codes + row * blocks * kernels::kBlock, q.scale + row * blocks, q.half_sum + row * blocks * 2, blocks};
+      table.quantized_matmul({.x = part, .rows = n, .packing = w.packing(), .packed = w.data(), .outputs = work.N,
                               .y = y.data() + row * work.N, .y_stride = work.N, .group_begin = group, .group_end = group + 1});
     });
   };
@@ -100,20 +110,23 @@ double seconds_per_product(Work& work, int64_t rows) {
 int run(int argc, char** argv) {
   std::vector<int64_t> threads = {1, 2}, rows = {1, 2, 4, 8, 16, 96, 384}, shape = {2048, 2048};
   int64_t megabytes = 256;
+  std::vector<Packing> packings;
+  for (int i = 0; i <= static_cast<int>(Packing::q6_k); ++i) packings.push_back(static_cast<Packing>(i));
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string flag = argv[i];
     if (flag == "--threads") threads = numbers(flag, argv[i + 1], 0);
     else if (flag == "--rows") rows = numbers(flag, argv[i + 1], 0);
     else if (flag == "--shape") shape = numbers(flag, argv[i + 1], 2);
     else if (flag == "--megabytes") megabytes = numbers(flag, argv[i + 1], 1)[0];
-    else throw UsageError({flag, "", "an unknown flag", "--threads --rows --shape --megabytes", ""});
+    else if (flag == "--packing") std::erase_if(packings, [&](Packing p) { return (str(",", argv[i + 1], ",")).find(str(",", kernels::packing_name(p), ",")) == std::string::npos; });
+    else throw UsageError({flag, "", "an unknown flag", "--threads --rows --shape --megabytes --packing", ""});
   }
   std::printf("%s, N %ld, K %ld\n", kernels::chosen().name, static_cast<long>(shape[0]), static_cast<long>(shape[1]));
   for (const int64_t t : threads) {
     std::printf("%ld thread(s): reads %.1f GB/s; f32 %.0f, int8 %.0f Gop/s\n", static_cast<long>(t),
                 kernels::read_bandwidth(megabytes << 20, static_cast<int>(t)), kernels::multiply_add_peak(kernels::Arithmetic::f32, static_cast<int>(t)),
                 kernels::multiply_add_peak(kernels::Arithmetic::int8, static_cast<int>(t)));
-    for (const Packing packing : {Packing::f32, Packing::q8, Packing::q4, Packing::q4_min}) {
+    for (const Packing packing : packings) {
       Work work(packing, shape[0], shape[1], megabytes << 20, static_cast<int>(t));
       std::printf("  %-7s", kernels::packing_name(packing));
       for (const int64_t r : rows) {

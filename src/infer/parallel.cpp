@@ -9,7 +9,6 @@ namespace fathom::infer {
 namespace {
 
 using kernels::PackedMatrix;
-using kernels::Packing;
 using kernels::QuantizedRows;
 
 // A chunk holds at most this many rows, so that its inputs stay in the second-level cache beside a group of weights.
@@ -27,7 +26,7 @@ class Codes {
     FATHOM_ASSERT(count_ < 2, "three inputs in one set of products");
     const int64_t blocks = kernels::block_count(job.w->inner()), each = job.rows * blocks;
     kernels::Buffer& memory = step_.codes[count_];
-    memory.grow(each * (kernels::kBlock / 4 + 2));
+    memory.grow(each * (kernels::kBlock / 4 + 3));  // codes, a scale, two sums
     QuantizedRows rows{reinterpret_cast<int8_t*>(memory.data()), memory.data() + each * (kernels::kBlock / 4),
                        reinterpret_cast<int32_t*>(memory.data() + each * (kernels::kBlock / 4 + 1)), blocks};
     const int64_t width = job.w->inner();
@@ -41,7 +40,7 @@ class Codes {
 
  private:
   static QuantizedRows from(const QuantizedRows& all, int64_t row) {
-    return {all.codes + row * all.blocks * kernels::kBlock, all.scale + row * all.blocks, all.sum + row * all.blocks, all.blocks};
+    return {all.codes + row * all.blocks * kernels::kBlock, all.scale + row * all.blocks, all.half_sum + row * all.blocks * 2, all.blocks};
   }
   const QuantizedRows* find(const Product& job) const {
     for (int i = 0; i < count_; ++i)
@@ -62,7 +61,7 @@ void products(Step& step, std::span<const Product> jobs) {
   Codes codes(step);
   int64_t chunks = 0, work = 0;
   for (const Product& job : jobs) {
-    if (job.w->packing() != Packing::f32) codes.add(job);
+    if (!kernels::is_plain(job.w->packing())) codes.add(job);
     chunks += job.w->groups() * ((job.rows + kRowBlock - 1) / kRowBlock);
     work += job.w->outputs() * job.w->inner() * job.rows;
   }
@@ -76,10 +75,10 @@ void products(Step& step, std::span<const Product> jobs) {
       const PackedMatrix& w = *job.w;
       const int64_t row = chunk % row_blocks * kRowBlock, rows = std::min(kRowBlock, job.rows - row), group = chunk / row_blocks;
       float* const y = job.y + row * w.outputs();
-      if (w.packing() == Packing::f32)
-        return step.kernels.matmul({.x = job.x + row * w.inner(), .x_stride = w.inner(), .rows = rows, .packed = w.data(), .outputs = w.outputs(),
+      if (kernels::is_plain(w.packing()))
+        return step.kernels.matmul({.x = job.x + row * w.inner(), .x_stride = w.inner(), .rows = rows, .packing = w.packing(), .packed = w.data(), .outputs = w.outputs(),
                                     .inner = w.inner(), .y = y, .y_stride = w.outputs(), .group_begin = group, .group_end = group + 1});
-      return step.kernels.quantized_matmul({.x = codes.of(job, row), .rows = rows, .packing = w.packing(), .packed = w.records(), .outputs = w.outputs(),
+      return step.kernels.quantized_matmul({.x = codes.of(job, row), .rows = rows, .packing = w.packing(), .packed = w.data(), .outputs = w.outputs(),
                                             .y = y, .y_stride = w.outputs(), .group_begin = group, .group_end = group + 1});
     }
   };

@@ -19,11 +19,19 @@ using model::StoredTensor;
 
 Packing packing_of(GgmlType type) {
   switch (type) {
-    case GgmlType::Q8_0: case GgmlType::Q5_0: return Packing::q8;
+    case GgmlType::F32: return Packing::f32;
+    case GgmlType::F16: return Packing::f16;
+    case GgmlType::BF16: return Packing::bf16;
+    case GgmlType::Q8_0: return Packing::q8;
     case GgmlType::Q4_0: return Packing::q4;
     case GgmlType::Q4_1: return Packing::q4_min;
-    default: return Packing::f32;
+    case GgmlType::Q5_0: return Packing::q5;
+    case GgmlType::Q5_1: return Packing::q5_min;
+    case GgmlType::Q4_K: return Packing::q4_k;
+    case GgmlType::Q5_K: return Packing::q5_k;
+    case GgmlType::Q6_K: return Packing::q6_k;
   }
+  FATHOM_ASSERT(false, "ggml type without a packing");
 }
 
 // Matrices follow each other at multiples of a cache line.
@@ -57,18 +65,21 @@ class Packer {
     std::byte* const at = next_;
     next_ += room(t);
     const Packing packing = packing_of(t.type);
-    if (packing == Packing::f32) {
+    if (kernels::is_plain(packing)) {
       if (check_) t.refuse_not_finite();
-      return PackedMatrix(outputs, inner, [&](int64_t n, float* row) { t.row_f32(n, row); }, threads_, at);
+      return PackedMatrix(packing, outputs, inner, [&](int64_t n, std::byte* row) { std::ranges::copy(t.row(n), row); }, threads_, at);
     }
     std::atomic<bool> sound{true};
     PackedMatrix packed(packing, outputs, inner, [&](int64_t n, const kernels::QuantizedRow& row) {
       thread_local formats::UnpackedBlocks blocks;
       formats::unpack(t.type, t.row(n), blocks);
-      const int shift = packing == Packing::q8 ? 128 - blocks.layout.offset : 0;
-      for (size_t k = 0; k < row.codes.size(); ++k) row.codes[k] = static_cast<uint8_t>(blocks.codes[k] + shift);
+      std::ranges::copy(blocks.codes, row.codes.begin());
       std::ranges::copy(blocks.d, row.scale.begin());
-      if (!row.minimum.empty()) std::ranges::copy(blocks.dmin, row.minimum.begin());
+      std::ranges::copy(blocks.sub_scale, row.sub_scale.begin());
+      std::ranges::copy(blocks.sub_minimum, row.sub_minimum.begin());
+      // Files of two levels subtract their minima, we add them.
+      const uint16_t sign = blocks.layout.two_level ? 0x8000 : 0;
+      std::ranges::transform(blocks.dmin, row.minimum.begin(), [sign](uint16_t bits) { return static_cast<uint16_t>(bits ^ sign); });
       if (!std::ranges::all_of(row.scale, half_is_finite) || !std::ranges::all_of(row.minimum, half_is_finite)) sound = false;
     }, threads_, at);
     if (check_ && !sound) t.refuse_not_finite();

@@ -1,4 +1,4 @@
-// A model's weights as the engine wants them: matrices packed in panels, in f32 or as the quantised blocks that the file
+// A model's weights as the engine wants them: matrices packed in panels, as the numbers or quantised blocks that the file
 // holds; vectors and routers plain f32. Immutable once made and shared by every engine that runs the model.
 #pragma once
 #include <cstdint>
@@ -41,8 +41,7 @@ model::WeightBytes weight_bytes(const model::ModelFolder& folder);
 
 class Weights {
  public:
-  // A tensor by its name in model/schema.h. Q8_0, Q5_0, Q4_0 and Q4_1 matrices stay quantised, losing nothing; every other
-  // type becomes f32.
+  // A tensor by its name in model/schema.h. Matrices keep their type, losing nothing; vectors become f32.
   using Source = std::function<const model::StoredTensor&(const std::string&)>;
   // `threads` 0: all cores that this process may use. Refuses NaN and infinity by tensor and index.
   static std::shared_ptr<const Weights> load(const model::ModelFolder& folder, int threads = 0);

@@ -14,19 +14,26 @@ inline constexpr int64_t kBlock = 32;           // inner elements that share a s
 
 enum class Isa { reference, avx2, avx512, avx512vnni };
 
-// How a weight matrix lies in memory (pack.h).
+// How a weight matrix lies in memory (pack.h): as plain numbers, or as codes with a scale per block.
 enum class Packing : uint8_t {
-  f32,
+  f32, bf16, f16,
   q8,      // value = scale · (code − 128), code of 8 bits
   q4,      // value = scale · (code − 8), code of 4 bits
-  q4_min,  // value = scale · code + minimum, code of 4 bits
+  q4_min,  // value = scale · code + minimum
+  q5,      // value = scale · (code − 16), code of 5 bits
+  q5_min,  // value = scale · code + minimum
+  q4_k,    // as q4_min, where scale and minimum are an f16 of eight blocks times a whole number of the block
+  q5_k,    // as q5_min, with such scales
+  q6_k,    // value = scale · (code − 32), code of 6 bits, such a scale for every 16 elements
 };
+constexpr bool is_plain(Packing packing) { return packing <= Packing::f16; }
 
 struct Matmul {  // y[r][n] = Σ_k x[r][k] · w[n][k] for the outputs of groups [group_begin, group_end)
   const float* x = nullptr;       // [rows, inner]
   int64_t x_stride = 0;
   int64_t rows = 0;
-  const float* packed = nullptr;  // the whole matrix, packed (pack.h)
+  Packing packing = Packing::f32; // f32, bf16 or f16
+  const uint8_t* packed = nullptr;  // the whole matrix, packed (pack.h)
   int64_t outputs = 0;            // N
   int64_t inner = 0;              // K
   float* y = nullptr;             // [rows, outputs]
@@ -38,11 +45,11 @@ struct Matmul {  // y[r][n] = Σ_k x[r][k] · w[n][k] for the outputs of groups 
 struct QuantizedRows {
   int8_t* codes = nullptr;        // [rows][blocks · 32], −127 to 127, 0 past the row's end
   float* scale = nullptr;         // [rows][blocks]
-  int32_t* sum = nullptr;         // [rows][blocks] Σ codes
+  int32_t* half_sum = nullptr;    // [rows][blocks][2] Σ codes of a block's first and last 16
   int64_t blocks = 0;             // of a row
 };
 
-struct QuantizedMatmul {  // as Matmul, for a matrix packed as q8, q4 or q4_min
+struct QuantizedMatmul {  // as Matmul, for a matrix of codes
   QuantizedRows x;
   int64_t rows = 0;
   Packing packing = Packing::q8;

@@ -6,77 +6,109 @@
 
 #include "core/error.h"
 #include "core/float16.h"
-#include "kernels/tables.h"
+#include "kernels/layout.h"
 
 namespace fathom::kernels {
 namespace {
 
-bool four_bits(Packing packing) { return packing == Packing::q4 || packing == Packing::q4_min; }
+const Layout& layout_of(Packing packing) { return kLayouts[static_cast<size_t>(packing)]; }
 
-struct Record {  // of one block of a group
-  int64_t codes, bytes;
-  Record(Packing packing, int64_t width)
-      : codes(width * (four_bits(packing) ? kBlock / 2 : kBlock)), bytes(codes + width * (packing == Packing::q4_min ? 4 : 2)) {}
-};
-
-// Where element k of a block of output n lies, and whether in the high half of its byte.
+// Where a code lies in a block of a group: the byte and shift of its low bits, and of its high ones from the record's start.
 struct Place {
-  int64_t byte;
-  bool high;
+  int64_t low, high;
+  int low_shift, high_shift;
+  Place(const Layout& l, int64_t width, int64_t n, int64_t k) {
+    const int64_t step = k / 4, turn = step / 2, byte = n * 4 + k % 4;
+    const int odd = static_cast<int>(step % 2), moved = static_cast<int>(turn) * l.high_bits;
+    low = l.low_bits == 8 ? step * width * 4 + byte : turn * width * 4 + byte;
+    low_shift = l.low_bits == 8 ? 0 : odd * 4;
+    high = l.low_bytes * width + moved / 4 * width * 4 + byte;
+    high_shift = odd * 4 + moved % 4;
+  }
 };
-Place place_of(Packing packing, int64_t width, int64_t n, int64_t k) {
-  const int64_t step = k / 4, in = n * 4 + k % 4;
-  if (!four_bits(packing)) return {step * width * 4 + in, false};
-  return {step / 2 * width * 4 + in, step % 2 == 1};
+
+// Where output n of a group finds scale `part` or the minimum (part = scales) behind the codes of a record, or in a head.
+template <class T>
+void put(std::byte* to, int64_t width, int64_t part, int64_t n, T value) {
+  std::memcpy(to + (part * width + n) * static_cast<int64_t>(sizeof value), &value, sizeof value);
+}
+template <class T>
+T get(const uint8_t* from, int64_t width, int64_t part, int64_t n) {
+  T value;
+  std::memcpy(&value, from + (part * width + n) * static_cast<int64_t>(sizeof value), sizeof value);
+  return value;
 }
 
-void pack_group(Packing packing, int64_t inner, int64_t first, int64_t used, int64_t width, const std::function<void(int64_t, const QuantizedRow&)>& read,
+void pack_codes(const Layout& l, int64_t width, int64_t n, const uint8_t* codes, std::byte* record) {
+  if (l.low_bits == 8) {
+    for (int64_t step = 0; step < 8; ++step) std::memcpy(record + (step * width + n) * 4, codes + step * 4, 4);
+    return;
+  }
+  for (int64_t k = 0; k < kBlock; ++k) {
+    const Place at(l, width, n, k);
+    record[at.low] |= static_cast<std::byte>((codes[k] & 15) << at.low_shift);
+    if (l.high_bits > 0) record[at.high] |= static_cast<std::byte>(codes[k] >> 4 << at.high_shift);
+  }
+}
+
+void pack_group(const Layout& l, int64_t inner, int64_t first, int64_t used, int64_t width, const std::function<void(int64_t, const QuantizedRow&)>& read,
                 std::byte* to) {
   const int64_t blocks = block_count(inner);
-  const Record record(packing, width);
-  std::memset(to, 0, static_cast<size_t>(blocks * record.bytes));
+  const size_t scales = static_cast<size_t>(l.two_levels ? (blocks + kSuperBlock - 1) / kSuperBlock : blocks), subs = static_cast<size_t>(l.two_levels ? blocks : 0);
+  std::memset(to, 0, static_cast<size_t>(width * quantized_bytes(l, blocks)));
   std::vector<uint8_t> codes(static_cast<size_t>(blocks * kBlock));
-  std::vector<uint16_t> scale(static_cast<size_t>(blocks)), minimum(packing == Packing::q4_min ? scale.size() : 0);
-  const QuantizedRow row{std::span(codes).first(static_cast<size_t>(inner)), scale, minimum};
+  std::vector<uint16_t> scale(scales), minimum(l.minimum ? scales : 0);
+  std::vector<int8_t> sub_scale(subs * static_cast<size_t>(l.scales)), sub_minimum(l.minimum ? subs : 0);
+  const QuantizedRow row{std::span(codes).first(static_cast<size_t>(inner)), scale, minimum, sub_scale, sub_minimum};
   for (int64_t n = 0; n < used; ++n) {
     read(first + n, row);
-    for (int64_t b = 0; b < blocks; ++b) {
-      std::byte* const block = to + b * record.bytes;
-      const uint8_t* const from = codes.data() + b * kBlock;
-      for (int64_t step = 0; step < 8; ++step) {
-        if (!four_bits(packing)) {
-          std::memcpy(block + (step * width + n) * 4, from + step * 4, 4);
-          continue;
-        }
-        std::byte* const at = block + (step / 2 * width + n) * 4;
-        for (int64_t j = 0; j < 4; ++j) at[j] |= static_cast<std::byte>((from[step * 4 + j] & 15) << (step % 2 ? 4 : 0));
+    std::byte* at = to;
+    for (int64_t b = 0; b < blocks; ++b, at += l.record_bytes * width) {
+      const size_t block = static_cast<size_t>(b), super = static_cast<size_t>(b / kSuperBlock);
+      if (l.two_levels && b % kSuperBlock == 0) {
+        put(at, width, 0, n, scale[super]);
+        if (l.minimum) put(at, width, 1, n, minimum[super]);
+        at += l.head_bytes * width;
       }
-      std::memcpy(block + record.codes + n * 2, &scale[static_cast<size_t>(b)], 2);
-      if (packing == Packing::q4_min) std::memcpy(block + record.codes + (width + n) * 2, &minimum[static_cast<size_t>(b)], 2);
+      pack_codes(l, width, n, codes.data() + b * kBlock, at);
+      std::byte* const tail = at + l.code_bytes * width;
+      if (l.two_levels) {
+        for (int part = 0; part < l.scales; ++part) put(tail, width, part, n, sub_scale[block * static_cast<size_t>(l.scales) + static_cast<size_t>(part)]);
+        if (l.minimum) put(tail, width, l.scales, n, sub_minimum[block]);
+      } else {
+        put(tail, width, 0, n, scale[block]);
+        if (l.minimum) put(tail, width, 1, n, minimum[block]);
+      }
     }
+  }
+}
+
+template <class T>
+void pack_plain_group(int64_t inner, int64_t first, int64_t used, int64_t width, const std::function<void(int64_t, std::byte*)>& read, T* group) {
+  // Sixteen rows at a time: a strided store per element would touch a cache line each.
+  std::vector<T> rows(static_cast<size_t>(kLanes * inner));
+  for (int64_t panel = 0; panel < width; panel += kLanes) {
+    const int64_t here = std::clamp<int64_t>(used - panel, 0, kLanes);
+    for (int64_t n = 0; n < here; ++n) read(first + panel + n, reinterpret_cast<std::byte*>(rows.data() + n * inner));
+    std::fill(rows.begin() + here * inner, rows.end(), T{0});
+    for (int64_t k = 0; k < inner; ++k)
+      for (int64_t n = 0; n < kLanes; ++n) group[k * width + panel + n] = rows[static_cast<size_t>(n * inner + k)];
   }
 }
 
 }  // namespace
 
-const char* packing_name(Packing packing) {
-  switch (packing) {
-    case Packing::f32: return "f32";
-    case Packing::q8: return "q8";
-    case Packing::q4: return "q4";
-    case Packing::q4_min: return "q4_min";
-  }
-  return "";
-}
+const char* packing_name(Packing packing) { return layout_of(packing).name; }
 
 double bytes_per_weight(Packing packing) {
-  return static_cast<double>(packed_bytes(packing, kGroup, kBlock)) / static_cast<double>(kGroup * kBlock);
+  constexpr int64_t kInner = kSuperBlock * kBlock;
+  return static_cast<double>(packed_bytes(packing, kGroup, kInner)) / static_cast<double>(kGroup * kInner);
 }
 
 int64_t packed_bytes(Packing packing, int64_t outputs, int64_t inner) {
+  const Layout& l = layout_of(packing);
   const int64_t padded = (outputs + kLanes - 1) / kLanes * kLanes;
-  if (packing == Packing::f32) return padded * inner * static_cast<int64_t>(sizeof(float));
-  return quantized_group_offset(packing, padded, block_count(inner));
+  return padded * (is_plain(packing) ? inner * l.plain_bytes : quantized_bytes(l, block_count(inner)));
 }
 
 std::byte* PackedMatrix::place(std::byte* storage) {
@@ -92,64 +124,68 @@ PackedMatrix::PackedMatrix(std::span<const float> rows, int64_t outputs, int64_t
     : outputs_(outputs), inner_(inner) {
   FATHOM_ASSERT(static_cast<int64_t>(rows.size()) == outputs * inner, rows.size(), " elements for ", outputs, " x ", inner);
   ThreadPool alone(1);
-  pack_f32([&](int64_t n, float* row) { std::copy_n(rows.data() + n * inner, inner, row); }, alone, storage);
+  pack_plain([&](int64_t n, std::byte* row) { std::memcpy(row, rows.data() + n * inner, static_cast<size_t>(inner) * sizeof(float)); }, alone, storage);
 }
 
-PackedMatrix::PackedMatrix(int64_t outputs, int64_t inner, const std::function<void(int64_t, float*)>& read, ThreadPool& threads, std::byte* storage)
-    : outputs_(outputs), inner_(inner) {
-  pack_f32(read, threads, storage);
+PackedMatrix::PackedMatrix(Packing packing, int64_t outputs, int64_t inner, const std::function<void(int64_t, std::byte*)>& read, ThreadPool& threads,
+                           std::byte* storage)
+    : packing_(packing), outputs_(outputs), inner_(inner) {
+  FATHOM_ASSERT(is_plain(packing), packing_name(packing));
+  pack_plain(read, threads, storage);
 }
 
-void PackedMatrix::pack_f32(const std::function<void(int64_t, float*)>& read, ThreadPool& threads, std::byte* storage) {
-  float* const to = reinterpret_cast<float*>(place(storage));
+void PackedMatrix::pack_plain(const std::function<void(int64_t, std::byte*)>& read, ThreadPool& threads, std::byte* storage) {
+  std::byte* const to = place(storage);
+  const int64_t bytes = layout_of(packing_).plain_bytes;
   threads.parallel_for(groups(), [&](int64_t chunk) {
     const int64_t first = chunk * kGroup, width = group_width(outputs_, first), used = std::min(kGroup, outputs_ - first);
-    // Sixteen rows at a time: a strided store per element would touch a cache line each.
-    std::vector<float> rows(static_cast<size_t>(kLanes * inner_));
-    float* const group = to + first * inner_;
-    for (int64_t panel = 0; panel < width; panel += kLanes) {
-      const int64_t here = std::clamp<int64_t>(used - panel, 0, kLanes);
-      for (int64_t n = 0; n < here; ++n) read(first + panel + n, rows.data() + n * inner_);
-      std::fill(rows.begin() + here * inner_, rows.end(), 0.0f);
-      for (int64_t k = 0; k < inner_; ++k)
-        for (int64_t n = 0; n < kLanes; ++n) group[k * width + panel + n] = rows[static_cast<size_t>(n * inner_ + k)];
-    }
+    std::byte* const group = to + first * inner_ * bytes;
+    if (bytes == 4) pack_plain_group(inner_, first, used, width, read, reinterpret_cast<uint32_t*>(group));
+    else pack_plain_group(inner_, first, used, width, read, reinterpret_cast<uint16_t*>(group));
   });
 }
 
 PackedMatrix::PackedMatrix(Packing packing, int64_t outputs, int64_t inner, const std::function<void(int64_t, const QuantizedRow&)>& read,
                            ThreadPool& threads, std::byte* storage)
     : packing_(packing), outputs_(outputs), inner_(inner) {
-  FATHOM_ASSERT(packing != Packing::f32);
+  FATHOM_ASSERT(!is_plain(packing), packing_name(packing));
   std::byte* const to = place(storage);
+  const Layout& l = layout_of(packing);
   threads.parallel_for(groups(), [&](int64_t group) {
     const int64_t first = group * kGroup;
-    pack_group(packing, inner, first, std::min(kGroup, outputs - first), group_width(outputs, first), read,
-               to + quantized_group_offset(packing, first, block_count(inner)));
+    pack_group(l, inner, first, std::min(kGroup, outputs - first), group_width(outputs, first), read, to + first * quantized_bytes(l, block_count(inner)));
   });
 }
 
 void PackedMatrix::copy_row(int64_t output, float* to) const {
+  const Layout& l = layout_of(packing_);
   const int64_t first = output / kGroup * kGroup, width = group_width(outputs_, first), n = output - first;
-  if (packing_ == Packing::f32) {
-    const float* const from = data() + first * inner_ + n;
-    for (int64_t k = 0; k < inner_; ++k) to[k] = from[k * width];
+  if (is_plain(packing_)) {
+    const uint8_t* const group = data() + first * inner_ * l.plain_bytes;
+    for (int64_t k = 0; k < inner_; ++k) {
+      if (packing_ == Packing::f32) to[k] = get<float>(group, width, k, n);
+      else to[k] = packing_ == Packing::f16 ? f16_to_f32(get<uint16_t>(group, width, k, n)) : bf16_to_f32(get<uint16_t>(group, width, k, n));
+    }
     return;
   }
-  const Record record(packing_, width);
-  const uint8_t* const group = records() + quantized_group_offset(packing_, first, block_count(inner_));
-  const auto half = [](const uint8_t* from) {
-    uint16_t bits;
-    std::memcpy(&bits, from, 2);
-    return f16_to_f32(bits);
-  };
-  const int offset = packing_ == Packing::q8 ? 128 : packing_ == Packing::q4 ? 8 : 0;
-  for (int64_t k = 0; k < inner_; ++k) {
-    const uint8_t* const block = group + k / kBlock * record.bytes;
-    const Place at = place_of(packing_, width, n, k % kBlock);
-    const int code = !four_bits(packing_) ? block[at.byte] : at.high ? block[at.byte] >> 4 : block[at.byte] & 15;
-    const float value = half(block + record.codes + n * 2) * static_cast<float>(code - offset);
-    to[k] = packing_ == Packing::q4_min ? value + half(block + record.codes + (width + n) * 2) : value;
+  const uint8_t* at = data() + first * quantized_bytes(l, block_count(inner_));
+  float top_scale = 1, top_minimum = 1;
+  for (int64_t b = 0; b < block_count(inner_); ++b, at += l.record_bytes * width) {
+    if (l.two_levels && b % kSuperBlock == 0) {
+      top_scale = f16_to_f32(get<uint16_t>(at, width, 0, n));
+      if (l.minimum) top_minimum = f16_to_f32(get<uint16_t>(at, width, 1, n));
+      at += l.head_bytes * width;
+    }
+    const uint8_t* const tail = at + l.code_bytes * width;
+    const auto number = [&](int64_t part) { return l.two_levels ? static_cast<float>(get<int8_t>(tail, width, part, n)) : f16_to_f32(get<uint16_t>(tail, width, part, n)); };
+    const float minimum = l.minimum ? top_minimum * number(l.scales) : 0;
+    for (int64_t k = 0; k < std::min(kBlock, inner_ - b * kBlock); ++k) {
+      const Place place(l, width, n, k);
+      const int low = l.low_bits == 8 ? at[place.low] : at[place.low] >> place.low_shift & 15;
+      const int high = l.high_bits > 0 ? at[place.high] >> place.high_shift & ((1 << l.high_bits) - 1) : 0;
+      const float value = top_scale * number(k * l.scales / kBlock) * static_cast<float>((high << 4 | low) - l.offset);
+      to[b * kBlock + k] = l.minimum ? value + minimum : value;
+    }
   }
 }
 

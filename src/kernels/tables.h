@@ -1,17 +1,12 @@
 // The tables that chosen() picks from, and what their files share. Not for other rooms.
 #pragma once
-#include "kernels/kernels.h"
+#include "kernels/layout.h"
 
 namespace fathom::kernels {
 
 inline constexpr int64_t kSumTile = 4096;  // log_sum_exp adds up this many in f32
 
 inline constexpr float kLeastQuantized = 1e-30f;  // a block of smaller activations counts as zeros (127 / x stays finite)
-
-// Where the group of the outputs from `first` begins in a quantised matrix: all groups before it are whole.
-constexpr int64_t quantized_group_offset(Packing packing, int64_t first, int64_t blocks) {
-  return first * blocks * (packing == Packing::q8 ? 34 : packing == Packing::q4 ? 18 : 20);
-}
 
 extern const Kernels* const kReferencePlain;
 extern const Kernels* const kReferenceFma;  // null where the build has no such file, as are the next two

@@ -90,7 +90,7 @@ Timed prompt(const BenchModel& model, const std::vector<int32_t>& text, int64_t 
 
 // The arithmetic of most of a model's products.
 kernels::Arithmetic arithmetic_of(const infer::Engine& engine) {
-  return engine.weights().blocks()[0].gate.packing() == kernels::Packing::f32 ? kernels::Arithmetic::f32 : kernels::Arithmetic::int8;
+  return kernels::is_plain(engine.weights().blocks()[0].gate.packing()) ? kernels::Arithmetic::f32 : kernels::Arithmetic::int8;
 }
 
 BenchLine line_of(const std::string& work, const BenchModel& model, const std::vector<Timed>& rounds, const std::vector<Timed>& first, bool bytes) {

@@ -17,13 +17,16 @@ def fathom(*words):
     return subprocess.run([str(FATHOM), "bench", *map(str, words)], capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("type,packed", [("f32", 4), ("q8_0", 34 / 32), ("q4_0", 18 / 32), ("q4_1", 20 / 32)])
+PACKED = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q4_0": 18 / 32, "q4_1": 20 / 32, "q5_0": 22 / 32, "q5_1": 24 / 32, "q4_k": 148 / 256, "q5_k": 180 / 256, "q6_k": 210 / 256}
+
+
+@pytest.mark.parametrize("type,packed", PACKED.items())
 def test_a_shape_and_its_routed_form(type, packed):
-    result = fathom("--shape", "128,4,4,2,256,512", "--routed", "every-second:0.25", "--type", type, "--batch", "1,3", *SHORT)
+    result = fathom("--shape", "256,4,4,2,256,512", "--routed", "every-second:0.25", "--type", type, "--batch", "1,3", *SHORT)
     assert result.returncode == 0, result.stderr
     [run] = json.loads(result.stdout)["runs"]
-    elements = 4 * (2 * 128 * 128 + 2 * 64 * 128 + 3 * 256 * 128) + 512 * 128
-    assert elements * packed <= run["weight_bytes"] <= elements * packed + 4 * (128 * 2 * 5 + 4096)  # and norms
+    elements = 4 * (2 * 256 * 256 + 2 * 128 * 256 + 3 * 256 * 256) + 512 * 256
+    assert elements * packed <= run["weight_bytes"] <= elements * packed + 4 * (256 * 2 * 5 + 4096)  # and norms
     lines = {(line["work"], line["model"]): line for line in run["lines"]}
     assert {work for work, _ in lines} == {"prompt 48", "generate 16, depth 8", "generate 16, batch 3, depth 8"}
     for (work, model), line in lines.items():

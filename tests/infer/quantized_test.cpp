@@ -2,6 +2,7 @@
 // are from plain numbers.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <map>
 
 #include "formats/ggml_types.h"
@@ -82,7 +83,7 @@ TEST(Quantized, TheLawHoldsForEveryType) {
 
 TEST(Quantized, TypesMayDifferFromMatrixToMatrix) {
   for (uint64_t seed = 9100; seed < 9110; ++seed) {
-    const model::ModelConfig config = blocky(seed, 96);  // a width that is no multiple of 256: K types fall back to f32
+    const model::ModelConfig config = blocky(seed, 96);  // a width that is no multiple of 256: no K types, but in down_proj
     Random types(seed);
     const QuantizedModel model(config, seed, [&](const std::string&) { return kTypes[types.below(std::size(kTypes))]; });
     Random random(seed);
@@ -113,6 +114,26 @@ TEST(Quantized, LogitsAreNearThoseOfTheDequantisedWeights) {
   }
 }
 
+// A tied embedding gives its rows back: what the file's blocks stand for, to the bit.
+TEST(Quantized, WeightsStayWhatTheFileHolds) {
+  uint64_t seed = 9250;
+  for (const GgmlType type : kTypes) {
+    model::ModelConfig config = blocky(++seed);
+    config.tie_word_embeddings = seed % 2 == 0;
+    const QuantizedModel model(config, seed, [type](const std::string&) { return type; });
+    const int64_t C = config.hidden_size;
+    std::vector<float> row(static_cast<size_t>(C));
+    for (int64_t id = 0; id < config.vocab_size; ++id) {
+      model.weights->embed(static_cast<int32_t>(id), row.data());
+      ASSERT_TRUE(same_bits(row, std::span(model.plain.at("model.embed_tokens.weight")).subspan(static_cast<size_t>(id * C), static_cast<size_t>(C)))) << formats::ggml_type_name(type) << " " << id;
+    }
+    // In memory a weight takes what it takes in the file; sub-scales of Q4_K and Q5_K a byte instead of six bits.
+    const double file = static_cast<double>(formats::ggml_block_bytes(type) + (type == GgmlType::Q4_K || type == GgmlType::Q5_K ? 4 : 0)) / static_cast<double>(formats::ggml_block_elements(type));
+    const kernels::PackedMatrix& down = model.weights->blocks()[0].down;
+    EXPECT_EQ(static_cast<double>(down.bytes()), file * static_cast<double>(down.outputs() * down.inner())) << formats::ggml_type_name(type);
+  }
+}
+
 TEST(Quantized, FourBitWeightsTakeAnEighthOfTheMemory) {
   const model::ModelConfig config = blocky(9300);
   const QuantizedModel q4(config, 9300, [](const std::string&) { return GgmlType::Q4_0; }), q8(config, 9300, [](const std::string&) { return GgmlType::Q8_0; });
@@ -121,19 +142,27 @@ TEST(Quantized, FourBitWeightsTakeAnEighthOfTheMemory) {
   EXPECT_LT(static_cast<double>(q8.weights->bytes()), 0.29 * static_cast<double>(f32.weights->bytes()));
 }
 
-TEST(Quantized, AScaleThatIsNoNumberIsRefusedByName) {
+TEST(Quantized, WhatMakesAWeightInfiniteIsRefusedByName) {
+  const struct {
+    GgmlType type;
+    size_t offset;            // of an f16 in a block: the number, the scale, or the scale of the minima
+    uint16_t infinity = 0x7c00;
+  } cases[] = {{GgmlType::F16, 0}, {GgmlType::BF16, 0, 0x7f80}, {GgmlType::Q5_0, 0}, {GgmlType::Q4_1, 0}, {GgmlType::Q5_1, 2}, {GgmlType::Q4_K, 2}, {GgmlType::Q6_K, 208}};
   const model::ModelConfig config = blocky(9400);
-  QuantizedModel model(config, 9400, [](const std::string&) { return GgmlType::Q4_1; });
-  model::StoredTensor& tensor = model.stored.at("model.layers.1.mlp.up_proj.weight");
-  std::vector<std::byte> bytes(tensor.bytes.begin(), tensor.bytes.end());
-  const size_t block = 5;  // of 20 bytes: f16 scale, f16 minimum, codes
-  bytes[block * 20] = std::byte{0}, bytes[block * 20 + 1] = std::byte{0x7c};  // infinity
-  tensor.bytes = bytes;
-  try {
-    Weights::from(config, [&](const std::string& name) -> const model::StoredTensor& { return model.stored.at(name); }, 2, true);
-    FAIL() << "no error";
-  } catch (const UserError& e) {
-    EXPECT_NE(std::string(e.what()).find("model.layers.1.mlp.up_proj.weight[160]"), std::string::npos) << e.what();
+  for (const auto& c : cases) {
+    QuantizedModel model(config, 9400, [&](const std::string&) { return c.type; });
+    model::StoredTensor& tensor = model.stored.at("model.layers.1.mlp.up_proj.weight");
+    std::vector<std::byte> bytes(tensor.bytes.begin(), tensor.bytes.end());
+    const size_t block = 5;
+    std::memcpy(bytes.data() + block * static_cast<size_t>(formats::ggml_block_bytes(c.type)) + c.offset, &c.infinity, 2);
+    tensor.bytes = bytes;
+    try {
+      Weights::from(config, [&](const std::string& name) -> const model::StoredTensor& { return model.stored.at(name); }, 2, true);
+      FAIL() << "no error for " << formats::ggml_type_name(c.type);
+    } catch (const UserError& e) {
+      const std::string at = str("model.layers.1.mlp.up_proj.weight[", static_cast<int64_t>(block) * formats::ggml_block_elements(c.type), "]");
+      EXPECT_NE(std::string(e.what()).find(at), std::string::npos) << formats::ggml_type_name(c.type) << ": " << e.what();
+    }
   }
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 
 #include "core/error.h"
@@ -31,10 +32,15 @@ TEST(Pack, GroupsAreWhereTheLayoutSays) {
       EXPECT_EQ(first_difference(row.data(), w.data() + n * inner, inner), -1) << outputs << " " << n;
     }
     // One group: [K][width]
-    EXPECT_EQ(packed.data()[3 * group_width(outputs, 0)], w[3]);
+    const auto at = [&](int64_t i) {
+      float value;
+      std::memcpy(&value, packed.data() + i * 4, sizeof value);
+      return value;
+    };
+    EXPECT_EQ(at(3 * group_width(outputs, 0)), w[3]);
     for (int64_t n = outputs; n < (outputs + 15) / 16 * 16; ++n) {  // padding
       const int64_t first = n / 64 * 64;
-      EXPECT_EQ(packed.data()[first * inner + 2 * group_width(outputs, first) + n - first], 0.0f);
+      EXPECT_EQ(at(first * inner + 2 * group_width(outputs, first) + n - first), 0.0f);
     }
   }
 }

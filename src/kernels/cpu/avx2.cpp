@@ -106,10 +106,25 @@ inline I16 low_nibbles(I16 v) {
   return {_mm256_and_si256(v.lo, mask), _mm256_and_si256(v.hi, mask)};
 }
 inline I16 high_nibbles(I16 v) { return low_nibbles({_mm256_srli_epi16(v.lo, 4), _mm256_srli_epi16(v.hi, 4)}); }
+inline I16 shift_left(I16 v, int n) {
+  const __m128i by = _mm_cvtsi32_si128(n);
+  return {_mm256_sll_epi32(v.lo, by), _mm256_sll_epi32(v.hi, by)};
+}
+inline I16 shift_right(I16 v, int n) {
+  const __m128i by = _mm_cvtsi32_si128(n);
+  return {_mm256_srl_epi32(v.lo, by), _mm256_srl_epi32(v.hi, by)};
+}
+inline I16 or_masked(I16 a, I16 b, I16 mask) {  // a | (b & mask)
+  return {_mm256_or_si256(a.lo, _mm256_and_si256(b.lo, mask.lo)), _mm256_or_si256(a.hi, _mm256_and_si256(b.hi, mask.hi))};
+}
 inline V16 to_float(I16 v) { return {_mm256_cvtepi32_ps(v.lo), _mm256_cvtepi32_ps(v.hi)}; }
 inline V16 load_halves(const uint8_t* p) {
   const __m256i halves = load32(p);
   return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
+}
+inline V16 load_signed_bytes(const uint8_t* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return to_float({_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes))});
 }
 // Even and odd bytes as 16-bit numbers: the products of 8-bit ones, added in pairs, pass 2^15.
 struct Activations {
@@ -135,16 +150,17 @@ inline uint32_t greatest_magnitude(V16 lo, V16 hi) {
   for (uint32_t bits : lane) most = bits > most ? bits : most;
   return most;
 }
-// 32 codes, each the nearest whole number (ties to even), −127 to 127. Returns their sum.
-inline int32_t store_codes(int8_t* to, V16 lo, V16 hi) {
+inline int32_t sum_of(__m256i v) {
+  const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+  return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
+}
+// 32 codes, each the nearest whole number (ties to even), −127 to 127, and the sums of the first and last 16.
+inline void store_codes(int8_t* to, V16 lo, V16 hi, int32_t* sums) {
   const __m256i a = _mm256_cvtps_epi32(lo.lo), b = _mm256_cvtps_epi32(lo.hi), c = _mm256_cvtps_epi32(hi.lo), d = _mm256_cvtps_epi32(hi.hi);
   const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));  // four of each in turn
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
-  alignas(32) int32_t lane[8];
-  _mm256_store_si256(reinterpret_cast<__m256i*>(lane), _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d)));
-  int32_t sum = 0;
-  for (int32_t part : lane) sum += part;
-  return sum;
+  sums[0] = sum_of(_mm256_add_epi32(a, b)), sums[1] = sum_of(_mm256_add_epi32(c, d));
 }
 constexpr int kQuantizedRows = 1;
 constexpr int kSumRegisters = 8;
@@ -152,10 +168,20 @@ constexpr int kSumRegisters = 8;
 #include "kernels/cpu/quantized.inl"
 #include "kernels/cpu/quantize_rows.inl"
 
+// Eight weights as f32, which is exact.
+template <Packing P>
+inline __m256 load_weights(const uint8_t* p) {
+  if constexpr (P == Packing::f32) return _mm256_castsi256_ps(load32(p));
+  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  if constexpr (P == Packing::f16) return _mm256_cvtph_ps(halves);
+  else return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+
 // R rows of x with N half-panels (8 outputs each) of a group of `width` outputs: R·N sums in registers.
-template <int R, int N>
-void product_tile(const float* x, int64_t x_stride, const float* w, int64_t width, int64_t inner, float* y, int64_t y_stride,
+template <Packing P, int R, int N>
+void product_tile(const float* x, int64_t x_stride, const uint8_t* w, int64_t width, int64_t inner, float* y, int64_t y_stride,
                   int64_t outputs) {
+  constexpr int64_t kBytes = kLayoutOf<P>.plain_bytes;
   __m256 acc[R][N];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
@@ -164,10 +190,10 @@ void product_tile(const float* x, int64_t x_stride, const float* w, int64_t widt
   const float* row[R];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) row[r] = x + r * x_stride;
-  for (int64_t k = 0; k < inner; ++k, w += width) {
+  for (int64_t k = 0; k < inner; ++k, w += width * kBytes) {
     __m256 weight[N];
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) weight[n] = _mm256_loadu_ps(w + n * 8);
+    for (int n = 0; n < N; ++n) weight[n] = load_weights<P>(w + n * 8 * kBytes);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const __m256 value = _mm256_broadcast_ss(row[r] + k);
@@ -187,34 +213,44 @@ void product_tile(const float* x, int64_t x_stride, const float* w, int64_t widt
 }
 
 // All outputs of a group for R rows, N half-panels at a time.
-template <int R, int N>
-void product_rows(const Matmul& a, int64_t r, const float* w, int64_t first, int64_t width) {
+template <Packing P, int R, int N>
+void product_rows(const Matmul& a, int64_t r, const uint8_t* w, int64_t first, int64_t width) {
+  constexpr int64_t kBytes = kLayoutOf<P>.plain_bytes;
   const float* const x = a.x + r * a.x_stride;
   float* const y = a.y + r * a.y_stride + first;
   const int64_t outputs = min64(kGroup, a.outputs - first);
   int64_t n = 0;
   for (; n + N * 8 <= width; n += N * 8)
-    product_tile<R, N>(x, a.x_stride, w + n, width, a.inner, y + n, a.y_stride, outputs - n);
+    product_tile<P, R, N>(x, a.x_stride, w + n * kBytes, width, a.inner, y + n, a.y_stride, outputs - n);
   for (; n < width; n += kLanes)
-    product_tile<R, 2>(x, a.x_stride, w + n, width, a.inner, y + n, a.y_stride, outputs - n);
+    product_tile<P, R, 2>(x, a.x_stride, w + n * kBytes, width, a.inner, y + n, a.y_stride, outputs - n);
 }
 
 constexpr int kRows = 6;  // 6 × 2 sums, 2 weights, 1 broadcast: 15 of 16 registers
 
-void matmul(const Matmul& a) {
+template <Packing P>
+void product_groups(const Matmul& a) {
   for (int64_t group = a.group_begin; group < a.group_end; ++group) {
     const int64_t first = group * kGroup, outputs = min64(kGroup, a.outputs - first);
     const int64_t width = (outputs + kLanes - 1) / kLanes * kLanes;
-    const float* const w = a.packed + first * a.inner;
+    const uint8_t* const w = a.packed + first * a.inner * kLayoutOf<P>.plain_bytes;
     int64_t r = 0;
-    for (; r + kRows <= a.rows; r += kRows) product_rows<kRows, 2>(a, r, w, first, width);
+    for (; r + kRows <= a.rows; r += kRows) product_rows<P, kRows, 2>(a, r, w, first, width);
     switch (a.rows - r) {
-      case 5: product_rows<5, 2>(a, r, w, first, width); break;
-      case 4: product_rows<4, 2>(a, r, w, first, width); break;
-      case 3: product_rows<3, 4>(a, r, w, first, width); break;
-      case 2: product_rows<2, 4>(a, r, w, first, width); break;
-      case 1: product_rows<1, 8>(a, r, w, first, width); break;
+      case 5: product_rows<P, 5, 2>(a, r, w, first, width); break;
+      case 4: product_rows<P, 4, 2>(a, r, w, first, width); break;
+      case 3: product_rows<P, 3, 4>(a, r, w, first, width); break;
+      case 2: product_rows<P, 2, 4>(a, r, w, first, width); break;
+      case 1: product_rows<P, 1, 8>(a, r, w, first, width); break;
     }
+  }
+}
+
+void matmul(const Matmul& a) {
+  switch (a.packing) {
+    case Packing::bf16: return product_groups<Packing::bf16>(a);
+    case Packing::f16: return product_groups<Packing::f16>(a);
+    default: return product_groups<Packing::f32>(a);
   }
 }
 

@@ -29,10 +29,20 @@ constexpr int kSumRegisters = 24;
 #include "kernels/cpu/quantized.inl"
 #include "kernels/cpu/quantize_rows.inl"
 
+// Sixteen weights as f32, which is exact.
+template <Packing P>
+inline V16 load_weights(const uint8_t* p) {
+  if constexpr (P == Packing::f32) return _mm512_loadu_ps(p);
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  if constexpr (P == Packing::f16) return _mm512_cvtph_ps(halves);
+  else return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
 // R rows of x with W vectors of outputs: R·W sums in registers, the weights read once for the R rows.
-template <int R, int W>
-void product_tile(const float* x, int64_t x_stride, const float* w, int64_t inner, float* y, int64_t y_stride,
+template <Packing P, int R, int W>
+void product_tile(const float* x, int64_t x_stride, const uint8_t* w, int64_t inner, float* y, int64_t y_stride,
                   int64_t outputs) {
+  constexpr int64_t kVectorBytes = kLayoutOf<P>.plain_bytes * kLanes;
   V16 acc[R][W];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
@@ -44,7 +54,7 @@ void product_tile(const float* x, int64_t x_stride, const float* w, int64_t inne
   for (int64_t k = 0; k < inner; ++k) {
     V16 weight[W];
 #pragma GCC unroll 8
-    for (int n = 0; n < W; ++n) weight[n] = load(w + (k * W + n) * kLanes);
+    for (int n = 0; n < W; ++n) weight[n] = load_weights<P>(w + (k * W + n) * kVectorBytes);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const V16 value = set1(row[r][k]);
@@ -64,33 +74,42 @@ void product_tile(const float* x, int64_t x_stride, const float* w, int64_t inne
 
 constexpr int kRows = 6;  // 6 × 4 sums, 4 weights, 1 broadcast: 29 of 32 registers
 
-template <int W>
-void product_group(const Matmul& a, const float* w, int64_t first) {
+template <Packing P, int W>
+void product_group(const Matmul& a, const uint8_t* w, int64_t first) {
   const int64_t outputs = min64(kGroup, a.outputs - first);
   int64_t r = 0;
   for (; r + kRows <= a.rows; r += kRows)
-    product_tile<kRows, W>(a.x + r * a.x_stride, a.x_stride, w, a.inner, a.y + r * a.y_stride + first, a.y_stride, outputs);
+    product_tile<P, kRows, W>(a.x + r * a.x_stride, a.x_stride, w, a.inner, a.y + r * a.y_stride + first, a.y_stride, outputs);
   const float* const x = a.x + r * a.x_stride;
   float* const y = a.y + r * a.y_stride + first;
   switch (a.rows - r) {
-    case 5: return product_tile<5, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
-    case 4: return product_tile<4, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
-    case 3: return product_tile<3, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
-    case 2: return product_tile<2, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
-    case 1: return product_tile<1, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
+    case 5: return product_tile<P, 5, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
+    case 4: return product_tile<P, 4, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
+    case 3: return product_tile<P, 3, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
+    case 2: return product_tile<P, 2, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
+    case 1: return product_tile<P, 1, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
+  }
+}
+
+template <Packing P>
+void product_groups(const Matmul& a) {
+  for (int64_t group = a.group_begin; group < a.group_end; ++group) {
+    const int64_t first = group * kGroup;
+    const uint8_t* const w = a.packed + first * a.inner * kLayoutOf<P>.plain_bytes;
+    switch (min64(kGroup, a.outputs - first + kLanes - 1) / kLanes) {
+      case 4: product_group<P, 4>(a, w, first); break;
+      case 3: product_group<P, 3>(a, w, first); break;
+      case 2: product_group<P, 2>(a, w, first); break;
+      default: product_group<P, 1>(a, w, first); break;
+    }
   }
 }
 
 void matmul(const Matmul& a) {
-  for (int64_t group = a.group_begin; group < a.group_end; ++group) {
-    const int64_t first = group * kGroup;
-    const float* const w = a.packed + first * a.inner;
-    switch (min64(kGroup, a.outputs - first + kLanes - 1) / kLanes) {
-      case 4: product_group<4>(a, w, first); break;
-      case 3: product_group<3>(a, w, first); break;
-      case 2: product_group<2>(a, w, first); break;
-      default: product_group<1>(a, w, first); break;
-    }
+  switch (a.packing) {
+    case Packing::bf16: return product_groups<Packing::bf16>(a);
+    case Packing::f16: return product_groups<Packing::f16>(a);
+    default: return product_groups<Packing::f32>(a);
   }
 }
 

@@ -66,8 +66,12 @@ inline I16 splat(int32_t x) { return _mm512_set1_epi32(x); }
 inline I16 load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
 inline I16 low_nibbles(I16 v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
 inline I16 high_nibbles(I16 v) { return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15)); }
+inline I16 shift_left(I16 v, int n) { return _mm512_sll_epi32(v, _mm_cvtsi32_si128(n)); }
+inline I16 shift_right(I16 v, int n) { return _mm512_srl_epi32(v, _mm_cvtsi32_si128(n)); }
+inline I16 or_masked(I16 a, I16 b, I16 mask) { return _mm512_ternarylogic_epi32(a, b, mask, 0xf8); }  // a | (b & mask)
 inline V16 to_float(I16 v) { return _mm512_cvtepi32_ps(v); }
 inline V16 load_halves(const uint8_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+inline V16 load_signed_bytes(const uint8_t* p) { return to_float(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))); }
 inline int32_t four_codes(const int8_t* p) {
   int32_t four;
   __builtin_memcpy(&four, p, sizeof four);
@@ -79,10 +83,10 @@ inline uint32_t greatest_magnitude(V16 lo, V16 hi) {
   return _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(lo), magnitude),
                                                   _mm512_and_si512(_mm512_castps_si512(hi), magnitude)));
 }
-// 32 codes, each the nearest whole number (ties to even), −127 to 127. Returns their sum.
-inline int32_t store_codes(int8_t* to, V16 lo, V16 hi) {
+// 32 codes, each the nearest whole number (ties to even), −127 to 127, and the sums of the first and last 16.
+inline void store_codes(int8_t* to, V16 lo, V16 hi, int32_t* sums) {
   const __m512i a = _mm512_cvtps_epi32(lo), b = _mm512_cvtps_epi32(hi);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(a));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 16), _mm512_cvtepi32_epi8(b));
-  return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+  sums[0] = _mm512_reduce_add_epi32(a), sums[1] = _mm512_reduce_add_epi32(b);
 }

@@ -13,10 +13,10 @@ void quantize_rows(const float* x, int64_t x_stride, int64_t rows, int64_t width
       const int64_t at = r * to.blocks + b;
       if (most >= kLeastQuantized && most < __builtin_inff()) {
         const V16 inverse = set1(127.0f / most);
-        to.sum[at] = store_codes(to.codes + at * kBlock, mul(lo, inverse), mul(hi, inverse));
+        store_codes(to.codes + at * kBlock, mul(lo, inverse), mul(hi, inverse), to.half_sum + at * 2);
         to.scale[at] = most / 127.0f;
       } else {
-        to.sum[at] = store_codes(to.codes + at * kBlock, zero(), zero());
+        store_codes(to.codes + at * kBlock, zero(), zero(), to.half_sum + at * 2);
         to.scale[at] = most < kLeastQuantized ? 0.0f : __builtin_nanf("");
       }
     }

@@ -1,31 +1,53 @@
 // Products with quantised weights, written once over I16, sixteen i32 lanes that each ISA's file defines beside V16. Whole
 // numbers are exact in any order; the f32 operations are those of README.md.
 //
-// I16 operations: splat, load_bytes (64 of them), low_nibbles, high_nibbles (one code a byte), to_float, load_halves (16
-// f16 to V16), Activations and broadcast4 (four codes of a row, to every lane), dot4 (per lane acc + Σ of four products
-// of an unsigned code with a signed one). kQuantizedRows: rows of one tile; kSumRegisters: inner and f32
-// sums that the registers hold together.
+// I16 operations: splat, load_bytes (64 of them), low_nibbles, high_nibbles (one code a byte), shift_left, shift_right (of 32 bits),
+// or_masked, to_float, load_halves and load_signed_bytes (16 f16 or i8 to V16), Activations and broadcast4 (four codes of a row, to
+// every lane), dot4 (per lane acc + Σ of four products of an unsigned code with a signed one). kQuantizedRows: rows of one tile;
+// kSumRegisters: inner and f32 sums that the registers hold together.
 
 template <Packing P>
-struct Layout {
-  static constexpr bool kNibbles = P != Packing::q8, kMinimum = P == Packing::q4_min;
-  static constexpr int32_t kOffset = P == Packing::q8 ? 128 : P == Packing::q4 ? 8 : 0;
-  static constexpr int64_t kStepBytes = kNibbles ? 32 : 64;                    // of one panel and four inner elements
-  static constexpr int64_t kPanelBytes = 8 * kStepBytes;                       // of one panel's codes in a block
-  static constexpr int64_t kRecordBytes = kPanelBytes + kLanes * (kMinimum ? 4 : 2);  // with its scales
+struct Panel {  // of a packing: bytes of 16 outputs in a block, and in the head of a super-block
+  static constexpr int64_t kLow = kLayoutOf<P>.low_bytes * kLanes, kCodes = kLayoutOf<P>.code_bytes * kLanes;
+  static constexpr int64_t kRecord = kLayoutOf<P>.record_bytes * kLanes, kHead = kLayoutOf<P>.head_bytes * kLanes;
 };
+
+// Codes of four inner elements of panel n of W: the first or the last four of the eight of a turn.
+template <Packing P, int W, bool kLast>
+inline I16 load_codes(const uint8_t* record, int64_t turn, int n) {
+  constexpr Layout l = kLayoutOf<P>;
+  if constexpr (l.low_bits == 8) return load_bytes(record + ((turn * 2 + kLast) * W + n) * 64);
+  const I16 pair = load_bytes(record + (turn * W + n) * 64), low = kLast ? high_nibbles(pair) : low_nibbles(pair);
+  if constexpr (l.high_bits == 0) return low;
+  const int64_t before = turn * l.high_bits;
+  const I16 high = load_bytes(record + W * Panel<P>::kLow + (before / 4 * W + n) * 64);
+  const int moved = static_cast<int>(before % 4);
+  return or_masked(low, kLast ? shift_right(high, moved) : shift_left(high, 4 - moved), splat(0x10101010 * ((1 << l.high_bits) - 1)));
+}
+
+// Scale `part` of a block for panel n, or its minimum (part = scales).
+template <Packing P, int W>
+inline V16 load_scale(const uint8_t* head, const uint8_t* record, int part, int n) {
+  constexpr Layout l = kLayoutOf<P>;
+  const uint8_t* const at = record + W * Panel<P>::kCodes;
+  if constexpr (!l.two_levels) return load_halves(at + (part * W + n) * 32);
+  else return mul(load_halves(head + ((part == l.scales) * W + n) * 32), load_signed_bytes(at + (part * W + n) * 16));
+}
 
 // Decoding with none, 2, 4 and 8 KB: SmolLM2 in 4 bits 309, 310, 350, 329 tokens/s on one thread and 399, 416, 459, 416 on two; llama-110m in
 // 8 bits 371, 373, 368, 323 on two (medians of three turns, Zen 5).
 constexpr int64_t kPrefetchBytes = 4096;
 constexpr int64_t kChunkBlocks = 8;   // so many records of a group (17 KB at most) stay in the first-level cache for all rows
+static_assert(kChunkBlocks == kSuperBlock);  // so that a chunk begins with the head of its records
 constexpr int64_t kTileRows = 48;     // rows whose sums are kept (12 KB)
 
-// R rows with the W panels of a group over `count` blocks from block `first`: inner sums in registers, the f32 sums in
-// `sums` [R][64], which few rows keep in registers too.
+// R rows with the W panels of a group over the `count` blocks of a chunk from block `first`: inner sums in registers, the f32
+// sums in `sums` [R][64], which few rows keep in registers too.
 template <Packing P, int R, int W>
-void quantized_tile(const QuantizedRows& x, int64_t row, int64_t first, int64_t count, const uint8_t* w, float* sums) {
-  using L = Layout<P>;
+void quantized_tile(const QuantizedRows& x, int64_t row, int64_t first, int64_t count, const uint8_t* chunk, float* sums) {
+  constexpr Layout l = kLayoutOf<P>;
+  constexpr int64_t kTurns = 4 / l.scales;  // of eight inner elements, for one scale
+  constexpr int64_t kTurnBytes = W * Panel<P>::kRecord / 4;
   constexpr bool kInRegisters = R * W * 2 <= kSumRegisters;
   V16 kept[R][W];
   if constexpr (kInRegisters)
@@ -33,56 +55,61 @@ void quantized_tile(const QuantizedRows& x, int64_t row, int64_t first, int64_t 
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
       for (int n = 0; n < W; ++n) kept[r][n] = load(sums + r * kGroup + n * kLanes);
-  for (int64_t b = first; b < first + count; ++b, w += W * L::kRecordBytes) {
-    I16 dot[R][W];
+  const uint8_t* w = chunk + W * Panel<P>::kHead;
+  for (int64_t b = first; b < first + count; ++b, w += W * Panel<P>::kRecord) {
+#pragma GCC unroll 2
+    for (int part = 0; part < l.scales; ++part) {
+      I16 dot[R][W];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const I16 start = L::kOffset ? splat(-L::kOffset * x.sum[(row + r) * x.blocks + b]) : splat(0);
+      for (int r = 0; r < R; ++r) {
+        const int32_t* const half = x.half_sum + ((row + r) * x.blocks + b) * 2;
+        const I16 start = l.offset ? splat(-l.offset * (l.scales == 2 ? half[part] : half[0] + half[1])) : splat(0);
 #pragma GCC unroll 8
-      for (int n = 0; n < W; ++n) dot[r][n] = start;
-    }
-    const int8_t* const codes_of = x.codes + (row * x.blocks + b) * kBlock;
-    // Eight inner elements a turn. The codes are loaded just before they are used, of 4 bits twice: every sum needs its register.
+        for (int n = 0; n < W; ++n) dot[r][n] = start;
+      }
+      const int8_t* const codes_of = x.codes + (row * x.blocks + b) * kBlock;
+      // The codes are loaded just before they are used, of 4 bits twice: every sum needs its register.
 #pragma GCC unroll 1
-    for (int64_t k = 0; k < kBlock; k += 8) {
-      // With one row the weights come out of memory, and groups follow each other there: also past the end of this one.
-      if constexpr (R == 1)
+      for (int64_t turn = part * kTurns; turn < (part + 1) * kTurns; ++turn) {
+        // With one row the weights come out of memory, and groups follow each other there: also past the end of this one.
+        if constexpr (R == 1)
+#pragma GCC unroll 16
+          for (int64_t line = 0; line < kTurnBytes; line += 64) __builtin_prefetch(w + turn * kTurnBytes + line + kPrefetchBytes);
+        I16 codes[W];
 #pragma GCC unroll 8
-        for (int line = 0; line < W * L::kStepBytes * 2 / 64; ++line) __builtin_prefetch(w + k / 8 * W * L::kStepBytes * 2 + line * 64 + kPrefetchBytes);
-      I16 codes[W];
+        for (int n = 0; n < W; ++n) codes[n] = load_codes<P, W, false>(w, turn, n);
 #pragma GCC unroll 8
-      for (int n = 0; n < W; ++n) codes[n] = L::kNibbles ? low_nibbles(load_bytes(w + (k / 8 * W + n) * 64)) : load_bytes(w + (k / 4 * W + n) * 64);
+        for (int r = 0; r < R; ++r) {
+          const Activations four = broadcast4(codes_of + r * x.blocks * kBlock + turn * 8);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const Activations four = broadcast4(codes_of + r * x.blocks * kBlock + k);
+          for (int n = 0; n < W; ++n) dot[r][n] = dot4(dot[r][n], codes[n], four);
+        }
 #pragma GCC unroll 8
-        for (int n = 0; n < W; ++n) dot[r][n] = dot4(dot[r][n], codes[n], four);
+        for (int n = 0; n < W; ++n) codes[n] = load_codes<P, W, true>(w, turn, n);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          const Activations four = broadcast4(codes_of + r * x.blocks * kBlock + turn * 8 + 4);
+#pragma GCC unroll 8
+          for (int n = 0; n < W; ++n) dot[r][n] = dot4(dot[r][n], codes[n], four);
+        }
       }
 #pragma GCC unroll 8
-      for (int n = 0; n < W; ++n) codes[n] = L::kNibbles ? high_nibbles(load_bytes(w + (k / 8 * W + n) * 64)) : load_bytes(w + ((k / 4 + 1) * W + n) * 64);
+      for (int n = 0; n < W; ++n) {
+        const V16 scale = load_scale<P, W>(chunk, w, part, n);
+        const V16 minimum = l.minimum ? load_scale<P, W>(chunk, w, l.scales, n) : zero();
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const Activations four = broadcast4(codes_of + r * x.blocks * kBlock + k + 4);
-#pragma GCC unroll 8
-        for (int n = 0; n < W; ++n) dot[r][n] = dot4(dot[r][n], codes[n], four);
-      }
-    }
-    const uint8_t* const scales = w + W * L::kPanelBytes;
-#pragma GCC unroll 8
-    for (int n = 0; n < W; ++n) {
-      const V16 scale = load_halves(scales + n * 32);
-      const V16 minimum = L::kMinimum ? load_halves(scales + W * 32 + n * 32) : zero();
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const int64_t at = (row + r) * x.blocks + b;
-        V16 sum = kInRegisters ? kept[r][n] : load(sums + r * kGroup + n * kLanes);
-        sum = fma(to_float(dot[r][n]), mul(scale, set1(x.scale[at])), sum);
-        if (L::kMinimum) sum = fma(minimum, set1(x.scale[at] * static_cast<float>(x.sum[at])), sum);
-        if (kInRegisters) kept[r][n] = sum;
-        else store(sums + r * kGroup + n * kLanes, sum);
+        for (int r = 0; r < R; ++r) {
+          const int64_t at = (row + r) * x.blocks + b;
+          V16 sum = kInRegisters ? kept[r][n] : load(sums + r * kGroup + n * kLanes);
+          sum = fma(to_float(dot[r][n]), mul(scale, set1(x.scale[at])), sum);
+          if constexpr (l.minimum) sum = fma(minimum, set1(x.scale[at] * static_cast<float>(x.half_sum[at * 2] + x.half_sum[at * 2 + 1])), sum);
+          if constexpr (kInRegisters) kept[r][n] = sum;
+          else store(sums + r * kGroup + n * kLanes, sum);
+        }
       }
     }
   }
+  static_assert(l.scales == 1 || !l.minimum);  // else a block's minimum would be added with each of its scales
   if constexpr (kInRegisters)
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
@@ -101,7 +128,7 @@ void quantized_group(const QuantizedMatmul& a, const uint8_t* w, int64_t first) 
       for (int64_t n = 0; n < W; ++n) store(sums + r * kGroup + n * kLanes, zero());
     for (int64_t block = 0; block < a.x.blocks; block += kChunkBlocks) {
       const int64_t count = min64(kChunkBlocks, a.x.blocks - block);
-      const uint8_t* const chunk = w + block * W * Layout<P>::kRecordBytes;
+      const uint8_t* const chunk = w + (block * Panel<P>::kRecord + block / kSuperBlock * Panel<P>::kHead) * W;
       int64_t r = 0;
       for (; r + kQuantizedRows <= rows; r += kQuantizedRows)
         quantized_tile<P, kQuantizedRows, W>(a.x, begin + r, block, count, chunk, sums + r * kGroup);
@@ -122,7 +149,7 @@ template <Packing P>
 void quantized_groups(const QuantizedMatmul& a) {
   for (int64_t group = a.group_begin; group < a.group_end; ++group) {
     const int64_t first = group * kGroup;
-    const uint8_t* const w = a.packed + quantized_group_offset(P, first, a.x.blocks);
+    const uint8_t* const w = a.packed + first * quantized_bytes(kLayoutOf<P>, a.x.blocks);
     switch (min64(kGroup, a.outputs - first + kLanes - 1) / kLanes) {
       case 4: quantized_group<P, 4>(a, w, first); break;
       case 3: quantized_group<P, 3>(a, w, first); break;
@@ -137,6 +164,11 @@ void quantized_matmul(const QuantizedMatmul& a) {
     case Packing::q8: return quantized_groups<Packing::q8>(a);
     case Packing::q4: return quantized_groups<Packing::q4>(a);
     case Packing::q4_min: return quantized_groups<Packing::q4_min>(a);
-    case Packing::f32: return;
+    case Packing::q5: return quantized_groups<Packing::q5>(a);
+    case Packing::q5_min: return quantized_groups<Packing::q5_min>(a);
+    case Packing::q4_k: return quantized_groups<Packing::q4_k>(a);
+    case Packing::q5_k: return quantized_groups<Packing::q5_k>(a);
+    case Packing::q6_k: return quantized_groups<Packing::q6_k>(a);
+    case Packing::f32: case Packing::bf16: case Packing::f16: return;
   }
 }

@@ -39,36 +39,47 @@ struct Lanes {
   }
 };
 
+float bits_value(unsigned bits) {
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+float bf16_value(const uint8_t* from) { return bits_value(static_cast<unsigned>(from[0]) << 16 | static_cast<unsigned>(from[1]) << 24); }
+
+float f16_value(const uint8_t* from) {
+  const unsigned half = static_cast<unsigned>(from[0]) | static_cast<unsigned>(from[1]) << 8;
+  const unsigned sign = (half & 0x8000u) << 16, exponent = half >> 10 & 31u, fraction = half & 0x3ffu;
+  if (exponent == 31) return bits_value(sign | 0x7f800000u | fraction << 13 | (fraction ? 0x400000u : 0u));  // NaN: a quiet one
+  if (exponent > 0) return bits_value(sign | (exponent + 112) << 23 | fraction << 13);
+  const float value = static_cast<float>(fraction) * 5.9604644775390625e-08f;  // 2^−24, exact
+  return sign ? -value : value;
+}
+
+float plain_value(Packing packing, const uint8_t* group, int64_t at) {
+  if (packing == Packing::f16) return f16_value(group + at * 2);
+  if (packing == Packing::bf16) return bf16_value(group + at * 2);
+  float value;
+  __builtin_memcpy(&value, group + at * 4, sizeof value);
+  return value;
+}
+
 void matmul(const Matmul& a) {
   for (int64_t group = a.group_begin; group < a.group_end; ++group) {
     const int64_t first = group * kGroup;
     const int64_t left = a.outputs - first, used = left < kGroup ? left : kGroup;
     const int64_t width = (used + kLanes - 1) / kLanes * kLanes;
-    const float* const w = a.packed + first * a.inner;  // [K][width]
+    const uint8_t* const w = a.packed + first * a.inner * kLayouts[static_cast<int>(a.packing)].plain_bytes;  // [K][width]
     for (int64_t r = 0; r < a.rows; ++r) {
       const float* const x = a.x + r * a.x_stride;
       float* const y = a.y + r * a.y_stride + first;
       float acc[kGroup] = {};
       for (int64_t k = 0; k < a.inner; ++k)
-        for (int64_t n = 0; n < used; ++n) acc[n] = fma(x[k], w[k * width + n], acc[n]);
+        for (int64_t n = 0; n < used; ++n) acc[n] = fma(x[k], plain_value(a.packing, w, k * width + n), acc[n]);
       for (int64_t n = 0; n < used; ++n) y[n] = acc[n];
       count(used * a.inner);
     }
   }
-}
-
-float f16_value(const uint8_t* from) {
-  unsigned half = static_cast<unsigned>(from[0]) | static_cast<unsigned>(from[1]) << 8;
-  const unsigned sign = (half & 0x8000u) << 16, exponent = half >> 10 & 31u, fraction = half & 0x3ffu;
-  unsigned bits = sign | (exponent + 112) << 23 | fraction << 13;
-  if (exponent == 31) bits = sign | 0x7f800000u | fraction << 13 | (fraction ? 0x400000u : 0u);  // NaN: a quiet one
-  float value;
-  if (exponent == 0) {
-    value = static_cast<float>(fraction) * 5.9604644775390625e-08f;  // 2^−24, exact
-    return sign ? -value : value;
-  }
-  __builtin_memcpy(&value, &bits, sizeof value);
-  return value;
 }
 
 void quantize_rows(const float* x, int64_t x_stride, int64_t rows, int64_t width, const QuantizedRows& to) {
@@ -87,45 +98,58 @@ void quantize_rows(const float* x, int64_t x_stride, int64_t rows, int64_t width
       __builtin_memcpy(&most, &greatest, sizeof most);
       const bool usable = most >= kLeastQuantized && most < __builtin_inff();
       const float inverse = usable ? 127.0f / most : 0.0f;
-      int32_t sum = 0;
+      int32_t* const half_sum = to.half_sum + (r * to.blocks + b) * 2;
+      half_sum[0] = half_sum[1] = 0;
       for (int64_t i = 0; i < kBlock; ++i) {
         codes[i] = usable && i < count ? static_cast<int8_t>(__builtin_rintf(x[first + i] * inverse)) : int8_t{0};
-        sum += codes[i];
+        half_sum[i / 16] += codes[i];
       }
       to.scale[r * to.blocks + b] = usable ? most / 127.0f : most < kLeastQuantized ? 0.0f : __builtin_nanf("");
-      to.sum[r * to.blocks + b] = sum;
     }
 }
 
+// What a block of one output of a group holds, as pack.h lays it out.
+int32_t code_of(const Layout& l, const uint8_t* record, int64_t width, int64_t n, int64_t k) {
+  const int64_t step = k / 4, byte = n * 4 + k % 4;
+  if (l.low_bits == 8) return record[step * width * 4 + byte];
+  const int32_t half = step % 2 == 0 ? 0 : 4;  // bits below it, in both
+  const int32_t low = record[step / 2 * width * 4 + byte] >> half & 15;
+  if (l.high_bits == 0) return low;
+  const int64_t bits_before = step / 2 * l.high_bits, word = bits_before / 4;
+  const int32_t high = record[(l.low_bytes + word * 4) * width + byte] >> (half + bits_before % 4) & ((1 << l.high_bits) - 1);
+  return high * 16 + low;
+}
+// Scale `part`, or the minimum (part = scales), of a block: f16, or i8 times the f16 of the head, which is exact.
+float scale_of(const Layout& l, const uint8_t* head, const uint8_t* record, int64_t width, int64_t n, int64_t part) {
+  const uint8_t* const at = record + l.code_bytes * width;
+  if (!l.two_levels) return f16_value(at + (part * width + n) * 2);
+  return f16_value(head + ((part == l.scales) * width + n) * 2) * static_cast<float>(static_cast<int8_t>(at[part * width + n]));
+}
+
 void quantized_matmul(const QuantizedMatmul& a) {
+  const Layout& l = kLayouts[static_cast<int>(a.packing)];
+  const int64_t elements = kBlock / l.scales;  // that share a scale
   for (int64_t group = a.group_begin; group < a.group_end; ++group) {
     const int64_t first = group * kGroup;
     const int64_t left = a.outputs - first, used = left < kGroup ? left : kGroup;
     const int64_t width = (used + kLanes - 1) / kLanes * kLanes;
-    const int64_t code_bytes = a.packing == Packing::q8 ? width * kBlock : width * kBlock / 2;
-    const int64_t record = code_bytes + width * (a.packing == Packing::q4_min ? 4 : 2);
-    const int32_t offset = a.packing == Packing::q8 ? 128 : a.packing == Packing::q4 ? 8 : 0;
-    const uint8_t* const w = a.packed + quantized_group_offset(a.packing, first, a.x.blocks);
+    const uint8_t* const w = a.packed + first * quantized_bytes(l, a.x.blocks);
     for (int64_t r = 0; r < a.rows; ++r) {
       float* const y = a.y + r * a.y_stride + first;
       for (int64_t n = 0; n < used; ++n) {
         float acc = 0;
         for (int64_t b = 0; b < a.x.blocks; ++b) {
-          const uint8_t* const block = w + b * record;
+          const uint8_t* const head = w + quantized_bytes(l, b / kSuperBlock * kSuperBlock) * width;
+          const uint8_t* const record = head + (l.head_bytes + b % kSuperBlock * l.record_bytes) * width;
           const int8_t* const x = a.x.codes + (r * a.x.blocks + b) * kBlock;
-          int32_t dot = 0;
-          for (int64_t k = 0; k < kBlock; ++k) {
-            const int64_t step = k / 4, byte = n * 4 + k % 4;
-            const int32_t code = a.packing == Packing::q8 ? block[step * width * 4 + byte]
-                                 : step % 2 == 0          ? block[step / 2 * width * 4 + byte] & 15
-                                                          : block[step / 2 * width * 4 + byte] >> 4;
-            dot += x[k] * (code - offset);
+          const float x_scale = a.x.scale[r * a.x.blocks + b];
+          for (int64_t part = 0; part < l.scales; ++part) {
+            int32_t dot = 0;
+            for (int64_t k = part * elements; k < (part + 1) * elements; ++k) dot += x[k] * (code_of(l, record, width, n, k) - l.offset);
+            acc = fma(static_cast<float>(dot), scale_of(l, head, record, width, n, part) * x_scale, acc);
           }
-          const float scale = a.x.scale[r * a.x.blocks + b];
-          acc = fma(static_cast<float>(dot), f16_value(block + code_bytes + n * 2) * scale, acc);
-          if (a.packing == Packing::q4_min)
-            acc = fma(f16_value(block + code_bytes + width * 2 + n * 2),
-                      scale * static_cast<float>(a.x.sum[r * a.x.blocks + b]), acc);
+          const int32_t* const sums = a.x.half_sum + (r * a.x.blocks + b) * 2;
+          if (l.minimum) acc = fma(scale_of(l, head, record, width, n, l.scales), x_scale * static_cast<float>(sums[0] + sums[1]), acc);
         }
         y[n] = acc;
       }
