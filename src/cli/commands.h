@@ -17,6 +17,7 @@ Command generate_command();
 Command depthmap_command();
 Command info_command();
 Command report_command();
+Command quantize_command();
 Command bench_machine_command();
 Command bench_command();
 
