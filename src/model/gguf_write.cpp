@@ -14,6 +14,7 @@ namespace {
 using formats::GgmlType;
 using formats::GgufEntries;
 
+constexpr const char *kVersionKey = "general.quantization_version", *kTypeKey = "general.file_type";
 constexpr uint32_t kQuantizationVersion = 2;  // of the block layouts, as llama.cpp counts them
 
 // llama.cpp's word for a file whose matrices are mostly of a type (its LLAMA_FTYPE_…); it is shown, nothing follows from it.
@@ -35,14 +36,17 @@ uint32_t file_type(GgmlType type) {
 }
 
 void add_types(GgufEntries& out, GgmlType type) {
-  out.u32("general.quantization_version", kQuantizationVersion);
-  out.u32("general.file_type", file_type(type));
+  if (!out.has(kVersionKey)) out.u32(kVersionKey, kQuantizationVersion);
+  if (!out.has(kTypeKey)) out.u32(kTypeKey, file_type(type));
 }
 
 GgufEntries copied(const formats::GgufMetadata& source, GgmlType type) {
   GgufEntries out;
-  for (const formats::GgufValue& value : source.values())
-    if (value.key != "general.alignment" && value.key != "general.quantization_version" && value.key != "general.file_type") out.copy(value);
+  for (const formats::GgufValue& value : source.values()) {
+    if (value.key == kVersionKey) out.u32(kVersionKey, kQuantizationVersion);
+    else if (value.key == kTypeKey) out.u32(kTypeKey, file_type(type));
+    else if (value.key != "general.alignment") out.copy(value);
+  }
   add_types(out, type);
   return out;
 }
