@@ -42,7 +42,7 @@ def test_a_routed_model_in_fewer_bits(fathom, folder):
     default = next(p for p in after["points"] if p["dial"] == after["default_dial"])
     assert default["capacity"] == pytest.approx([0.25, 0.5], abs=2 / after["tokens"])
     assert after["points"][-1]["capacity"] == [1, 1]
-    assert after["tokens"] > 1000 and "every second window" in after["text"]
+    assert after["tokens"] > 800 and "every second window" in after["text"]
     assert json.loads((folder / "mod-q8" / "fathom_dial.json").read_text()) == after
     # The other half of the windows runs about as many, which the drawn table of the sample did not promise.
     assert q["result"]["block_fraction"] == pytest.approx(default["block_fraction"], abs=0.05)
@@ -50,7 +50,7 @@ def test_a_routed_model_in_fewer_bits(fathom, folder):
     assert "Q8_0" in fathom("info", "mod-q8").out
     e = json.loads(fathom("eval", "mod-q8", "--data", "data", "--json", "--quiet").out)["model"]
     assert e["loss"] == pytest.approx(q["result"]["loss"], rel=0.1)
-    fathom("generate", "mod-q8", "--prompt", "The sea", "--max-tokens", 8, "--quiet")
+    fathom("generate", "mod-q8", "--prompt", "The sea", "--max-tokens", 8)
 
 
 def test_the_report_for_people(fathom, folder):
@@ -79,7 +79,7 @@ def test_a_gguf_file_and_back(fathom, folder):
     r = report(fathom, "dense", "dense.gguf", "--type", "f32", "--data", "corpus.txt", "--limit", 1000)
     assert r["quality"]["kl_divergence"]["value"] == pytest.approx(0, abs=1e-12)
     assert report(fathom, "dense.gguf", "dense-back", "--type", "f32", "--data", "corpus.txt", "--limit", 1000)["quality"]["top1_agreement"] == 1
-    words = ("--prompt", "The sea is", "--temperature", 0, "--max-tokens", 16, "--quiet")
+    words = ("--prompt", "The sea is", "--temperature", 0, "--max-tokens", 16)
     assert fathom("generate", "dense", *words).out == fathom("generate", "dense.gguf", *words).out == fathom("generate", "dense-back", *words).out
 
 
@@ -93,7 +93,7 @@ def test_twice_rounded_is_said(fathom, folder):
     (["mod", "x"], 2, "--type: found nothing"),
     (["mod", "x", "--type", "q3_k"], 2, "--type: found \"q3_k\", expected one of q8_0, q4_0, q4_1, q4_k, q6_k, f16, bf16, f32"),
     (["mod"], 2, "OUT"),
-    (["nowhere", "x", "--type", "q8_0"], 1, "nowhere: found no such file or folder"),
+    (["nowhere", "x", "--type", "q8_0"], 1, "nowhere: found no such folder"),
     (["mod", "dense", "--type", "q8_0", "--data", "data"], 2, "OUT: found the existing \"dense\", expected a new name; give --overwrite to replace it"),
     (["mod", "x", "--type", "q8_0"], 2, "--data: found no text, expected text to calibrate the thresholds of the routed blocks on; or --no-calibrate"),
     (["mod", "x.gguf", "--type", "q8_0", "--data", "data"], 1, "mod: fathom.routed_blocks: found 2 routed blocks, expected a dense model for a .gguf file"),
