@@ -77,7 +77,7 @@ struct BlockWalk::State {
       forget();
     }
   }
-  // A block's keys and values serve that block alone.
+  // A block's keys and values serve that block alone: their pages go to the next one.
   void forget() {
     for (Sequence& sequence : sequences) sequence.clear();
   }
