@@ -154,6 +154,8 @@ MUTATIONS = [
      "    policy.thresholds.assign(routed(), -std::numeric_limits<float>::infinity());\n", "test_convert", "Calibrate.*"),
     ("walk-forced", "forced positions count inside the capacity", "src/infer/walk.cpp", "s.step.rows[i].position < s.config().routing.forced_positions ?", "s.step.rows[i].position < 0 ?",
      "test_infer", "BlockWalk.*"),
+    ("calibrate-grid", "every dial gets the capacities that meet it", "src/convert/calibrate.cpp", "else if (std::abs(old.dial - grid.default_dial) > kSameDial) capacity", "else if (old.dial > 2) capacity",
+     "test_agree", "*CalibratesAlike*"),
     ("walk-restart", "every dial begins at the first routed block", "src/infer/walk.cpp", "state_->chunks) chunk.now = chunk.first;", "state_->chunks) chunk.rows += 0;",
      "test_infer", "BlockWalk.*"),
     ("kl-direction", "the divergence is the result's from the original", "src/study/divergence.cpp", "sum += std::exp(p) * (p - q);", "sum += std::exp(q) * (q - p);", "test_study", "Divergence.*"),
