@@ -1,6 +1,6 @@
 // Model files in the GGUF format, versions 2 and 3, little-endian: magic, version, counts, metadata, a table of tensors, the
 // bytes of the tensors at multiples of general.alignment. The reader maps the file and hands out views into it after checking
-// every number (the limits are in core/limits.h); nothing is copied but tables. Reading only: there is no writer.
+// every number (the limits are in core/limits.h); nothing is copied but tables. The writer is gguf_writer.h.
 #pragma once
 #include <cstddef>
 #include <cstdint>

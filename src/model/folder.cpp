@@ -68,26 +68,33 @@ std::string pretty(const Json& json) {
 void write_tensors(const std::string& path, const ModelToWrite& model, Dtype dtype) {
   const std::vector<TensorSpec> specs = schema(model.config);
   std::vector<formats::TensorEntry> entries;
-  for (const TensorSpec& spec : specs) entries.push_back({spec.name, dtype, spec.shape});
+  for (const TensorSpec& spec : specs) entries.push_back({spec.name, model.only_matrices && !is_reducible(spec) ? Dtype::F32 : dtype, spec.shape});
   std::map<std::string, std::string> metadata = model.metadata;
   metadata.emplace("format", "pt");  // transformers asks for it
   formats::SafetensorsWriter writer(path, std::move(entries), metadata);
-  // The largest magnitude that still rounds to a finite number.
-  const float largest = dtype == Dtype::F16 ? 65519.996f : dtype == Dtype::BF16 ? std::bit_cast<float>(0x7f7f7fffu) : INFINITY;
   for (const TensorSpec& spec : specs) {
     const std::vector<float> values = model.tensor(spec);
+    const Dtype as = writer.current().dtype;
+    // The largest magnitude that still rounds to a finite number.
+    const float largest = as == Dtype::F16 ? 65519.996f : as == Dtype::BF16 ? std::bit_cast<float>(0x7f7f7fffu) : INFINITY;
     FATHOM_ASSERT(static_cast<int64_t>(values.size()) == spec.elements(), spec.name, " has ", values.size(), " elements");
     refuse_not_finite(values, path, spec.name, "nothing was written");
     const auto big = std::find_if(values.begin(), values.end(), [largest](float v) { return std::abs(v) > largest; });
     if (big != values.end())
       throw UserError({path, str(spec.name, "[", big - values.begin(), "]"), str(*big),
-                       str("a number that ", formats::dtype_name(dtype), " can hold"), "write the model as F32"});
+                       str("a number that ", formats::dtype_name(as), " can hold"), "write the model as F32"});
     writer.append_f32(values);
   }
   writer.commit();
 }
 
+bool has_safetensors(const std::string& folder) {
+  return exists(join_path(folder, "model.safetensors")) || exists(join_path(folder, "model.safetensors.index.json"));
+}
+
 }  // namespace
+
+bool has_weights(const std::string& folder) { return has_safetensors(folder) || exists(join_path(folder, "model.gguf")); }
 
 struct ModelFolder::State {
   std::string path;
@@ -95,7 +102,8 @@ struct ModelFolder::State {
   GenerationConfig generation;
   std::optional<routing::DialTable> dial;
   std::unique_ptr<formats::SafetensorsSet> set;
-  std::unique_ptr<formats::GgufFile> gguf;
+  std::unique_ptr<formats::GgufFile> gguf;  // the model itself, or a folder's model.gguf
+  bool whole = false;                       // the former
   std::unordered_map<std::string, StoredTensor> tensors;
 
   const StoredTensor& at(const std::string& name) const {
@@ -132,11 +140,17 @@ std::shared_ptr<ModelFolder> ModelFolder::open(const std::string& path, bool nee
     }
   }
 
-  if (!exists(join_path(path, "model.safetensors")) && !exists(join_path(path, "model.safetensors.index.json")))
-    throw UserError({path, "", "neither model.safetensors nor model.safetensors.index.json", "the weights",
+  const std::string gguf = join_path(path, "model.gguf");
+  if (has_safetensors(path)) {
+    s.set = std::make_unique<formats::SafetensorsSet>(path);
+    s.tensors = match(*s.set, s.config);
+  } else if (exists(gguf)) {
+    s.gguf = std::make_unique<formats::GgufFile>(gguf);
+    s.tensors = folder_gguf_tensors(*s.gguf, s.config);
+  } else {
+    throw UserError({path, "", "neither model.safetensors nor model.safetensors.index.json nor model.gguf", "the weights",
                      exists(join_path(path, "pytorch_model.bin")) ? "pytorch_model.bin is not read: save the model again as safetensors" : ""});
-  s.set = std::make_unique<formats::SafetensorsSet>(path);
-  s.tensors = match(*s.set, s.config);
+  }
   return folder;
 }
 
@@ -145,6 +159,7 @@ std::shared_ptr<ModelFolder> ModelFolder::open_gguf(const std::string& path) {
   State& s = *folder->state_;
   s.path = path;
   s.gguf = std::make_unique<formats::GgufFile>(path);
+  s.whole = true;
   s.config = gguf_config(*s.gguf);
   s.generation.eos_token_ids = s.config.eos_token_ids;
   s.tensors = gguf_tensors(*s.gguf, s.config);
@@ -157,15 +172,17 @@ const GenerationConfig& ModelFolder::generation() const { return state_->generat
 const std::optional<routing::DialTable>& ModelFolder::dial() const { return state_->dial; }
 
 text::Tokenizer ModelFolder::tokenizer() const {
-  if (state_->gguf) return text::Tokenizer::from_json(gguf_tokenizer_json(*state_->gguf), path());
+  if (state_->whole) return text::Tokenizer::from_json(gguf_tokenizer_json(*state_->gguf), path());
   const std::string file = join_path(path(), "tokenizer.json");
   if (!exists(file)) throw UserError({file, "", "no such file", "the model's tokenizer", ""});
   return text::Tokenizer::load(file);
 }
 
 std::optional<ChatFormat> ModelFolder::chat_format() const {
-  return state_->gguf ? gguf_chat_format(*state_->gguf) : folder_chat_format(path());
+  return state_->whole ? gguf_chat_format(*state_->gguf) : folder_chat_format(path());
 }
+
+const formats::GgufFile* ModelFolder::gguf() const { return state_->whole ? state_->gguf.get() : nullptr; }
 
 const StoredTensor& ModelFolder::stored(const std::string& name) const { return state_->at(name); }
 
@@ -177,19 +194,27 @@ std::vector<float> ModelFolder::read_f32(const std::string& name) const {
 
 std::string ModelFolder::dtype(const std::string& name) const { return formats::ggml_type_name(state_->at(name).type); }
 
+void write_dial(const std::string& folder, const routing::DialTable& dial) {
+  atomic_write(join_path(folder, "fathom_dial.json"), pretty(dial.to_json()));
+}
+
 void write_model_files(const std::string& folder, const ModelToWrite& model) {
   const std::optional<Dtype> dtype = formats::dtype_from_name(model.dtype);
   if (!dtype || !readable(*dtype)) throw UserError({"dtype", "", "\"" + printable(model.dtype) + "\"", "F32, BF16 or F16", ""});
   const std::string config_path = join_path(folder, "config.json");
   model.config.validate(config_path);
   Json config = model.config.to_json();
-  config["dtype"] = torch_name(*dtype);
-  write_tensors(join_path(folder, "model.safetensors"), model, *dtype);
+  if (model.gguf) {  // no "dtype": none that the Hugging Face tools know
+    model.gguf(join_path(folder, "model.gguf"));
+  } else {
+    config["dtype"] = torch_name(*dtype);
+    write_tensors(join_path(folder, "model.safetensors"), model, *dtype);
+  }
   if (!model.tokenizer_json.empty()) atomic_write(join_path(folder, "tokenizer.json"), model.tokenizer_json);
   if (model.dial) {
     for (const routing::DialPoint& p : model.dial->points)
       FATHOM_ASSERT(p.thresholds.size() == model.config.routing.blocks.size(), "thresholds of another model");
-    atomic_write(join_path(folder, "fathom_dial.json"), pretty(model.dial->to_json()));
+    write_dial(folder, *model.dial);
   }
   atomic_write(join_path(folder, "generation_config.json"), pretty(model.generation.to_json(model.config)));
   atomic_write(config_path, pretty(config));

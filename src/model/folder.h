@@ -1,5 +1,5 @@
 // A model on disk: the folder that the Hugging Face ecosystem recognises, or one GGUF file.
-//   config.json  model.safetensors (or a sharded index)  tokenizer.json  generation_config.json  fathom_dial.json
+//   config.json  model.safetensors (or a sharded index, or model.gguf)  tokenizer.json  generation_config.json  fathom_dial.json
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -17,7 +17,14 @@
 #include "routing/dial.h"
 #include "text/tokenizer.h"
 
+namespace fathom::formats {
+class GgufFile;
+}
+
 namespace fathom::model {
+
+// Whether the folder holds weights that a ModelFolder reads.
+bool has_weights(const std::string& folder);
 
 // generation_config.json: the keys that we use; the others are kept as they are. An id list that the file leaves out
 // is that of config.json.
@@ -51,6 +58,7 @@ class ModelFolder {
   text::Tokenizer tokenizer() const;
   // How it wants a conversation; nothing when it does not say.
   std::optional<ChatFormat> chat_format() const;
+  const formats::GgufFile* gguf() const;  // of a model that is one GGUF file; nullptr for a folder
 
   // A tensor of the schema as it lies in the file; its bytes live as long as the folder.
   const StoredTensor& stored(const std::string& name) const;
@@ -75,10 +83,15 @@ struct ModelToWrite {
   GenerationConfig generation;
   std::map<std::string, std::string> metadata;    // into the safetensors header: who made it, from what
   std::string dtype = "F32";                      // or "BF16", "F16"
+  bool only_matrices = false;                     // `dtype` is that of is_reducible() tensors, the others stay F32
+  // Instead of `tensor`, `dtype` and `metadata`: writes the weights as model.gguf at the path that it is given.
+  std::function<void(const std::string& path)> gguf;
 };
 
 // Writes the folder atomically, also against a crash; `path` must not exist (see core/file.h atomic_folder).
 void write_model_folder(const std::string& path, const ModelToWrite& model);
+// fathom_dial.json of a folder, atomically.
+void write_dial(const std::string& folder, const routing::DialTable& dial);
 // The same files into a folder that exists already (a checkpoint being filled).
 void write_model_files(const std::string& folder, const ModelToWrite& model);
 

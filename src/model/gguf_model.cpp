@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/human.h"
 #include "core/limits.h"
+#include "model/gguf_write.h"
 #include "model/schema.h"
 #include "text/gguf_vocabulary.h"
 
@@ -18,7 +19,42 @@ using formats::GgufTensor;
 
 constexpr const char* kArchitecture = "llama";  // Mistral and SmolLM files say so too
 
-// The file's name of a tensor of the schema, which is Hugging Face's.
+std::optional<int64_t> token_id(const GgufMetadata& m, const char* key, int64_t vocabulary) {
+  if (!m.has(key)) return {};
+  // Some writers put 2^32 − 1 where there is none.
+  const int64_t id = m.integer(key, 0, UINT32_MAX);
+  if (id == UINT32_MAX) return {};
+  if (id >= vocabulary) m.wrong(key, str(id), str("an id below the vocabulary's ", vocabulary));
+  return id;
+}
+
+// Takes the schema's tensors out of the file under the names that `name_of` gives, and refuses any other one.
+template <class NameOf>
+std::unordered_map<std::string, StoredTensor> match(const GgufFile& file, const ModelConfig& config, const char* other_model, const NameOf& name_of) {
+  std::unordered_map<std::string, StoredTensor> out;
+  std::unordered_map<std::string_view, bool> used;
+  std::vector<std::string> names;
+  for (const TensorSpec& spec : schema(config)) {
+    const std::string name = name_of(spec.name);
+    const GgufTensor* tensor = file.find(name);
+    if (!tensor) throw UserError({file.where(), name, "no such tensor", "a tensor of shape " + shape_text(spec.shape), other_model});
+    if (tensor->shape != spec.shape) throw UserError({file.where(), name, "shape " + shape_text(tensor->shape), shape_text(spec.shape), other_model});
+    out.emplace(spec.name, StoredTensor{.where = file.where(), .name = name, .type = tensor->type, .shape = spec.shape, .bytes = tensor->bytes,
+                                        .interleaved_head = gguf_interleaves(name) ? config.head_dim : 0, .owner = {}});
+    used[tensor->name] = true;
+    names.push_back(name);
+  }
+  for (const GgufTensor& tensor : file.tensors()) {
+    if (used.count(tensor.name)) continue;
+    const std::string near = nearest(std::string(tensor.name), names);
+    throw UserError({file.where(), printable(tensor.name, 200), "a tensor that this architecture does not compute", near.empty() ? "" : near + " perhaps",
+                     tensor.name == "rope_freqs.weight" ? "scaled rotary positions cannot be computed here" : ""});
+  }
+  return out;
+}
+
+}  // namespace
+
 std::string gguf_name(const std::string& name) {
   static const std::pair<const char*, const char*> kWhole[] = {
       {"model.embed_tokens.weight", "token_embd.weight"}, {"model.norm.weight", "output_norm.weight"}, {"lm_head.weight", "output.weight"}};
@@ -37,23 +73,15 @@ std::string gguf_name(const std::string& name) {
   FATHOM_ASSERT(false, "no GGUF name for ", name);
 }
 
-std::optional<int64_t> token_id(const GgufMetadata& m, const char* key, int64_t vocabulary) {
-  if (!m.has(key)) return {};
-  // Some writers put 2^32 − 1 where there is none.
-  const int64_t id = m.integer(key, 0, UINT32_MAX);
-  if (id == UINT32_MAX) return {};
-  if (id >= vocabulary) m.wrong(key, str(id), str("an id below the vocabulary's ", vocabulary));
-  return id;
-}
-
-}  // namespace
+bool gguf_interleaves(const std::string& name) { return name.ends_with("attn_q.weight") || name.ends_with("attn_k.weight"); }
 
 ModelConfig gguf_config(const GgufFile& file) {
   using namespace limits;
   const GgufMetadata& m = file.metadata();
   const std::string architecture = m.string("general.architecture");
   if (architecture != kArchitecture)
-    m.wrong("general.architecture", "\"" + printable(architecture) + "\"", str("\"", kArchitecture, "\""), "other architectures cannot be computed here");
+    m.wrong("general.architecture", "\"" + printable(architecture) + "\"", str("\"", kArchitecture, "\""),
+            architecture == kFolderArchitecture ? "it holds the weights of a model folder: open the folder" : "other architectures cannot be computed here");
   const auto key = [&](const char* name) { return str(architecture, ".", name); };
 
   ModelConfig c;
@@ -94,7 +122,7 @@ ModelConfig gguf_config(const GgufFile& file) {
   c.tie_word_embeddings = !file.find("output.weight");
   c.bos_token_id = token_id(m, "tokenizer.ggml.bos_token_id", c.vocab_size);
   c.pad_token_id = token_id(m, "tokenizer.ggml.padding_token_id", c.vocab_size);
-  for (const char* end : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"})
+  for (const char* end : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"})
     if (const auto id = token_id(m, end, c.vocab_size); id && std::ranges::find(c.eos_token_ids, *id) == c.eos_token_ids.end())
       c.eos_token_ids.push_back(*id);
   c.validate(file.where());
@@ -102,29 +130,17 @@ ModelConfig gguf_config(const GgufFile& file) {
 }
 
 std::unordered_map<std::string, StoredTensor> gguf_tensors(const GgufFile& file, const ModelConfig& config) {
-  std::unordered_map<std::string, StoredTensor> out;
-  std::unordered_map<std::string_view, bool> used;
-  std::vector<std::string> names;
-  for (const TensorSpec& spec : schema(config)) {
-    const std::string name = gguf_name(spec.name);
-    const GgufTensor* tensor = file.find(name);
-    if (!tensor)
-      throw UserError({file.where(), name, "no such tensor", "a tensor of shape " + shape_text(spec.shape), "the metadata describes another model"});
-    if (tensor->shape != spec.shape)
-      throw UserError({file.where(), name, "shape " + shape_text(tensor->shape), shape_text(spec.shape), "the metadata describes another model"});
-    const bool rotary = name.ends_with("attn_q.weight") || name.ends_with("attn_k.weight");
-    out.emplace(spec.name, StoredTensor{.where = file.where(), .name = name, .type = tensor->type, .shape = spec.shape, .bytes = tensor->bytes,
-                                        .interleaved_head = rotary ? config.head_dim : 0, .owner = {}});
-    used[tensor->name] = true;
-    names.push_back(name);
-  }
-  for (const GgufTensor& tensor : file.tensors()) {
-    if (used.count(tensor.name)) continue;
-    const std::string near = nearest(std::string(tensor.name), names);
-    throw UserError({file.where(), printable(tensor.name, 200), "a tensor that this architecture does not compute", near.empty() ? "" : near + " perhaps",
-                     tensor.name == "rope_freqs.weight" ? "scaled rotary positions cannot be computed here" : ""});
-  }
-  return out;
+  return match(file, config, "the metadata describes another model", gguf_name);
+}
+
+std::unordered_map<std::string, StoredTensor> folder_gguf_tensors(const GgufFile& file, const ModelConfig& config) {
+  const GgufMetadata& m = file.metadata();
+  const std::string architecture = m.string("general.architecture");
+  if (architecture != kFolderArchitecture)
+    m.wrong("general.architecture", "\"" + printable(architecture) + "\"", str("\"", kFolderArchitecture, "\", the weights of a model folder"),
+            "a GGUF file that holds a whole model is opened by its own name");
+  m.integer("fathom.version", kFolderVersion, kFolderVersion);
+  return match(file, config, "config.json describes another model", [](const std::string& name) { return name; });
 }
 
 std::string gguf_tokenizer_json(const GgufFile& file) {

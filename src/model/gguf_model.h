@@ -1,4 +1,5 @@
-// A model in a GGUF file: shape from the metadata, tensors under the names of model/schema.h.
+// A model in a GGUF file: shape from the metadata, tensors under the names of model/schema.h; and the weights of a model folder
+// in such a file, under the schema's own names.
 #pragma once
 #include <string>
 #include <unordered_map>
@@ -15,6 +16,14 @@ ModelConfig gguf_config(const formats::GgufFile& file);
 
 // Every tensor of the schema; views into the file, which must outlive them.
 std::unordered_map<std::string, StoredTensor> gguf_tensors(const formats::GgufFile& file, const ModelConfig& config);
+
+// The file's name of a tensor of the schema: "blk.0.attn_q.weight". A routed block's own tensors have none (an assertion).
+std::string gguf_name(const std::string& name);
+// Whether the file holds its rows with the halves of rotary pairs interleaved (StoredTensor::interleaved_head): q and k.
+bool gguf_interleaves(const std::string& name);
+
+// The weights of a folder's model.gguf (general.architecture "fathom"): every tensor of the schema under its own name, and no other.
+std::unordered_map<std::string, StoredTensor> folder_gguf_tensors(const formats::GgufFile& file, const ModelConfig& config);
 
 // The tokenizer of the file's metadata as a tokenizer.json.
 std::string gguf_tokenizer_json(const formats::GgufFile& file);

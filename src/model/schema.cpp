@@ -8,6 +8,10 @@ int64_t TensorSpec::elements() const {
   return n;
 }
 
+bool is_reducible(const TensorSpec& spec) {
+  return spec.name.ends_with("_proj.weight") || spec.name == "model.embed_tokens.weight" || spec.name == "lm_head.weight";
+}
+
 std::string layer_prefix(int64_t block) { return "model.layers." + std::to_string(block) + "."; }
 
 std::vector<TensorSpec> schema(const ModelConfig& c) {

@@ -28,6 +28,10 @@ struct TensorSpec {
 // Every tensor of the model, in the order of the table above, block by block.
 std::vector<TensorSpec> schema(const ModelConfig& config);
 
+// Whether it is a matrix that may be stored in fewer bits: a projection, the embedding or the head. Norms, routers and predictors
+// stay f32: they are below 1 % of the bytes, and a router's score is held against a threshold.
+bool is_reducible(const TensorSpec& spec);
+
 std::string layer_prefix(int64_t block);  // "model.layers.N."
 
 }  // namespace fathom::model

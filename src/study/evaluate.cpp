@@ -93,7 +93,7 @@ Evaluation score(const Subject& subject, const HeldOut& text, infer::Rule rule, 
 
 std::string model_folder_of(const std::string& path) {
   if (path.ends_with(".gguf")) return path;
-  if (exists(join_path(path, "model.safetensors")) || exists(join_path(path, "model.safetensors.index.json"))) return path;
+  if (model::has_weights(path)) return path;
   const std::string inside = join_path(path, "model");
   if (is_folder(inside)) return inside;
   require_finished(path);

@@ -54,6 +54,33 @@ DocumentEnds document_ends(const model::ModelConfig& config, const text::Tokeniz
   return ends;
 }
 
+int64_t predicted_tokens(const std::vector<Window>& windows) {
+  int64_t tokens = 0;
+  for (const Window& w : windows) tokens += static_cast<int64_t>(w.tokens.size()) - 1;
+  return tokens;
+}
+
+std::vector<Window> spread_windows(const std::vector<Window>& all, int64_t limit) {
+  size_t take = all.size();
+  for (;;) {  // window i of `take` stands at the middle of its share
+    std::vector<Window> out;
+    for (size_t i = 0; i < take; ++i) out.push_back(all[(2 * i + 1) * all.size() / (2 * take)]);
+    const int64_t predicted = predicted_tokens(out);
+    if (limit <= 0 || predicted <= limit || take <= 1) return out;
+    take = std::clamp<size_t>(static_cast<size_t>(static_cast<double>(take) * static_cast<double>(limit) / static_cast<double>(predicted)), 1, take - 1);
+  }
+}
+
+std::vector<Window> take_half(HeldOut& text) {
+  if (text.windows.size() < 2)
+    throw UserError({text.name, "", "one window of text", "two or more: thresholds come from one half, figures from the other", "give more text, or less --context"});
+  std::vector<Window> taken, left;
+  for (size_t i = 0; i < text.windows.size(); ++i) (i % 2 == 0 ? taken : left).push_back(text.windows[i]);
+  text.windows = std::move(left);
+  text.predicted = predicted_tokens(text.windows);
+  return taken;
+}
+
 HeldOut cut_windows(std::vector<std::vector<int32_t>> documents, int64_t context, int64_t limit) {
   FATHOM_ASSERT(context >= 2, "a window of ", context, " tokens predicts nothing");
   HeldOut text;
@@ -66,17 +93,9 @@ HeldOut cut_windows(std::vector<std::vector<int32_t>> documents, int64_t context
       all.push_back({d, begin, 0, ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(std::min(context, size - begin)))});
   }
   text.all_windows = static_cast<int64_t>(all.size());
-  size_t take = all.size();
-  for (;;) {  // evenly spread: window i of `take` stands at the middle of its share
-    text.windows.clear();
-    text.predicted = 0;
-    for (size_t i = 0; i < take; ++i) {
-      text.windows.push_back(all[(2 * i + 1) * all.size() / (2 * take)]);
-      text.predicted += static_cast<int64_t>(text.windows.back().tokens.size()) - 1;
-    }
-    if (limit <= 0 || text.predicted <= limit || take <= 1) break;
-    take = std::clamp<size_t>(static_cast<size_t>(static_cast<double>(take) * static_cast<double>(limit) / static_cast<double>(text.predicted)), 1, take - 1);
-  }
+  text.windows = spread_windows(all, limit);
+  text.predicted = predicted_tokens(text.windows);
+  const size_t take = text.windows.size();
   text.by_stretch = text.documents.size() < kFewDocuments;
   text.units = text.by_stretch ? std::min(kStretches, take) : text.documents.size();
   for (size_t i = 0; i < take; ++i) text.windows[i].unit = text.by_stretch ? i * text.units / take : text.windows[i].document;

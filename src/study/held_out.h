@@ -56,6 +56,14 @@ struct HeldOutOptions {
 // limits::kEvaluationTokens.
 HeldOut load_held_out(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const DocumentEnds& ends, const HeldOutOptions& options);
 
+// At most `limit` predicted tokens of these windows, spread evenly over them; all for 0.
+std::vector<Window> spread_windows(const std::vector<Window>& all, int64_t limit);
+int64_t predicted_tokens(const std::vector<Window>& windows);
+
+// Takes every second window out of `text` and hands it back, so that thresholds come from other windows than losses; they point into the
+// documents of `text`. UserError when it has one window only.
+std::vector<Window> take_half(HeldOut& text);
+
 // The windows of given documents (for tests, and for text that a command holds already).
 HeldOut cut_windows(std::vector<std::vector<int32_t>> documents, int64_t context, int64_t limit = 0);
 

@@ -6,6 +6,7 @@
 #include "core/file.h"
 #include "core/limits.h"
 #include "data/shards.h"
+#include "model/folder.h"
 
 namespace fathom::study {
 namespace {
@@ -49,7 +50,7 @@ void read_metrics(const std::string& path, RunRecord& run) {
 }  // namespace
 
 void require_finished(const std::string& path) {
-  if (exists(join_path(path, "model.safetensors")) || exists(join_path(path, "model.safetensors.index.json"))) return;
+  if (model::has_weights(path)) return;
   const bool run = exists(join_path(path, "checkpoints")) || exists(join_path(path, "metrics.jsonl"));
   throw UserError({path, "", is_folder(path) ? "a folder without a model" : exists(path) ? "a file" : "no such folder", "the folder of a run that has finished, or a model folder",
                    run ? "finish it with: fathom train --resume " + path : ""});

@@ -99,7 +99,25 @@ std::string words_json(Words words) {
   FATHOM_ASSERT(false, "words");
 }
 
+// Without what changes no id: offsets, and a sequence of one. Keys that ByteLevel may leave out get their defaults.
+Json plain(Json stage) {
+  if (!stage.is_object()) return stage;
+  stage.erase("trim_offsets");
+  if (stage.value("type", Json()) == "ByteLevel" && !stage.contains("use_regex")) stage["use_regex"] = true;
+  const auto stages = stage.find("pretokenizers");
+  if (stages == stage.end() || !stages->is_array()) return stage;
+  for (Json& inner : *stages) inner = plain(inner);
+  return stages->size() == 1 ? Json(stages->front()) : stage;
+}
+
 }  // namespace
+
+std::optional<std::string> gguf_pre_tokenizer_name(const Json& pre_tokenizer, bool nfc, bool ignore_merges) {
+  const Json wanted = plain(pre_tokenizer);
+  for (const Known& k : kKnown)
+    if (k.nfc == nfc && k.ignore_merges == ignore_merges && plain(Json::parse(words_json(k.words))) == wanted) return k.name;
+  return {};
+}
 
 GgufPreTokenizer gguf_pre_tokenizer(std::string_view pre, const std::string& where) {
   if (pre.empty()) {

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "convert/calibrate.h"
 #include "infer/forward.h"
 #include "infer/policy.h"
 #include "infer/weights.h"
@@ -99,6 +100,41 @@ TEST_P(Trained, EveryPointOfTheDialIsWhatItSays) {
     EXPECT_EQ(found.tokens, kTokens);
     EXPECT_NEAR(found.loss(), point.loss, kLossBound);
     for (size_t r = 0; r < found.ran.size(); ++r) EXPECT_NEAR(found.share(r), point.capacity[r], kShareBound) << r;
+  }
+}
+
+// The engine's own calibration on the trainer's windows finds the table that training stored: the capacities to a token or two, and
+// thresholds within what lies between neighbouring scores.
+TEST_P(Trained, TheEngineCalibratesAlike) {
+  const model::ModelConfig& config = folder_->config();
+  if (config.routing.dense()) return;
+  const auto split = data::Dataset::open(train::corpus(), "validation");
+  std::vector<std::vector<int32_t>> texts;
+  for (const int64_t begin : train::evaluation_windows(*split, kTokens, kRow, 0, 2)) {
+    const size_t n = static_cast<size_t>(kRow);
+    train::Batch row = {1, kRow, std::vector<int32_t>(n), std::vector<int32_t>(n), std::vector<int32_t>(n)};
+    train::fill_row(*split, begin, row, 0);
+    for (size_t from = 0, to; from < n; from = to) {
+      for (to = from + 1; to < n && row.document_start[to] == row.document_start[from];) ++to;
+      texts.emplace_back(row.input.begin() + static_cast<int64_t>(from), row.input.begin() + static_cast<int64_t>(to));
+    }
+  }
+  const std::vector<std::span<const int32_t>> windows(texts.begin(), texts.end());
+  const routing::DialTable& stored = *folder_->dial();
+  const routing::DialTable found = convert::calibrate_dial(infer::Weights::load(*folder_), stored, {windows, "the trainer's windows", kRow});
+  EXPECT_EQ(found.tokens, stored.tokens);
+  EXPECT_EQ(found.default_dial, stored.default_dial);
+  ASSERT_EQ(found.points.size(), stored.points.size());
+  for (size_t i = 0; i < found.points.size(); ++i) {
+    const routing::DialPoint &a = found.points[i], &b = stored.points[i];
+    SCOPED_TRACE(b.dial);
+    EXPECT_EQ(a.dial, b.dial);
+    EXPECT_NEAR(a.block_fraction, b.block_fraction, kShareBound);
+    for (size_t r = 0; r < a.thresholds.size(); ++r) {
+      EXPECT_NEAR(a.capacity[r], b.capacity[r], kShareBound) << r;
+      if (std::isfinite(b.thresholds[r])) EXPECT_NEAR(a.thresholds[r], b.thresholds[r], 1e-2) << r;
+      else EXPECT_EQ(a.thresholds[r], b.thresholds[r]) << r;
+    }
   }
 }
 

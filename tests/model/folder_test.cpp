@@ -199,9 +199,9 @@ TEST_F(FolderTest, MissingFilesAreNamed) {
   EXPECT_NE(open_error().find(path("m/config.json")), std::string::npos) << open_error();
   write(config(7));
   remove_all(path("m/model.safetensors"));
-  EXPECT_EQ(open_error(), path("m") + ": found neither model.safetensors nor model.safetensors.index.json, expected the weights");
+  EXPECT_EQ(open_error(), path("m") + ": found neither model.safetensors nor model.safetensors.index.json nor model.gguf, expected the weights");
   atomic_write(path("m/pytorch_model.bin"), "x");
-  EXPECT_EQ(open_error(), path("m") + ": found neither model.safetensors nor model.safetensors.index.json, expected the weights; "
+  EXPECT_EQ(open_error(), path("m") + ": found neither model.safetensors nor model.safetensors.index.json nor model.gguf, expected the weights; "
                                       "pytorch_model.bin is not read: save the model again as safetensors");
 }
 

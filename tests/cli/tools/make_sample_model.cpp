@@ -1,7 +1,8 @@
-// make_sample_model OUT TOKENIZER mod|long|dense|thin [SEED]: a small model with weights drawn from a seed and the given tokenizer.json.
+// make_sample_model OUT TOKENIZER mod|long|dense|thin|blocky [SEED]: a small model with weights drawn from a seed and the given tokenizer.json.
 //   mod    4 blocks, blocks 1 and 3 routed at capacity 0.25 and 0.5, a dial of three points
 //   long   as mod, with a context of 2^20 tokens: a text that does not end while a test looks
 //   dense  the same shape without routing;  thin  2 blocks without routing
+//   blocky  dense, every row a multiple of 32
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -15,7 +16,7 @@
 
 int main(int argc, char** argv) {
   using namespace fathom;
-  if (argc < 4) return std::fprintf(stderr, "make_sample_model OUT TOKENIZER mod|long|dense|thin [SEED]\n"), 2;
+  if (argc < 4) return std::fprintf(stderr, "make_sample_model OUT TOKENIZER mod|long|dense|thin|blocky [SEED]\n"), 2;
   try {
     const std::string kind = argv[3];
     const uint64_t seed = argc > 4 ? std::strtoull(argv[4], nullptr, 10) : 1;
@@ -27,6 +28,7 @@ int main(int argc, char** argv) {
     c.num_attention_heads = 4, c.num_key_value_heads = 2, c.head_dim = 12;
     c.max_position_embeddings = kind == "long" ? 1 << 20 : 128;
     if (const auto eos = tokenizer.eos_id()) c.eos_token_ids = {*eos};
+    if (kind == "blocky") c.hidden_size = 64, c.head_dim = 16;
     const bool routed = kind == "mod" || kind == "long";
     if (routed) c.routing.blocks = {{1, 0.25}, {3, 0.5}};
     model::Weights weights = model::random_weights(c, seed);

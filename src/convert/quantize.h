@@ -1,0 +1,67 @@
+// A model with its matrices in another type: what becomes of every tensor, and the file or folder with the result.
+//
+//   OUT ends in .gguf   one GGUF file for llama.cpp and others; dense models only
+//   q8_0, q4_0, …       a model folder with model.gguf in place of model.safetensors
+//   f32, f16, bf16      a model folder with model.safetensors, as the Hugging Face tools read it
+//
+// Norms, routers and predictors are f32 in every result. Tensors pass one at a time, a few rows in memory.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "formats/ggml_types.h"
+#include "model/folder.h"
+#include "routing/dial.h"
+
+namespace fathom::convert {
+
+// Types that can be asked for, by the names of the command line ("q8_0").
+const std::vector<std::pair<const char*, formats::GgmlType>>& quantize_types();
+
+struct TensorPlan {
+  model::TensorSpec spec;
+  formats::GgmlType from = formats::GgmlType::F32, to = formats::GgmlType::F32;
+  bool carried = false;  // same type: the same bytes, row by row
+  bool head = false;     // to another type than asked for, because it is the head
+  bool fallback = false;  // or because its rows do not fit the blocks of that type
+  int64_t bytes_before() const { return formats::ggml_bytes(from, spec.elements()); }
+  int64_t bytes_after() const { return formats::ggml_bytes(to, spec.elements()); }
+};
+
+// What becomes of every tensor of the schema, in its order.
+//   - what is not a matrix (model::is_reducible): F32
+//   - the head, which is the embedding where they are tied, for a 4-bit type: Q8_0, unless the file has it in the type asked for.
+//     It is the matrix whose errors show in every logit, and it costs half a bit per weight of a small model, less of a large one.
+//     llama.cpp takes Q6_K, which the engine would unpack to f32; Q8_0 is computed as it is, and fits any width that Q4_0 does.
+//   - rows that are no multiple of the type's block: Q8_0 for a block of 256 where a multiple of 32, else F16
+std::vector<TensorPlan> plan_quantize(const model::ModelFolder& model, formats::GgmlType type);
+
+struct Totals {
+  int64_t elements = 0, before = 0, after = 0;  // bytes of tensors
+  double bits_before() const { return 8.0 * static_cast<double>(before) / static_cast<double>(elements); }
+  double bits_after() const { return 8.0 * static_cast<double>(after) / static_cast<double>(elements); }
+};
+Totals totals(const std::vector<TensorPlan>& plan);
+
+struct QuantizeOptions {
+  formats::GgmlType type = formats::GgmlType::Q8_0;  // of quantize_types()
+  bool overwrite = false;                            // a file, or a folder that holds a model, is replaced when all is written
+  int threads = 0;                                   // 0: all cores that this process may use
+  std::function<void(int64_t done, int64_t total)> progress;  // weights; may throw to interrupt, then nothing is left
+  // Asked for the dial of a folder with routed blocks once its weights are written, before it appears under its name. Without
+  // it the table is carried over.
+  std::function<routing::DialTable(const model::ModelFolder& written)> calibrate;
+};
+
+// Faults that need no work to be seen: OUT is MODEL, exists, cannot hold this model; GGUF cannot say its tokenizer. UserError.
+void check_quantize(const model::ModelFolder& model, const std::string& out, const QuantizeOptions& options);
+
+// Writes OUT by `plan` (plan_quantize of the same type). UserError: check_quantize, a weight that is NaN, infinite or too large for its type, a
+// full disk. Whatever is thrown, OUT is as it was before.
+void quantize(const model::ModelFolder& model, const std::string& out, const std::vector<TensorPlan>& plan, const QuantizeOptions& options);
+
+}  // namespace fathom::convert
