@@ -68,6 +68,16 @@ int run_machine(const Arguments& args) {
   return kExitDone;
 }
 
+// --shape and --routed; what is wrong with them is a wrong command line.
+model::ModelConfig shape_of(const Arguments& args, const std::string& routed, int64_t positions) {
+  try {
+    return study::bench_shape(args.text("shape"), routed, positions, "fathom bench");
+  } catch (const UserError& e) {
+    if (!e.parts().field.starts_with("--")) throw;
+    args.wrong(e.parts().field.substr(2), e.parts().found, e.parts().expected, e.parts().hint);
+  }
+}
+
 // What is measured, at every number of threads: a model and its form at dial 1, or a shape and, if asked for, its routed form.
 struct Form {
   std::string name;
@@ -87,12 +97,12 @@ std::vector<Form> forms_of(const Arguments& args, int64_t positions) {
     return {{"every token in full", weights, infer::RoutingPolicy::full(folder->config())},
             {str("dial ", fixed(dial.value_or(folder->dial()->default_dial), 2)), weights, infer::RoutingPolicy::at_dial(folder->config(), folder->dial(), dial)}};
   }
-  if (!args.given("shape")) args.wrong("shape", "neither MODEL nor --shape", "one of them");
+  if (!args.given("shape")) args.wrong("shape", "neither it nor a MODEL", "one of them");
   const auto type = formats::ggml_type_from_name(args.text("type"));
   if (!type) args.wrong("type", "\"" + printable(args.text("type")) + "\"", "one of " + formats::ggml_type_names());
   std::vector<Form> forms;
   const auto add = [&](const std::string& name, const std::string& routed) {
-    const model::ModelConfig config = study::bench_shape(args.text("shape"), routed, positions, "fathom bench");
+    const model::ModelConfig config = shape_of(args, routed, positions);
     const auto weights = study::bench_weights(config, *type, 1);
     infer::Engine engine(weights);
     forms.push_back({name, weights, study::bench_policy(engine, 512, 3)});

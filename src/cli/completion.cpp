@@ -65,8 +65,9 @@ std::string bash_completion(const Program& program) {
     if (first == "completion") second = {"bash", "zsh"};
     if (first == "help") second = first_words(program);
     if (second.empty()) continue;
-    text += "    " + first + ")\n      if [ \"$COMP_CWORD\" -eq 2 ]; then\n        COMPREPLY=($(compgen -W \"" + joined(second) +
-            "\" -- \"$word\"))\n        return\n      fi\n      command=\"" + first + " ${COMP_WORDS[2]}\"\n      ;;\n";
+    // "bench" is a command of its own beside "bench machine": its flags may stand where a second word could.
+    text += "    " + first + ")\n      if [ \"$COMP_CWORD\" -eq 2 ] && [[ \"$word\" != -* ]]; then\n        COMPREPLY=($(compgen -W \"" + joined(second) +
+            "\" -- \"$word\"))\n        return\n      fi\n      case \"${COMP_WORDS[2]}\" in " + joined(second, "|") + ") command=\"" + first + " ${COMP_WORDS[2]}\" ;; esac\n      ;;\n";
   }
   text += "  esac\n  case \"$command:$previous\" in\n";
   for (const Command& c : program.commands)
@@ -107,8 +108,8 @@ std::string zsh_completion(const Program& program) {
     if (first == "completion") second = {"bash", "zsh"};
     if (first == "help") second = first_words(program);
     if (second.empty()) continue;
-    text += "    " + first + ")\n      if (( CURRENT == 3 )); then\n        compadd " + joined(second) + "\n        return\n      fi\n"
-            "      command=\"" + first + " $words[3]\"\n      ;;\n";
+    text += "    " + first + ")\n      if (( CURRENT == 3 )) && [[ \"$words[3]\" != -* ]]; then\n        compadd " + joined(second) + "\n        return\n      fi\n"
+            "      case \"$words[3]\" in " + joined(second, "|") + ") command=\"" + first + " $words[3]\" ;; esac\n      ;;\n";
   }
   text += "  esac\n  case \"$command\" in\n";
   for (const Command& c : program.commands) {

@@ -58,7 +58,7 @@ Command depthmap_command() {
   Command c{.name = "depthmap", .summary = "Write a page that shows which token went how deep"};
   c.details = "One self-contained HTML file: a passage with every token's blocks, shares by block, position, class of token, frequency and difficulty, "
               "and the deepest and shallowest tokens in context. All under the causal rule.";
-  c.positional("MODEL", "the model folder, or the folder of a run");
+  c.positional("MODEL", "the model folder, the folder of a run, or a .gguf file");
   c.flag(path_flag("data", "PATH", "text: a file, a folder, or a dataset folder (its validation split)").many().needed());
   c.flag(path_flag("out", "FILE", "the page to write; an older one is replaced").otherwise("depthmap.html"));
   c.flag(dial_flag());

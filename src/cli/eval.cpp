@@ -98,7 +98,7 @@ Command eval_command() {
               "rule agrees with top-k. A model of random selection is measured as the control that it is. Text is cut into windows of --context tokens; of a "
               "dataset it is the whole validation split, a part of which has also set the thresholds of the dial (one number per routed block). Top-k looks into the future: its loss is the teacher's view, "
               "no measure of quality.";
-  c.positional("MODEL", "the model folder, or the folder of a run");
+  c.positional("MODEL", "the model folder, the folder of a run, or a .gguf file");
   c.flag(path_flag("data", "PATH", "held-out text: a file, a folder, or a dataset folder (its validation split)").many().needed());
   c.flag(path_flag("twin", "MODEL", "a dense model to set beside it").many());
   c.flag(text_flag("rule", "RULE", "who runs a routed block: the causal rule, the teacher's top-k, or a random control").one_of({"causal", "topk", "random"}).otherwise("causal"));

@@ -44,6 +44,9 @@ infer::GenerateOptions options_of(const Arguments& args, std::optional<double> d
   for (const std::string& stop : o.stop)
     if (stop.empty()) args.wrong("stop", "an empty text, which stands before everything", "a text of at least one character");
   if (args.boolean("eos")) o.stop_ids = end_ids(folder, ends);
+  if (args.given("draft-dial") && args.boolean("draft-repeats")) args.wrong("draft-repeats", "--draft-dial as well", "one of the two");
+  if (args.given("draft-dial") || args.boolean("draft-repeats")) o.speculation.emplace();
+  if (args.given("draft-dial")) o.speculation->draft = infer::RoutingPolicy::at_dial(folder.config(), folder.dial(), dial_of(args.maybe_number("draft-dial"), folder));
   o.cancel = interrupted;
   return o;
 }
@@ -107,7 +110,7 @@ int run(const Arguments& args) {
 Command generate_command() {
   Command c{.name = "generate", .summary = "Write text from a prompt, with a cache that skips what the tokens skip"};
   c.details = "Text is written to standard output as it comes. The same command gives the same text on any machine and number of threads.";
-  c.positional("MODEL", "the model folder, or the folder of a run");
+  c.positional("MODEL", "the model folder, the folder of a run, or a .gguf file");
   c.flag(text_flag("prompt", "TEXT", "how the text begins; - reads standard input").noted("nothing"));
   c.flag(path_flag("prompt-file", "FILE", "read the prompt from a file, - for standard input"));
   c.flag(boolean_flag("echo", "print the prompt too"));
@@ -118,6 +121,9 @@ Command generate_command() {
   c.flag(text_flag("stop", "TEXT", "end before this text").many());
   c.flag(boolean_flag("eos", "end at the model's end token").otherwise("true"));
   sampling_flags(c);
+  c.group("Speculation");
+  c.flag(number_flag("draft-dial", "X", "guess tokens at this dial and check several at once; the text is the same, only sooner or later").range(1e-6, 1).noted("no guesses"));
+  c.flag(boolean_flag("draft-repeats", "guess that the text goes on as it did after the same tokens"));
   c.group("Depth");
   c.flag(dial_flag());
   c.flag(boolean_flag("show-depth", "colour every token by the number of blocks that it ran in full"));

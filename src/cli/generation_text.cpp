@@ -32,6 +32,7 @@ Json generation_json(const std::string& prompt, const infer::GenerateResult& res
           {"block_fraction", s.block_fraction},
           {"total_fraction", s.total_fraction},
           {"kv_bytes", {{"pages", g.kv_bytes}, {"slots", g.kv_slot_bytes}, {"slots_if_dense", g.kv_slot_bytes_dense}}},
+          {"guesses", {{"made", g.guessed}, {"right", g.guessed_right}}},
           {"prefill_seconds", s.prefill_seconds},
           {"decode_seconds", s.decode_seconds},
           {"decode_tokens_per_second", s.decode_rate()}};
@@ -43,7 +44,8 @@ std::string generation_stats(const infer::GenerateResult& result, const Generati
   return str("prompt ", g.prompt_tokens, " tokens in ", human_duration(s.prefill_seconds), " (", human_count(s.prefill_rate()), " tokens/s), ", g.ids.size(),
              " new in ", human_duration(s.decode_seconds), " (", human_count(s.decode_rate()), " tokens/s); block fraction ", fixed(s.block_fraction, 3),
              ", total ", fixed(s.total_fraction, 3), "; mean depth ", fixed(mean_depth(record), 2), "; KV cache ",
-             human_bytes(static_cast<double>(g.kv_slot_bytes)), " of ", human_bytes(static_cast<double>(g.kv_slot_bytes_dense)), " if dense; ended by ",
+             human_bytes(static_cast<double>(g.kv_slot_bytes)), " of ", human_bytes(static_cast<double>(g.kv_slot_bytes_dense)), " if dense; ",
+             g.guessed > 0 ? str(g.guessed_right, " of ", g.guessed, " guesses right; ") : "", "ended by ",
              name_of(g.finish, infer::kFinishNames));
 }
 

@@ -162,7 +162,7 @@ int run(const Arguments& args) {
 
 Command info_command() {
   Command c{.name = "info", .summary = "Show a model's parameters, FLOPs, bytes and dial curve"};
-  c.positional("MODEL", "the model folder, or the folder of a run");
+  c.positional("MODEL", "the model folder, the folder of a run, or a .gguf file");
   c.flag(integer_flag("context", "N", "tokens of context that FLOPs and bytes are counted for").range(1, limits::kContext).noted("that of the training run, else the model's, at most 1024"));
   c.flag(number_flag("dial", "X", "block fraction to ask for").range(1e-6, 1).noted("the model's"));
   c.flag(boolean_flag("blocks", "show FLOPs and bytes block by block (--json always holds them)"));

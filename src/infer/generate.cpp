@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/limits.h"
 #include "model/cost.h"
 
 namespace fathom::infer {
@@ -17,12 +18,12 @@ GenerateResult generate(Engine& engine, const text::Tokenizer* tokenizer, std::s
   result.texts.resize(prompts.size());
   if (prompts.empty()) return result;
   const int64_t count = std::ssize(prompts), chunk = std::min(options.prefill_chunk, config.max_position_embeddings);
-  Scheduler scheduler(engine, {.step_rows = count * chunk + 1, .prefill_chunk = chunk, .max_texts = count});
+  Scheduler scheduler(engine, {.step_rows = count * std::max(chunk, limits::kGuesses + 1) + 1, .prefill_chunk = chunk, .max_texts = count});
   std::vector<RequestId> ids;
   for (size_t i = 0; i < prompts.size(); ++i) {
     Request request{.prompt = prompts[i], .policies = {{0, options.policy}}, .sampling = options.sampling, .stream = i,
                     .max_new_tokens = options.max_new_tokens, .stop_ids = options.stop_ids, .stop = options.stop, .tokenizer = tokenizer,
-                    .on_finish = [&result, i](size_t, Generated&& text) { result.texts[i] = std::move(text); }};
+                    .speculation = options.speculation, .on_finish = [&result, i](size_t, Generated&& text) { result.texts[i] = std::move(text); }};
     if (on_token)
       request.on_token = [&on_token, i](const TokenEvent& e) {
         TokenEvent event = e;

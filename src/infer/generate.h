@@ -18,6 +18,7 @@ struct GenerateOptions {
   std::vector<int32_t> stop_ids;        // end a text and are not part of it (the model's eos ids, usually)
   std::vector<std::string> stop;        // stop strings; the text ends before one
   int64_t prefill_chunk = 64;           // rows of a prompt in one step
+  std::optional<Speculation> speculation = {};
   // Asked before every step, prefill too: true ends every text as cancelled. It may throw, which ends the call.
   std::function<bool()> cancel;
 };

@@ -59,7 +59,7 @@ const std::string& depth_style() {
 .s0{background:var(--d0);color:var(--e0)}.s1{background:var(--d1);color:var(--e1)}.s2{background:var(--d2);color:var(--e2)}
 .s3{background:var(--d3);color:var(--e3)}.s4{background:var(--d4);color:var(--e4)}.s5{background:var(--d5);color:var(--e5)}.s6{background:var(--d6);color:var(--e6)}
 @media(min-width:50rem){.tiles{grid-template-columns:repeat(3,1fr)}}
-.map{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.85rem;line-height:1.4;max-height:36rem;overflow-y:auto;padding:2px}
+.map{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.85rem;line-height:1.4;max-height:36rem;overflow-y:auto;padding:6px;border:1px solid var(--skip);border-radius:6px}
 .map .k{display:inline-block;vertical-align:top;margin:0 1px 12px 0;white-space:pre;min-width:.7em;cursor:default}
 .map b{display:block;font-weight:400;border-radius:2px 2px 0 0}
 .map .k>i{display:block;height:5px;margin-top:1px;background:var(--skip)}

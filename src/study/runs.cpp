@@ -39,8 +39,8 @@ void read_metrics(const std::string& path, RunRecord& run) {
     if (type == "train" && std::isfinite(loss)) {
       mean = std::isfinite(mean) ? kSmoothing * mean + (1 - kSmoothing) * loss : loss;
       add(run.train, line, mean);
-    } else if ((type == "eval" || type == "final") && std::isfinite(loss)) {
-      add(run.held_out, line, loss);
+    } else if ((type == "eval" || (type == "final" && run.held_out.loss.empty())) && std::isfinite(loss)) {
+      add(run.held_out, line, loss);  // the final one is of more windows: as a last point it would look like a jump
     } else if (type == "warning" && line.contains("text") && line["text"].is_string()) {
       run.warnings.push_back({line["text"], number(line, "step")});
     }

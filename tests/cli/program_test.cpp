@@ -97,25 +97,25 @@ _kitchen() {
   fi
   case "$command" in
     tea)
-      if [ "$COMP_CWORD" -eq 2 ]; then
+      if [ "$COMP_CWORD" -eq 2 ] && [[ "$word" != -* ]]; then
         COMPREPLY=($(compgen -W "make pour" -- "$word"))
         return
       fi
-      command="tea ${COMP_WORDS[2]}"
+      case "${COMP_WORDS[2]}" in make|pour) command="tea ${COMP_WORDS[2]}" ;; esac
       ;;
     help)
-      if [ "$COMP_CWORD" -eq 2 ]; then
+      if [ "$COMP_CWORD" -eq 2 ] && [[ "$word" != -* ]]; then
         COMPREPLY=($(compgen -W "boil tea help version completion" -- "$word"))
         return
       fi
-      command="help ${COMP_WORDS[2]}"
+      case "${COMP_WORDS[2]}" in boil|tea|help|version|completion) command="help ${COMP_WORDS[2]}" ;; esac
       ;;
     completion)
-      if [ "$COMP_CWORD" -eq 2 ]; then
+      if [ "$COMP_CWORD" -eq 2 ] && [[ "$word" != -* ]]; then
         COMPREPLY=($(compgen -W "bash zsh" -- "$word"))
         return
       fi
-      command="completion ${COMP_WORDS[2]}"
+      case "${COMP_WORDS[2]}" in bash|zsh) command="completion ${COMP_WORDS[2]}" ;; esac
       ;;
   esac
   case "$command:$previous" in

@@ -51,10 +51,10 @@ def test_the_machine():
 
 @pytest.mark.parametrize("words,code,message", [
     ([], 2, "neither MODEL nor --shape"),
-    (["--shape", "64,2,2"], 1, 'found "64,2,2", expected C,L,H,G,F,V with C a multiple of H'),
-    (["--shape", "65,2,2,2,128,100"], 1, "C a multiple of H"),
-    (["--shape", "64,2,2,2,128,100", "--routed", "every-second"], 1, "every-second:CAPACITY"),
-    (["--shape", "64,2,2,2,128,100", "--routed", "every-second:1.5"], 1, "at most 1"),
+    (["--shape", "64,2,2"], 2, 'found "64,2,2", expected C,L,H,G,F,V with C a multiple of H'),
+    (["--shape", "65,2,2,2,128,100"], 2, "C a multiple of H"),
+    (["--shape", "64,2,2,2,128,100", "--routed", "every-second"], 2, "every-second:CAPACITY"),
+    (["--shape", "64,2,2,2,128,100", "--routed", "every-second:1.5"], 2, "at most 1"),
     (["--shape", "64,2,2,2,128,100", "--type", "q9"], 2, 'found "q9", expected one of F32'),
     (["--shape", "48,2,2,2,128,100", "--type", "q8_0"], 1, "Q8_0 for rows of 48, expected rows that are whole blocks of 32"),
     (["--shape", "64,2,2,2,128,100", "--batch", "0"], 2, "--batch"),

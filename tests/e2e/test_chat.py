@@ -121,8 +121,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(fathom, talker):
             seen = read_until(terminal, b"> ")
             assert b"stopped" in seen or b"context is full" in seen, seen
         program.send_signal(signal.SIGINT)  # nothing is being answered
-        read_until(terminal, b"Ctrl-D or /quit ends")
-        read_until(terminal, b"> ")
+        read_until(terminal, b"(Ctrl-D or /quit ends)\r\n> ")
         os.write(terminal, b"\x04")
         assert program.wait(timeout=60) == 0
     finally:

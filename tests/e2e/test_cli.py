@@ -93,6 +93,10 @@ def test_bash_completion_completes(fathom):
     assert "--pattern" in complete(fathom, "tokenizer", "train", "--pat")
     assert "--resume" in complete(fathom, "train", "--re")
     assert complete(fathom, "completion", "") == ["bash", "zsh"]
+    # A command beside one of two words that begins with it.
+    assert complete(fathom, "bench", "mac") == ["machine"] and complete(fathom, "bench", "--sh") == ["--shape"]
+    assert "--routed" in complete(fathom, "bench", "--shape", "llama-110m", "--rou")
+    assert "--shape" not in complete(fathom, "bench", "machine", "--")
 
 
 def test_bash_completes_paths_with_spaces(fathom, folder):

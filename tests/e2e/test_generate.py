@@ -28,6 +28,19 @@ def test_generate(fathom):
     assert found["kv_bytes"]["slots"] < found["kv_bytes"]["slots_if_dense"]
 
 
+@pytest.mark.parametrize("sampling", [("--temperature", "0"), ("--temperature", "1", "--seed", "3")])
+def test_guesses_change_nothing_but_the_time(fathom, sampling):
+    words = ("generate", "mod", "--prompt", "The sea", "--max-tokens", "60", "--no-eos", "--dial", "1", "--json", *sampling)
+    plain = json.loads(fathom(*words).out)
+    assert plain["guesses"] == {"made": 0, "right": 0}
+    for how in (("--draft-dial", "1"), ("--draft-dial", "0.6"), ("--draft-repeats",)):
+        guessed = json.loads(fathom(*words, *how).out)
+        assert guessed["ids"] == plain["ids"] and guessed["tokens"] == plain["tokens"], how
+        made, right = guessed["guesses"]["made"], guessed["guesses"]["right"]
+        assert right == made > 30 if how == ("--draft-dial", "1") else 0 <= right <= made
+    assert "--draft-dial as well" in fathom("generate", "mod", "--draft-dial", "1", "--draft-repeats", code=2).err
+
+
 def test_generate_greedy_takes_the_most_likely(fathom):
     greedy = fathom("generate", "mod", "--prompt", "The sea", "--temperature", "0", "--max-tokens", "16").out
     assert fathom("generate", "mod", "--prompt", "The sea", "--top-k", "1", "--max-tokens", "16", "--seed", "7").out == greedy
