@@ -50,7 +50,7 @@ def test_the_machine():
 
 
 @pytest.mark.parametrize("words,code,message", [
-    ([], 2, "neither MODEL nor --shape"),
+    ([], 2, "neither it nor a MODEL"),
     (["--shape", "64,2,2"], 2, 'found "64,2,2", expected C,L,H,G,F,V with C a multiple of H'),
     (["--shape", "65,2,2,2,128,100"], 2, "C a multiple of H"),
     (["--shape", "64,2,2,2,128,100", "--routed", "every-second"], 2, "every-second:CAPACITY"),

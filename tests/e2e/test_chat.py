@@ -14,6 +14,7 @@ import pytest
 
 SMOLLM2 = pathlib.Path(__file__).resolve().parents[2] / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+SHORT = ("--temperature", "0", "--max-tokens", "40")
 GREEDY = ("--temperature", "0", "--max-tokens", "12")
 
 
@@ -105,9 +106,21 @@ def read_until(fd, text, seconds=60):
     return got
 
 
-def test_ctrl_c_stops_the_answer_and_not_the_program(fathom, talker):
+@pytest.fixture(scope="module")
+def endless(folder):
+    """A model with room for a million tokens, of which none ends a text."""
+    shutil.copytree(folder / "long", folder / "endless")
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((folder / "endless" / name).read_text())
+        settings["eos_token_id"] = None
+        (folder / "endless" / name).write_text(json.dumps(settings))
+    (folder / "endless" / "chat_template.jinja").write_text(TEMPLATE)
+    return "endless"
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(fathom, endless):
     terminal, slave = pty.openpty()
-    program = subprocess.Popen([fathom.path, "chat", talker, "--color", "never", "--max-tokens", "1000000"], cwd=fathom.folder, stdin=slave, stdout=slave, stderr=slave,
+    program = subprocess.Popen([fathom.path, "chat", endless, "--color", "never", "--max-tokens", "1000000"], cwd=fathom.folder, stdin=slave, stdout=slave, stderr=slave,
                                start_new_session=True, close_fds=True)
     os.close(slave)
     try:
@@ -118,8 +131,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(fathom, talker):
             ready, _, _ = select.select([terminal], [], [], 60)
             assert ready
             program.send_signal(signal.SIGINT)
-            seen = read_until(terminal, b"> ")
-            assert b"stopped" in seen or b"context is full" in seen, seen
+            read_until(terminal, b"stopped\r\n> ")
         program.send_signal(signal.SIGINT)  # nothing is being answered
         read_until(terminal, b"(Ctrl-D or /quit ends)\r\n> ")
         os.write(terminal, b"\x04")
@@ -133,6 +145,9 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(fathom, talker):
 @pytest.mark.skipif(not SMOLLM2.exists(), reason="scripts/get-smollm2 did not run")
 @pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="135 million weights take too long under a sanitizer")
 def test_smollm2_answers(fathom):
-    done = fathom("chat", SMOLLM2, "--temperature", "0", "--max-tokens", "40", stdin="What is the capital of France?\nAnd of Italy?\n", timeout=300)
-    first, second = done.out.strip().split("\n", 1)
-    assert "Paris" in first and ("Rome" in second or "Italy" in second), done.out
+    done = fathom("chat", SMOLLM2, "--system", "You are a helpful assistant.", *SHORT, stdin="What is the capital of France?\nAnd of Italy?\n", timeout=300)
+    assert done.out == "The capital of France is Paris.\nThe capital of Italy is Rome.\n"
+    # The template's own system message, as it stands in the file.
+    prompt = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+    expected = fathom("generate", SMOLLM2, "--no-bos", "--parse-special", "--prompt", prompt, *SHORT, timeout=300).out
+    assert fathom("chat", SMOLLM2, *SHORT, stdin="Hello\n", timeout=300).out == expected

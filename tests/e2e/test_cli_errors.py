@@ -15,7 +15,7 @@ USAGE = [
     ("tokenizer frain", 'fathom tokenizer: found "frain", expected one of train, encode, decode; see fathom --help'),
     ("completion fish", 'fathom completion: found "fish", expected bash or zsh'),
     ("completion", "fathom completion: found no shell, expected bash or zsh"),
-    ("generate", "fathom generate: MODEL: found nothing, expected the model folder, or the folder of a run; see fathom generate --help"),
+    ("generate", "fathom generate: MODEL: found nothing, expected the model folder, the folder of a run, or a .gguf file; see fathom generate --help"),
     ("generate mod more", 'fathom generate: found a further word "more", expected at most 1 word besides the flags; see fathom generate --help'),
     ("generate mod --promt x", "fathom generate: found the flag --promt, expected a flag of this command; did you mean --prompt?"),
     ("generate mod -p x", 'fathom generate: found "-p", expected a flag that begins with two dashes; see fathom generate --help'),
