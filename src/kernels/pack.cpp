@@ -124,7 +124,9 @@ PackedMatrix::PackedMatrix(std::span<const float> rows, int64_t outputs, int64_t
     : outputs_(outputs), inner_(inner) {
   FATHOM_ASSERT(static_cast<int64_t>(rows.size()) == outputs * inner, rows.size(), " elements for ", outputs, " x ", inner);
   ThreadPool alone(1);
-  pack_plain([&](int64_t n, std::byte* row) { std::memcpy(row, rows.data() + n * inner, static_cast<size_t>(inner) * sizeof(float)); }, alone, storage);
+  constexpr int64_t size = sizeof(float);
+  // Not memcpy: of an empty row there is no address.
+  pack_plain([&](int64_t n, std::byte* row) { std::copy_n(std::as_bytes(rows).data() + n * inner * size, inner * size, row); }, alone, storage);
 }
 
 PackedMatrix::PackedMatrix(Packing packing, int64_t outputs, int64_t inner, const std::function<void(int64_t, std::byte*)>& read, ThreadPool& threads,
