@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <poll.h>
 #include <unistd.h>
 
 #include "cli/interrupt.h"
@@ -19,9 +20,13 @@ Lines::Got Lines::next(std::string& line) {
       return Got::line;
     }
     if (ended_) return Got::end;
+    // A signal just before a wait without end would not end it.
+    pollfd waits{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0};
+    const int ready = ::poll(&waits, 1, 100);
+    if (interrupted()) return Got::interrupt;
+    if (ready <= 0) continue;
     char chunk[4096];
     const ssize_t n = ::read(STDIN_FILENO, chunk, sizeof chunk);
-    if (n < 0 && errno == EINTR && interrupted()) return Got::interrupt;
     if (n < 0 && errno != EINTR) throw UserError({"standard input", "", std::strerror(errno), "lines of text", ""});
     if (n == 0) ended_ = true;
     if (n > 0) held_.append(chunk, static_cast<size_t>(n));

@@ -1,4 +1,4 @@
-// Lines of standard input. A signal interrupts the wait for one, which std::getline would hide.
+// Lines of standard input. Ctrl-C ends the wait for one, which std::getline would hide.
 #pragma once
 #include <string>
 
