@@ -66,8 +66,9 @@ def test_version(fathom):
 
 def test_the_engine_links_no_libtorch(build):
     listed = subprocess.run(["ldd", build / "fathom"], capture_output=True, text=True, check=True).stdout
-    assert "torch" not in listed and "c10" not in listed and "python" not in listed
-    assert "libstdc++" in listed
+    names = [line.split()[0] for line in listed.splitlines()]  # not the addresses: "c10" is one in hexadecimal
+    assert not [n for n in names if "torch" in n or "c10" in n or "python" in n]
+    assert any("libstdc++" in n for n in names)
 
 
 def test_the_documented_flags_are_those_of_the_program(fathom):
