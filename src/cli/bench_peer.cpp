@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <spawn.h>
+#include <sstream>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -54,22 +56,47 @@ std::string output_of(const std::vector<std::string>& words) {
 PeerBench::PeerBench(std::string program, std::string model, const study::BenchWork& work, int threads)
     : program_(std::move(program)), model_(std::move(model)), work_(work), threads_(threads) {}
 
+void PeerBench::add(int round, const std::string& name, double rate) {
+  if (round < 0) return;
+  auto at = std::ranges::find(rates_, name, &Rates::work);
+  if (at == rates_.end()) at = rates_.insert(rates_.end(), {name, {}});
+  at->tokens_per_second.push_back(rate);
+}
+
 void PeerBench::turn(int round) {
   if (program_.empty()) return;
+  const auto refuse = [](const std::string& program, const std::string& what, const std::string& expected) {
+    throw UserError({"--against", printable(program, 200), what, expected, ""});
+  };
   // Decoding behind a filled cache: -d sets it for both tests, so each has a run of its own.
   const auto take = [&](const std::string& name, const std::vector<std::string>& flags) {
     std::vector<std::string> call = {program_, "-m", model_, "-t", str(threads_), "-r", "1", "-o", "json"};
     call.insert(call.end(), flags.begin(), flags.end());
     const Json json = parse_json(output_of(call), program_);
     if (!json.is_array() || json.empty() || !json.back().is_object() || !json.back().contains("avg_ts") || !json.back()["avg_ts"].is_number())
-      throw UserError({"--against", printable(program_, 200), "other output than llama-bench's JSON", "an array of objects with \"avg_ts\"", ""});
-    if (round < 0) return;
-    auto at = std::ranges::find(rates_, name, &Rates::work);
-    if (at == rates_.end()) at = rates_.insert(rates_.end(), {name, {}});
-    at->tokens_per_second.push_back(json.back()["avg_ts"].get<double>());
+      refuse(program_, "other output than llama-bench's JSON", "an array of objects with \"avg_ts\"");
+    add(round, name, json.back()["avg_ts"].get<double>());
   };
-  if (work_.prompt > 0) take(str("prompt ", work_.prompt), {"-p", str(work_.prompt), "-n", "0"});
-  if (work_.generate > 0) take("generate", {"-p", "0", "-n", str(work_.generate), "-d", str(work_.depth)});
+  if (work_.prompt > 0) take(study::prompt_name(work_), {"-p", str(work_.prompt), "-n", "0"});
+  if (work_.generate == 0) return;
+  std::string batches;
+  for (int64_t batch : work_.batches) {
+    if (batch == 1) take(study::decode_name(work_, 1), {"-p", "0", "-n", str(work_.generate), "-d", str(work_.depth)});
+    else batches += (batches.empty() ? "" : ",") + str(batch);
+  }
+  if (batches.empty()) return;
+  const std::string beside = std::filesystem::path(program_).replace_filename("llama-batched-bench").string();
+  const int64_t most = *std::ranges::max_element(work_.batches), depth = std::max<int64_t>(1, work_.depth);
+  const std::string output = output_of({beside, "-m", model_, "-t", str(threads_), "-tb", str(threads_), "-c", str(most * (depth + work_.generate)), "-npp", str(depth), "-ntg",
+                                        str(work_.generate), "-npl", batches, "--output-format", "jsonl"});
+  std::istringstream lines(output);
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.starts_with("{")) continue;
+    const Json json = parse_json(line, beside);
+    if (!json.contains("pl") || !json["pl"].is_number_integer() || !json.contains("speed_tg") || !json["speed_tg"].is_number())
+      refuse(beside, "other output than llama-batched-bench's lines of JSON", "objects with \"pl\" and \"speed_tg\"");
+    add(round, study::decode_name(work_, json["pl"].get<int64_t>()), json["speed_tg"].get<double>());
+  }
 }
 
 Json PeerBench::to_json() const {
@@ -80,14 +107,12 @@ Json PeerBench::to_json() const {
 
 std::string PeerBench::table(const std::vector<study::BenchLine>& ours) const {
   std::vector<std::vector<std::string>> rows = {{"  work", "ours tokens/s", "peer tokens/s", "ratio"}};
-  for (const Rates& r : rates_)
-    for (const study::BenchLine& line : ours) {
-      const bool same = line.work == r.work || (r.work == "generate" && line.work.starts_with("generate") && line.work.find("batch") == std::string::npos);
-      if (!same) continue;
-      const double peer = study::median(r.tokens_per_second);
-      rows.push_back({"  " + line.work, fixed(line.tokens_per_second, 1), fixed(peer, 1), fixed(line.tokens_per_second / peer, 2)});
-      break;
-    }
+  for (const Rates& r : rates_) {
+    const auto line = std::ranges::find(ours, r.work, &study::BenchLine::work);  // of the first model at this work
+    if (line == ours.end()) continue;
+    const double peer = study::median(r.tokens_per_second);
+    rows.push_back({"  " + line->work, fixed(line->tokens_per_second, 1), fixed(peer, 1), fixed(line->tokens_per_second / peer, 2)});
+  }
   return text_table(rows);
 }
 

@@ -1,4 +1,5 @@
-// Another engine's benchmark program in turns with ours: llama-bench, whose JSON gives samples of prompts and of decoding.
+// Another engine's benchmark programs in turns with ours: llama-bench for prompts and one text, llama-batched-bench beside it for
+// several texts at once.
 #pragma once
 #include <string>
 #include <vector>
@@ -21,6 +22,8 @@ class PeerBench {
     std::string work;
     std::vector<double> tokens_per_second;
   };
+  void add(int round, const std::string& name, double rate);
+
   std::string program_, model_;
   study::BenchWork work_;
   int threads_;

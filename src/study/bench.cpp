@@ -115,15 +115,21 @@ BenchLine line_of(const std::string& work, const BenchModel& model, const std::v
 
 }  // namespace
 
+std::string prompt_name(const BenchWork& work) { return str("prompt ", work.prompt); }
+
+std::string decode_name(const BenchWork& work, int64_t batch) {
+  return str("generate ", work.generate, batch > 1 ? str(", batch ", batch) : "", work.depth > 0 ? str(", depth ", work.depth) : "");
+}
+
 std::vector<BenchLine> bench_engines(const std::vector<BenchModel>& models, const BenchWork& work, const std::function<void(int)>& between) {
   struct Task {
     std::string name;
     int64_t batch;  // 0: a prompt
   };
   std::vector<Task> tasks;
-  if (work.prompt > 0) tasks.push_back({str("prompt ", work.prompt), 0});
+  if (work.prompt > 0) tasks.push_back({prompt_name(work), 0});
   for (int64_t batch : work.batches)
-    if (work.generate > 0) tasks.push_back({str("generate ", work.generate, batch > 1 ? str(", batch ", batch) : "", work.depth > 0 ? str(", depth ", work.depth) : ""), batch});
+    if (work.generate > 0) tasks.push_back({decode_name(work, batch), batch});
   std::vector<std::vector<std::vector<Timed>>> times(tasks.size(), std::vector<std::vector<Timed>>(models.size()));
   Random random(7);
   for (int round = -1; round < work.rounds; ++round) {  // round −1 warms up

@@ -40,6 +40,10 @@ struct BenchWork {
   int rounds = 5;                          // after one that warms up
 };
 
+// What a line is called: "prompt 512"; "generate 64, batch 8, depth 64".
+std::string prompt_name(const BenchWork& work);
+std::string decode_name(const BenchWork& work, int64_t batch);
+
 // What one model did at one work. `limit`: GB/s that this machine reads as many bytes at (decoding), or Gop/s of the products'
 // arithmetic (prompts); 0 where there is no measure.
 struct BenchLine {

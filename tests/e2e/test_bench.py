@@ -79,11 +79,29 @@ echo '[{{"n_prompt": 8, "avg_ts": 12.5}}]'
     result = fathom(*words, peer, "--json")
     assert result.returncode == 0, result.stderr
     [run] = json.loads(result.stdout)["runs"]
-    assert [(p["work"], p["tokens_per_second"], len(p["samples"])) for p in run["peer"]] == [("prompt 8", 12.5, 2), ("generate", 12.5, 2)]
+    assert [(p["work"], p["tokens_per_second"], len(p["samples"])) for p in run["peer"]] == [("prompt 8", 12.5, 2), ("generate 2, depth 4", 12.5, 2)]
     calls = (tmp_path / "calls").read_text().splitlines()
     assert len(calls) == 6  # a round that warms up and two that count, a prompt and a text each
     assert all(f"-m {MODEL} -t 1 -r 1 -o json" in call for call in calls)
     assert sum("-p 8 -n 0" in call for call in calls) == 3 and sum("-p 0 -n 2 -d 4" in call for call in calls) == 3
+
+    (tmp_path / "llama-batched-bench").write_text(f"""#!/bin/sh
+echo "$@" >> {tmp_path}/batched-calls
+echo "a line of the log"
+echo '{{"pp": 4, "tg": 2, "pl": 2, "speed_tg": 20.5}}'
+echo '{{"pp": 4, "tg": 2, "pl": 4, "speed_tg": 30.5}}'
+""")
+    (tmp_path / "llama-batched-bench").chmod(0o755)
+    result = fathom(*words, peer, "--batch", "1,2,4", "--json")
+    assert result.returncode == 0, result.stderr
+    [run] = json.loads(result.stdout)["runs"]
+    assert [(p["work"], p["tokens_per_second"]) for p in run["peer"]] == [("prompt 8", 12.5), ("generate 2, depth 4", 12.5), ("generate 2, batch 2, depth 4", 20.5),
+                                                                          ("generate 2, batch 4, depth 4", 30.5)]
+    calls = (tmp_path / "batched-calls").read_text().splitlines()
+    assert calls == [f"-m {MODEL} -t 1 -tb 1 -c 24 -npp 4 -ntg 2 -npl 2,4 --output-format jsonl"] * 3
+    table = fathom(*words, peer, "--batch", "1,2,4").stdout
+    for name in ("prompt 8", "generate 2, depth 4", "generate 2, batch 2, depth 4", "generate 2, batch 4, depth 4"):
+        assert f"  {name} " in table.split("ours tokens/s")[1], table
 
     peer.write_text("#!/bin/sh\nexit 3\n")
     failed = fathom(*words, peer)

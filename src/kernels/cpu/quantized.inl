@@ -42,9 +42,9 @@ static_assert(kChunkBlocks == kSuperBlock);  // so that a chunk begins with the 
 constexpr int64_t kTileRows = 48;     // rows whose sums are kept (12 KB)
 
 // R rows with the W panels of a group over the `count` blocks of a chunk from block `first`: inner sums in registers, the f32
-// sums in `sums` [R][64], which few rows keep in registers too.
+// sums in `sums` [R][64], which few rows keep in registers too. `ahead`: whether the next chunk is to be fetched meanwhile.
 template <Packing P, int R, int W>
-void quantized_tile(const QuantizedRows& x, int64_t row, int64_t first, int64_t count, const uint8_t* chunk, float* sums) {
+void quantized_tile(const QuantizedRows& x, int64_t row, int64_t first, int64_t count, const uint8_t* chunk, float* sums, bool ahead) {
   constexpr Layout l = kLayoutOf<P>;
   constexpr int64_t kTurns = 4 / l.scales;  // of eight inner elements, for one scale
   constexpr int64_t kTurnBytes = W * Panel<P>::kRecord / 4;
@@ -75,6 +75,9 @@ void quantized_tile(const QuantizedRows& x, int64_t row, int64_t first, int64_t 
         if constexpr (R == 1)
 #pragma GCC unroll 16
           for (int64_t line = 0; line < kTurnBytes; line += 64) __builtin_prefetch(w + turn * kTurnBytes + line + kPrefetchBytes);
+        else if (ahead)
+#pragma GCC unroll 16
+          for (int64_t line = 0; line < kTurnBytes; line += 64) __builtin_prefetch(w + turn * kTurnBytes + line + kTurnBytes * 4 * kChunkBlocks, 0, 2);
         I16 codes[W];
 #pragma GCC unroll 8
         for (int n = 0; n < W; ++n) codes[n] = load_codes<P, W, false>(w, turn, n);
@@ -117,6 +120,15 @@ void quantized_tile(const QuantizedRows& x, int64_t row, int64_t first, int64_t 
       for (int n = 0; n < W; ++n) store(sums + r * kGroup + n * kLanes, kept[r][n]);
 }
 
+// The largest tile that `rows` fill.
+template <Packing P, int W, int R = kQuantizedRows>
+int64_t quantized_tile_of(const QuantizedRows& x, int64_t rows, int64_t row, int64_t first, int64_t count, const uint8_t* chunk, float* sums, bool ahead) {
+  if constexpr (R > 1)
+    if (rows < R) return quantized_tile_of<P, W, R - 1>(x, rows, row, first, count, chunk, sums, ahead);
+  quantized_tile<P, R, W>(x, row, first, count, chunk, sums, ahead);
+  return R;
+}
+
 // Weights come from memory once, whatever the number of rows: a chunk of blocks meets all rows before the next.
 template <Packing P, int W>
 void quantized_group(const QuantizedMatmul& a, const uint8_t* w, int64_t first) {
@@ -129,11 +141,7 @@ void quantized_group(const QuantizedMatmul& a, const uint8_t* w, int64_t first) 
     for (int64_t block = 0; block < a.x.blocks; block += kChunkBlocks) {
       const int64_t count = min64(kChunkBlocks, a.x.blocks - block);
       const uint8_t* const chunk = w + (block * Panel<P>::kRecord + block / kSuperBlock * Panel<P>::kHead) * W;
-      int64_t r = 0;
-      for (; r + kQuantizedRows <= rows; r += kQuantizedRows)
-        quantized_tile<P, kQuantizedRows, W>(a.x, begin + r, block, count, chunk, sums + r * kGroup);
-      for (; r + 2 <= rows; r += 2) quantized_tile<P, 2, W>(a.x, begin + r, block, count, chunk, sums + r * kGroup);
-      if (r < rows) quantized_tile<P, 1, W>(a.x, begin + r, block, count, chunk, sums + r * kGroup);
+      for (int64_t r = 0; r < rows;) r += quantized_tile_of<P, W>(a.x, rows - r, begin + r, block, count, chunk, sums + r * kGroup, r == 0);
     }
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t n = 0; n < W; ++n) {
