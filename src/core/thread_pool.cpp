@@ -1,10 +1,5 @@
 #include "core/thread_pool.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#else
-static inline void _mm_pause() {}
-#endif
 #include <sched.h>
 
 #include <algorithm>
@@ -25,6 +20,14 @@ static inline void _mm_pause() {}
 namespace fathom {
 
 namespace {
+
+void cpu_pause() {  // of a thread that spins: leaves the core to its other half
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
 
 // A thread's share of the chunks: the next one and the end in one word, so that a claim sees both of one job. An exhausted
 // share stays so until the next job: a thread that wakes late claims nothing, and nobody has to wait for it.
@@ -85,7 +88,7 @@ struct ThreadPool::State {
     uint64_t seen = 0;
     while (true) {
       // Spin about 20 µs (a decode step issues many short loops), then sleep.
-      for (int spin = 0; spin < 2000 && generation.load(std::memory_order_acquire) == seen && !stop; ++spin) _mm_pause();
+      for (int spin = 0; spin < 2000 && generation.load(std::memory_order_acquire) == seen && !stop; ++spin) cpu_pause();
       if (generation.load(std::memory_order_acquire) == seen) {
         std::unique_lock lock(mutex);
         wake.wait(lock, [&] { return stop || generation.load(std::memory_order_acquire) != seen; });
@@ -135,7 +138,7 @@ void ThreadPool::parallel_for(int64_t chunks, const std::function<void(int64_t)>
   s.wake.notify_all();
   s.take_chunks(0);
   for (int spin = 0; s.undone.load(std::memory_order_acquire) != 0; ++spin)
-    if (spin < 10000) _mm_pause(); else std::this_thread::yield();
+    if (spin < 10000) cpu_pause(); else std::this_thread::yield();
   if (s.error) std::rethrow_exception(s.error);
 }
 

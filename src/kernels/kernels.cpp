@@ -2,48 +2,62 @@
 
 #include <cstdlib>
 
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
 #include "core/error.h"
 #include "kernels/tables.h"
 
 namespace fathom::kernels {
 namespace {
 
+[[maybe_unused]] Kernels with_products(Kernels table, Isa isa, void (*quantized_matmul)(const QuantizedMatmul&)) {
+  table.isa = isa;
+  table.name = isa_name(isa);
+  table.quantized_matmul = quantized_matmul;
+  return table;
+}
+
 #if defined(__x86_64__)
+
 bool cpu_has_fma() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
 bool cpu_has_avx512() {
   return cpu_has_fma() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
 }
 bool cpu_has_vnni() { return cpu_has_avx512() && __builtin_cpu_supports("avx512vnni"); }
-#else
-bool cpu_has_fma() { return false; }
-bool cpu_has_avx512() { return false; }
-bool cpu_has_vnni() { return false; }
-#endif
 
-const Kernels* avx512vnni() {
-  if (!kAvx512 || !kVnniMatmul || !cpu_has_vnni()) return nullptr;
-  static const Kernels table = [] {
-    Kernels t = *kAvx512;
-    t.isa = Isa::avx512vnni;
-    t.name = "avx512vnni";
-    t.quantized_matmul = kVnniMatmul;
-    return t;
-  }();
-  return &table;
-}
-
-const Kernels* find(Isa isa) {  // null when this machine or build lacks it
+const Kernels* find(Isa isa) {  // null when this machine lacks it
+  static const Kernels vnni = with_products(*kAvx512, Isa::avx512vnni, kVnniMatmul);
   switch (isa) {
-    case Isa::reference: return kReferenceFma && cpu_has_fma() ? kReferenceFma : kReferencePlain;
+    case Isa::reference: return cpu_has_fma() ? kReferenceFma : kReferencePlain;
     case Isa::avx2: return cpu_has_fma() ? kAvx2 : nullptr;
     case Isa::avx512: return cpu_has_avx512() ? kAvx512 : nullptr;
-    case Isa::avx512vnni: return avx512vnni();
+    case Isa::avx512vnni: return cpu_has_vnni() ? &vnni : nullptr;
+    default: return nullptr;
   }
-  return nullptr;
 }
 
-constexpr Isa kAll[] = {Isa::reference, Isa::avx2, Isa::avx512, Isa::avx512vnni};  // slowest first
+#elif defined(__aarch64__)
+
+const Kernels* find(Isa isa) {
+  static const Kernels dot = with_products(*kNeon, Isa::neondot, kDotMatmul);
+  switch (isa) {
+    case Isa::reference: return kReferencePlain;
+    case Isa::neon: return kNeon;
+    case Isa::neondot: return cpu_has_dotprod() ? &dot : nullptr;
+    default: return nullptr;
+  }
+}
+
+#else
+
+const Kernels* find(Isa isa) { return isa == Isa::reference ? kReferencePlain : nullptr; }
+
+#endif
+
+constexpr Isa kAll[] = {Isa::reference, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::neon, Isa::neondot};  // slowest first
 
 std::string available_names() {
   std::string names;
@@ -65,6 +79,8 @@ const char* isa_name(Isa isa) {
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
     case Isa::avx512vnni: return "avx512vnni";
+    case Isa::neon: return "neon";
+    case Isa::neondot: return "neondot";
   }
   return "";
 }
@@ -91,6 +107,10 @@ const Kernels& chosen() {
   static const Kernels& table = from_environment();
   return table;
 }
+
+#if defined(__aarch64__)
+bool cpu_has_dotprod() { return (::getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+#endif
 
 int64_t reference_multiply_adds() { return __atomic_load_n(&reference_count, __ATOMIC_RELAXED); }
 

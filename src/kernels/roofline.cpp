@@ -9,10 +9,13 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include "core/thread_pool.h"
 #include "kernels/buffer.h"
+#include "kernels/tables.h"
 
 namespace fathom::kernels {
 namespace {
@@ -129,6 +132,53 @@ Work work_of(Arithmetic kind) {
 }
 
 }  // namespace
+#elif defined(__aarch64__)
+namespace {
+
+uint64_t read_neon(const void* from, int64_t bytes) {
+  const uint8_t* const p = static_cast<const uint8_t*>(from);
+  uint8x16_t sum[8] = {};
+  for (int64_t i = 0; i < bytes; i += 128)
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) sum[j] = veorq_u8(sum[j], vld1q_u8(p + i + j * 16));
+  for (int j = 1; j < 8; ++j) sum[0] = veorq_u8(sum[0], sum[j]);
+  return vgetq_lane_u64(vreinterpretq_u64_u8(sum[0]), 0);
+}
+
+double f32_neon(int64_t rounds, float* out) {
+  const float32x4_t x = vdupq_n_f32(0.5f), y = vdupq_n_f32(1.0f);
+  float32x4_t sum[16];
+#pragma GCC unroll 16
+  for (int s = 0; s < 16; ++s) sum[s] = vdupq_n_f32(static_cast<float>(s));
+  for (int64_t r = 0; r < rounds; ++r)
+#pragma GCC unroll 16
+    for (int s = 0; s < 16; ++s) sum[s] = vfmaq_f32(sum[s], x, y);
+#pragma GCC unroll 16
+  for (int s = 1; s < 16; ++s) sum[0] = vaddq_f32(sum[0], sum[s]);
+  *out = vgetq_lane_f32(sum[0], 0);
+  return 2.0 * 16 * 4 * static_cast<double>(rounds);
+}
+
+__attribute__((target("arch=armv8.2-a+dotprod"))) double int8_dot(int64_t rounds, float* out) {
+  const int8x16_t x = vdupq_n_s8(1), y = vdupq_n_s8(0);
+  int32x4_t sum[16];
+  for (int s = 0; s < 16; ++s) sum[s] = vdupq_n_s32(s);
+  for (int64_t r = 0; r < rounds; ++r)
+#pragma GCC unroll 16
+    for (int s = 0; s < 16; ++s) sum[s] = vdotq_s32(sum[s], x, y);
+  for (int s = 1; s < 16; ++s) sum[0] = vaddq_s32(sum[0], sum[s]);
+  *out = static_cast<float>(vgetq_lane_s32(sum[0], 0));
+  return 2.0 * 16 * 16 * static_cast<double>(rounds);
+}
+
+using Work = double (*)(int64_t rounds, float* keep);
+
+Work work_of(Arithmetic kind) {
+  if (kind == Arithmetic::f32) return f32_neon;
+  return kind == Arithmetic::int8 && cpu_has_dotprod() ? int8_dot : nullptr;
+}
+
+}  // namespace
 #endif
 
 double read_bandwidth(int64_t bytes, int threads) {
@@ -136,6 +186,8 @@ double read_bandwidth(int64_t bytes, int threads) {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f")) read = read_avx512;
   else if (__builtin_cpu_supports("avx2")) read = read_avx2;
+#elif defined(__aarch64__)
+  read = read_neon;
 #endif
   const int64_t share = bytes / threads / 512 * 512;
   Buffer memory(share * threads / 4);
@@ -159,7 +211,7 @@ const char* arithmetic_name(Arithmetic kind) { return kind == Arithmetic::f32 ? 
 
 double multiply_add_peak(Arithmetic kind, int threads) {
   double (*work)(int64_t, float*) = nullptr;
-#if defined(__x86_64__)
+#if defined(__x86_64__) || defined(__aarch64__)
   work = work_of(kind);
 #endif
   if (!work) return 0;

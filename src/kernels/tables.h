@@ -9,10 +9,16 @@ inline constexpr int64_t kSumTile = 4096;  // log_sum_exp adds up this many in f
 inline constexpr float kLeastQuantized = 1e-30f;  // a block of smaller activations counts as zeros (127 / x stays finite)
 
 extern const Kernels* const kReferencePlain;
-extern const Kernels* const kReferenceFma;  // null where the build has no such file, as are the next two
+#if defined(__x86_64__)
+extern const Kernels* const kReferenceFma;
 extern const Kernels* const kAvx2;
 extern const Kernels* const kAvx512;
 extern void (*const kVnniMatmul)(const QuantizedMatmul&);  // the one loop in which avx512vnni differs from avx512
+#elif defined(__aarch64__)
+extern const Kernels* const kNeon;
+extern void (*const kDotMatmul)(const QuantizedMatmul&);   // in which neondot differs from neon
+bool cpu_has_dotprod();
+#endif
 
 extern int64_t reference_count;  // multiply–adds, changed atomically
 

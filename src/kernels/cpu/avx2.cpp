@@ -1,8 +1,7 @@
 // Kernels for AVX2 with FMA: a V16 is two registers.
-#include "kernels/tables.h"
-
-#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include <immintrin.h>
+
+#include "kernels/tables.h"
 
 namespace fathom::kernels {
 namespace {
@@ -101,6 +100,8 @@ struct I16 {
 inline I16 splat(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 inline __m256i load32(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 inline I16 load_bytes(const uint8_t* p) { return {load32(p), load32(p + 32)}; }
+inline I16 load_byte_codes(const uint8_t* p) { return load_bytes(p); }  // dot4 takes codes without a sign
+constexpr int kByteZero = 128;
 inline I16 low_nibbles(I16 v) {
   const __m256i mask = _mm256_set1_epi8(15);
   return {_mm256_and_si256(v.lo, mask), _mm256_and_si256(v.hi, mask)};
@@ -168,91 +169,20 @@ constexpr int kSumRegisters = 8;
 #include "kernels/cpu/quantized.inl"
 #include "kernels/cpu/quantize_rows.inl"
 
-// Eight weights as f32, which is exact.
+// Eight and sixteen weights as f32.
 template <Packing P>
-inline __m256 load_weights(const uint8_t* p) {
+inline __m256 load_half(const uint8_t* p) {
   if constexpr (P == Packing::f32) return _mm256_castsi256_ps(load32(p));
   const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   if constexpr (P == Packing::f16) return _mm256_cvtph_ps(halves);
   else return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 }
-
-// R rows of x with N half-panels (8 outputs each) of a group of `width` outputs: R·N sums in registers.
-template <Packing P, int R, int N>
-void product_tile(const float* x, int64_t x_stride, const uint8_t* w, int64_t width, int64_t inner, float* y, int64_t y_stride,
-                  int64_t outputs) {
-  constexpr int64_t kBytes = kLayoutOf<P>.plain_bytes;
-  __m256 acc[R][N];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) acc[r][n] = _mm256_setzero_ps();
-  const float* row[R];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) row[r] = x + r * x_stride;
-  for (int64_t k = 0; k < inner; ++k, w += width * kBytes) {
-    __m256 weight[N];
-#pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) weight[n] = load_weights<P>(w + n * 8 * kBytes);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const __m256 value = _mm256_broadcast_ss(row[r] + k);
-#pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) acc[r][n] = _mm256_fmadd_ps(value, weight[n], acc[r][n]);
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) {
-      const int64_t left = outputs - n * 8;
-      float* const to = y + r * y_stride + n * 8;
-      if (left >= 8) _mm256_storeu_ps(to, acc[r][n]);
-      else if (left > 0) _mm256_maskstore_ps(to, mask_lo(left), acc[r][n]);
-    }
-}
-
-// All outputs of a group for R rows, N half-panels at a time.
-template <Packing P, int R, int N>
-void product_rows(const Matmul& a, int64_t r, const uint8_t* w, int64_t first, int64_t width) {
-  constexpr int64_t kBytes = kLayoutOf<P>.plain_bytes;
-  const float* const x = a.x + r * a.x_stride;
-  float* const y = a.y + r * a.y_stride + first;
-  const int64_t outputs = min64(kGroup, a.outputs - first);
-  int64_t n = 0;
-  for (; n + N * 8 <= width; n += N * 8)
-    product_tile<P, R, N>(x, a.x_stride, w + n * kBytes, width, a.inner, y + n, a.y_stride, outputs - n);
-  for (; n < width; n += kLanes)
-    product_tile<P, R, 2>(x, a.x_stride, w + n * kBytes, width, a.inner, y + n, a.y_stride, outputs - n);
-}
-
-constexpr int kRows = 6;  // 6 × 2 sums, 2 weights, 1 broadcast: 15 of 16 registers
-
 template <Packing P>
-void product_groups(const Matmul& a) {
-  for (int64_t group = a.group_begin; group < a.group_end; ++group) {
-    const int64_t first = group * kGroup, outputs = min64(kGroup, a.outputs - first);
-    const int64_t width = (outputs + kLanes - 1) / kLanes * kLanes;
-    const uint8_t* const w = a.packed + first * a.inner * kLayoutOf<P>.plain_bytes;
-    int64_t r = 0;
-    for (; r + kRows <= a.rows; r += kRows) product_rows<P, kRows, 2>(a, r, w, first, width);
-    switch (a.rows - r) {
-      case 5: product_rows<P, 5, 2>(a, r, w, first, width); break;
-      case 4: product_rows<P, 4, 2>(a, r, w, first, width); break;
-      case 3: product_rows<P, 3, 4>(a, r, w, first, width); break;
-      case 2: product_rows<P, 2, 4>(a, r, w, first, width); break;
-      case 1: product_rows<P, 1, 8>(a, r, w, first, width); break;
-    }
-  }
-}
+inline V16 load_weights(const uint8_t* p) { return {load_half<P>(p), load_half<P>(p + 8 * kLayoutOf<P>.plain_bytes)}; }
+// 6 × 1 sums of two registers, a weight, a broadcast: 15 of 16 registers.
+constexpr int tile_panels(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
 
-void matmul(const Matmul& a) {
-  switch (a.packing) {
-    case Packing::bf16: return product_groups<Packing::bf16>(a);
-    case Packing::f16: return product_groups<Packing::f16>(a);
-    default: return product_groups<Packing::f32>(a);
-  }
-}
+#include "kernels/cpu/product.inl"
 
 constexpr Kernels kTable{Isa::avx2, "avx2", matmul, quantized_matmul, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
                          attend, log_sum_exp, exp_shifted, argmax};
@@ -261,8 +191,3 @@ constexpr Kernels kTable{Isa::avx2, "avx2", matmul, quantized_matmul, quantize_r
 const Kernels* const kAvx2 = &kTable;
 }  // namespace fathom::kernels
 
-#else
-namespace fathom::kernels {
-const Kernels* const kAvx2 = nullptr;
-}
-#endif

@@ -1,8 +1,7 @@
 // Kernels for AVX-512 (F, VL, BW, DQ): a V16 is one register.
-#include "kernels/tables.h"
-
-#if defined(__AVX512F__) && defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
 #include <immintrin.h>
+
+#include "kernels/tables.h"
 
 namespace fathom::kernels {
 namespace {
@@ -29,7 +28,7 @@ constexpr int kSumRegisters = 24;
 #include "kernels/cpu/quantized.inl"
 #include "kernels/cpu/quantize_rows.inl"
 
-// Sixteen weights as f32, which is exact.
+// Sixteen weights as f32.
 template <Packing P>
 inline V16 load_weights(const uint8_t* p) {
   if constexpr (P == Packing::f32) return _mm512_loadu_ps(p);
@@ -37,81 +36,9 @@ inline V16 load_weights(const uint8_t* p) {
   if constexpr (P == Packing::f16) return _mm512_cvtph_ps(halves);
   else return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
 }
+constexpr int tile_panels(int) { return 4; }  // 6 × 4 sums, 4 weights, 1 broadcast: 29 of 32 registers
 
-// R rows of x with W vectors of outputs: R·W sums in registers, the weights read once for the R rows.
-template <Packing P, int R, int W>
-void product_tile(const float* x, int64_t x_stride, const uint8_t* w, int64_t inner, float* y, int64_t y_stride,
-                  int64_t outputs) {
-  constexpr int64_t kVectorBytes = kLayoutOf<P>.plain_bytes * kLanes;
-  V16 acc[R][W];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int n = 0; n < W; ++n) acc[r][n] = zero();
-  const float* row[R];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) row[r] = x + r * x_stride;
-  for (int64_t k = 0; k < inner; ++k) {
-    V16 weight[W];
-#pragma GCC unroll 8
-    for (int n = 0; n < W; ++n) weight[n] = load_weights<P>(w + (k * W + n) * kVectorBytes);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const V16 value = set1(row[r][k]);
-#pragma GCC unroll 8
-      for (int n = 0; n < W; ++n) acc[r][n] = fma(value, weight[n], acc[r][n]);
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int n = 0; n < W; ++n) {
-      const int64_t left = outputs - n * kLanes;
-      if (left >= kLanes) store(y + r * y_stride + n * kLanes, acc[r][n]);
-      else store_first(y + r * y_stride + n * kLanes, left, acc[r][n]);
-    }
-}
-
-constexpr int kRows = 6;  // 6 × 4 sums, 4 weights, 1 broadcast: 29 of 32 registers
-
-template <Packing P, int W>
-void product_group(const Matmul& a, const uint8_t* w, int64_t first) {
-  const int64_t outputs = min64(kGroup, a.outputs - first);
-  int64_t r = 0;
-  for (; r + kRows <= a.rows; r += kRows)
-    product_tile<P, kRows, W>(a.x + r * a.x_stride, a.x_stride, w, a.inner, a.y + r * a.y_stride + first, a.y_stride, outputs);
-  const float* const x = a.x + r * a.x_stride;
-  float* const y = a.y + r * a.y_stride + first;
-  switch (a.rows - r) {
-    case 5: return product_tile<P, 5, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
-    case 4: return product_tile<P, 4, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
-    case 3: return product_tile<P, 3, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
-    case 2: return product_tile<P, 2, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
-    case 1: return product_tile<P, 1, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
-  }
-}
-
-template <Packing P>
-void product_groups(const Matmul& a) {
-  for (int64_t group = a.group_begin; group < a.group_end; ++group) {
-    const int64_t first = group * kGroup;
-    const uint8_t* const w = a.packed + first * a.inner * kLayoutOf<P>.plain_bytes;
-    switch (min64(kGroup, a.outputs - first + kLanes - 1) / kLanes) {
-      case 4: product_group<P, 4>(a, w, first); break;
-      case 3: product_group<P, 3>(a, w, first); break;
-      case 2: product_group<P, 2>(a, w, first); break;
-      default: product_group<P, 1>(a, w, first); break;
-    }
-  }
-}
-
-void matmul(const Matmul& a) {
-  switch (a.packing) {
-    case Packing::bf16: return product_groups<Packing::bf16>(a);
-    case Packing::f16: return product_groups<Packing::f16>(a);
-    default: return product_groups<Packing::f32>(a);
-  }
-}
+#include "kernels/cpu/product.inl"
 
 constexpr Kernels kTable{Isa::avx512, "avx512", matmul, quantized_matmul, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
                          attend, log_sum_exp, exp_shifted, argmax};
@@ -120,8 +47,3 @@ constexpr Kernels kTable{Isa::avx512, "avx512", matmul, quantized_matmul, quanti
 const Kernels* const kAvx512 = &kTable;
 }  // namespace fathom::kernels
 
-#else
-namespace fathom::kernels {
-const Kernels* const kAvx512 = nullptr;
-}
-#endif

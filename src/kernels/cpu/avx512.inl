@@ -64,6 +64,8 @@ struct MaxTracker {
 using I16 = __m512i;
 inline I16 splat(int32_t x) { return _mm512_set1_epi32(x); }
 inline I16 load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+inline I16 load_byte_codes(const uint8_t* p) { return load_bytes(p); }  // dot4 takes codes without a sign
+constexpr int kByteZero = 128;
 inline I16 low_nibbles(I16 v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
 inline I16 high_nibbles(I16 v) { return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15)); }
 inline I16 shift_left(I16 v, int n) { return _mm512_sll_epi32(v, _mm_cvtsi32_si128(n)); }

@@ -1,8 +1,7 @@
 // Kernels for AVX-512 with VNNI: those of AVX-512, but for products with quantised weights.
-#include "kernels/tables.h"
-
-#if defined(__AVX512F__) && defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VNNI__)
 #include <immintrin.h>
+
+#include "kernels/tables.h"
 
 namespace fathom::kernels {
 namespace {
@@ -29,8 +28,3 @@ constexpr int kSumRegisters = 24;
 void (*const kVnniMatmul)(const QuantizedMatmul&) = quantized_matmul;
 }  // namespace fathom::kernels
 
-#else
-namespace fathom::kernels {
-void (*const kVnniMatmul)(const QuantizedMatmul&) = nullptr;
-}
-#endif

@@ -3,8 +3,9 @@
 //
 // I16 operations: splat, load_bytes (64 of them), low_nibbles, high_nibbles (one code a byte), shift_left, shift_right (of 32 bits),
 // or_masked, to_float, load_halves and load_signed_bytes (16 f16 or i8 to V16), Activations and broadcast4 (four codes of a row, to
-// every lane), dot4 (per lane acc + Σ of four products of an unsigned code with a signed one). kQuantizedRows: rows of one tile;
-// kSumRegisters: inner and f32 sums that the registers hold together.
+// every lane), dot4 (per lane acc + Σ of four products of a code with one of the row), load_byte_codes (64 codes of 8 bits as dot4 takes
+// them) and kByteZero (the one of these that stands for 0). kQuantizedRows: rows of one tile; kSumRegisters: inner and f32 sums that the
+// registers hold together.
 
 template <Packing P>
 struct Panel {  // of a packing: bytes of 16 outputs in a block, and in the head of a super-block
@@ -16,7 +17,7 @@ struct Panel {  // of a packing: bytes of 16 outputs in a block, and in the head
 template <Packing P, int W, bool kLast>
 inline I16 load_codes(const uint8_t* record, int64_t turn, int n) {
   constexpr Layout l = kLayoutOf<P>;
-  if constexpr (l.low_bits == 8) return load_bytes(record + ((turn * 2 + kLast) * W + n) * 64);
+  if constexpr (l.low_bits == 8) return load_byte_codes(record + ((turn * 2 + kLast) * W + n) * 64);
   const I16 pair = load_bytes(record + (turn * W + n) * 64), low = kLast ? high_nibbles(pair) : low_nibbles(pair);
   if constexpr (l.high_bits == 0) return low;
   const int64_t before = turn * l.high_bits;
@@ -46,6 +47,7 @@ constexpr int64_t kTileRows = 48;     // rows whose sums are kept (12 KB)
 template <Packing P, int R, int W>
 void quantized_tile(const QuantizedRows& x, int64_t row, int64_t first, int64_t count, const uint8_t* chunk, float* sums, bool ahead) {
   constexpr Layout l = kLayoutOf<P>;
+  constexpr int kOffset = l.low_bits == 8 ? kByteZero : l.offset;
   constexpr int64_t kTurns = 4 / l.scales;  // of eight inner elements, for one scale
   constexpr int64_t kTurnBytes = W * Panel<P>::kRecord / 4;
   constexpr bool kInRegisters = R * W * 2 <= kSumRegisters;
@@ -63,7 +65,7 @@ void quantized_tile(const QuantizedRows& x, int64_t row, int64_t first, int64_t 
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const int32_t* const half = x.half_sum + ((row + r) * x.blocks + b) * 2;
-        const I16 start = l.offset ? splat(-l.offset * (l.scales == 2 ? half[part] : half[0] + half[1])) : splat(0);
+        const I16 start = kOffset ? splat(-kOffset * (l.scales == 2 ? half[part] : half[0] + half[1])) : splat(0);
 #pragma GCC unroll 8
         for (int n = 0; n < W; ++n) dot[r][n] = start;
       }

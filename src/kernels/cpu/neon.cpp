@@ -1,0 +1,42 @@
+// Kernels for the NEON that every aarch64 CPU has: a V16 is four registers.
+#include <arm_neon.h>
+
+#include "kernels/tables.h"
+
+namespace fathom::kernels {
+namespace {
+
+#include "kernels/cpu/neon.inl"
+
+#include "kernels/cpu/loops.inl"
+
+// Two products of bytes fit in 16 bits: at most 2 · 127 · 128.
+inline I16 dot4(I16 acc, I16 codes, Activations x) {
+  return wholes([x](auto sum, auto code) {
+    const int16x8_t first = vmull_s8(vget_low_s8(bytes_of(code)), vget_low_s8(x)), last = vmull_high_s8(bytes_of(code), x);
+    return vpadalq_s16(sum, vpaddq_s16(first, last));
+  }, acc, codes);
+}
+
+#include "kernels/cpu/quantized.inl"
+#include "kernels/cpu/quantize_rows.inl"
+
+// Sixteen weights as f32.
+template <Packing P>
+inline V16 load_weights(const uint8_t* p) {
+  if constexpr (P == Packing::f32) return floats([](auto x) { return vreinterpretq_f32_s32(x); }, load_bytes(p));
+  if constexpr (P == Packing::f16) return load_halves(p);
+  const auto widened = [p](int i) { return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vreinterpret_u16_u8(vld1_u8(p + 8 * i))), 16)); };
+  return {widened(0), widened(1), widened(2), widened(3)};
+}
+// 6 × 1 sums of four registers and a weight: 28 of 32 registers, and one for rows.
+constexpr int tile_panels(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+
+#include "kernels/cpu/product.inl"
+
+constexpr Kernels kTable{Isa::neon, "neon", matmul, quantized_matmul, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
+                         attend, log_sum_exp, exp_shifted, argmax};
+
+}  // namespace
+const Kernels* const kNeon = &kTable;
+}  // namespace fathom::kernels
