@@ -76,6 +76,7 @@ struct Work {
 double seconds_per_product(Work& work, int64_t rows) {
   const kernels::Kernels& table = kernels::chosen();
   std::vector<float> x(static_cast<size_t>(rows * work.K), 0.5f), y(static_cast<size_t>(rows * work.N));
+  std::vector<float> pairs(static_cast<size_t>(rows * kernels::pair_count(work.K)));
   const int64_t blocks = kernels::block_count(work.K);
   std::vector<int8_t> codes(static_cast<size_t>(rows * blocks * kernels::kBlock));
   std::vector<float> scale(static_cast<size_t>(rows * blocks));
@@ -85,10 +86,13 @@ double seconds_per_product(Work& work, int64_t rows) {
   const auto once = [&](const PackedMatrix& w) {
     const int64_t row_blocks = (rows + kRowBlock - 1) / kRowBlock;
     if (!kernels::is_plain(w.packing())) table.quantize_rows(x.data(), work.K, rows, work.K, q);
+    const bool bf16 = w.packing() == Packing::bf16;
+    const int64_t stride = bf16 ? kernels::pair_count(work.K) : work.K;
+    if (bf16) table.round_rows(x.data(), work.K, rows, work.K, pairs.data());
     work.pool.parallel_for(w.groups() * row_blocks, [&](int64_t chunk) {
       const int64_t row = chunk % row_blocks * kRowBlock, n = std::min(kRowBlock, rows - row), group = chunk / row_blocks;
       if (kernels::is_plain(w.packing()))
-        return table.matmul({.x = x.data() + row * work.K, .x_stride = work.K, .rows = n, .packing = w.packing(), .packed = w.data(), .outputs = work.N,
+        return table.matmul({.x = (bf16 ? pairs.data() : x.data()) + row * stride, .x_stride = stride, .rows = n, .packing = w.packing(), .packed = w.data(), .outputs = work.N,
                              .inner = work.K, .y = y.data() + row * work.N, .y_stride = work.N, .group_begin = group, .group_end = group + 1});
       const kernels::QuantizedRows part{q.codes + row * blocks * kernels::kBlock, q.scale + row * blocks, q.half_sum + row * blocks * 2, blocks};
       table.quantized_matmul({.x = part, .rows = n, .packing = w.packing(), .packed = w.data(), .outputs = work.N,

@@ -8,6 +8,7 @@ namespace fathom::infer {
 
 namespace {
 
+using kernels::Operand;
 using kernels::PackedMatrix;
 using kernels::QuantizedRows;
 
@@ -16,52 +17,70 @@ constexpr int64_t kRowBlock = 96;
 // Below this many multiply–adds (about 3 µs of reading weights) a second thread costs more than it saves.
 constexpr int64_t kWorthThreads = 1 << 15;
 
-// The quantised inputs of one set of jobs.
-class Codes {
+// The inputs of one set of jobs as their weights want them: each once for all jobs that read it so.
+class Operands {
  public:
-  explicit Codes(Step& step) : step_(step) {}
+  explicit Operands(Step& step) : step_(step) {}
 
   void add(const Product& job) {
-    if (find(job) || job.rows == 0) return;
-    FATHOM_ASSERT(count_ < 2, "three inputs in one set of products");
-    const int64_t blocks = kernels::block_count(job.w->inner()), each = job.rows * blocks;
-    kernels::Buffer& memory = step_.codes[count_];
-    memory.grow(each * (kernels::kBlock / 4 + 3));  // codes, a scale, two sums
-    QuantizedRows rows{reinterpret_cast<int8_t*>(memory.data()), memory.data() + each * (kernels::kBlock / 4),
-                       reinterpret_cast<int32_t*>(memory.data() + each * (kernels::kBlock / 4 + 1)), blocks};
+    const Operand form = operand_of(job.w->packing());
+    if (form == Operand::f32 || job.rows == 0 || find(job)) return;
+    FATHOM_ASSERT(count_ < std::size(step_.operands), "more inputs in one set of products than ", std::size(step_.operands));
     const int64_t width = job.w->inner();
-    over_rows(step_, job.rows, width, [&](int64_t first, int64_t last) {
-      step_.kernels.quantize_rows(job.x + first * width, width, last - first, width, from(rows, first));
-    });
-    x_[count_] = job.x, n_[count_] = job.rows, rows_[count_] = rows;
-    ++count_;
+    kernels::Buffer& memory = step_.operands[count_];
+    Input input{job.x, job.rows, form, nullptr, {}};
+    if (form == Operand::bf16) {
+      const int64_t pairs = kernels::pair_count(width);
+      memory.grow(job.rows * pairs);
+      input.pairs = memory.data();
+      over_rows(step_, job.rows, width, [&](int64_t first, int64_t last) {
+        step_.kernels.round_rows(job.x + first * width, width, last - first, width, input.pairs + first * pairs);
+      });
+    } else {
+      const int64_t blocks = kernels::block_count(width), each = job.rows * blocks;
+      memory.grow(each * (kernels::kBlock / 4 + 3));  // codes, a scale, two sums
+      input.codes = {reinterpret_cast<int8_t*>(memory.data()), memory.data() + each * (kernels::kBlock / 4),
+                     reinterpret_cast<int32_t*>(memory.data() + each * (kernels::kBlock / 4 + 1)), blocks};
+      over_rows(step_, job.rows, width, [&](int64_t first, int64_t last) {
+        step_.kernels.quantize_rows(job.x + first * width, width, last - first, width, from(input.codes, first));
+      });
+    }
+    inputs_[count_++] = input;
   }
-  QuantizedRows of(const Product& job, int64_t row) const { return from(*find(job), row); }
+  QuantizedRows codes_of(const Product& job, int64_t row) const { return from(find(job)->codes, row); }
+  const float* numbers_of(const Product& job, int64_t row) const {
+    return operand_of(job.w->packing()) == Operand::f32 ? job.x + row * job.w->inner() : find(job)->pairs + row * kernels::pair_count(job.w->inner());
+  }
 
  private:
+  struct Input {
+    const float* x = nullptr;
+    int64_t rows = 0;
+    Operand form = Operand::f32;
+    float* pairs = nullptr;
+    QuantizedRows codes;
+  };
   static QuantizedRows from(const QuantizedRows& all, int64_t row) {
     return {all.codes + row * all.blocks * kernels::kBlock, all.scale + row * all.blocks, all.half_sum + row * all.blocks * 2, all.blocks};
   }
-  const QuantizedRows* find(const Product& job) const {
-    for (int i = 0; i < count_; ++i)
-      if (x_[i] == job.x && n_[i] == job.rows) return &rows_[i];
+  const Input* find(const Product& job) const {
+    for (size_t i = 0; i < count_; ++i)
+      if (inputs_[i].x == job.x && inputs_[i].rows == job.rows && inputs_[i].form == operand_of(job.w->packing())) return &inputs_[i];
     return nullptr;
   }
 
   Step& step_;
-  int count_ = 0;
-  const float* x_[2] = {};
-  int64_t n_[2] = {};
-  QuantizedRows rows_[2];
+  size_t count_ = 0;
+  Input inputs_[4];
 };
 
 }  // namespace
 
 void products(Step& step, std::span<const Product> jobs) {
-  Codes codes(step);
+  Operands operands(step);
   int64_t chunks = 0, work = 0;
   for (const Product& job : jobs) {
-    if (!kernels::is_plain(job.w->packing())) codes.add(job);
+    operands.add(job);
     chunks += job.w->groups() * ((job.rows + kRowBlock - 1) / kRowBlock);
     work += job.w->outputs() * job.w->inner() * job.rows;
   }
@@ -76,9 +95,9 @@ void products(Step& step, std::span<const Product> jobs) {
       const int64_t row = chunk % row_blocks * kRowBlock, rows = std::min(kRowBlock, job.rows - row), group = chunk / row_blocks;
       float* const y = job.y + row * w.outputs();
       if (kernels::is_plain(w.packing()))
-        return step.kernels.matmul({.x = job.x + row * w.inner(), .x_stride = w.inner(), .rows = rows, .packing = w.packing(), .packed = w.data(), .outputs = w.outputs(),
+        return step.kernels.matmul({.x = operands.numbers_of(job, row), .x_stride = w.packing() == kernels::Packing::bf16 ? kernels::pair_count(w.inner()) : w.inner(), .rows = rows, .packing = w.packing(), .packed = w.data(), .outputs = w.outputs(),
                                     .inner = w.inner(), .y = y, .y_stride = w.outputs(), .group_begin = group, .group_end = group + 1});
-      return step.kernels.quantized_matmul({.x = codes.of(job, row), .rows = rows, .packing = w.packing(), .packed = w.data(), .outputs = w.outputs(),
+      return step.kernels.quantized_matmul({.x = operands.codes_of(job, row), .rows = rows, .packing = w.packing(), .packed = w.data(), .outputs = w.outputs(),
                                             .y = y, .y_stride = w.outputs(), .group_begin = group, .group_end = group + 1});
     }
   };

@@ -53,7 +53,7 @@ struct Step {
   kernels::Buffer mlp;                 // [M, C]
   kernels::Buffer router;              // [N, C + P] inputs and predictor's hidden layer
   kernels::Buffer head;                // [rows of the head, C]
-  kernels::Buffer codes[2];            // inputs of quantised products: of one set of jobs there are two at most
+  kernels::Buffer operands[4];         // inputs as products read them: two of one set of jobs at most, each in two forms at most
   kernels::Buffer logits;              // [tile of rows, V] that only a loss needs
   std::vector<int64_t> slots;          // of the rows that write keys and values
   std::vector<int64_t> visible;        // [M] slots that a running row sees

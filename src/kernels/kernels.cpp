@@ -27,14 +27,24 @@ bool cpu_has_avx512() {
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
 }
 bool cpu_has_vnni() { return cpu_has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+bool cpu_has_bf16() { return cpu_has_vnni() && __builtin_cpu_supports("avx512bf16"); }
+
+Kernels with_bf16(Kernels table) {
+  table.isa = Isa::avx512bf16;
+  table.name = isa_name(table.isa);
+  table.matmul = kBf16Matmul;
+  return table;
+}
 
 const Kernels* find(Isa isa) {  // null when this machine lacks it
   static const Kernels vnni = with_products(*kAvx512, Isa::avx512vnni, kVnniMatmul);
+  static const Kernels bf16 = with_bf16(vnni);
   switch (isa) {
     case Isa::reference: return cpu_has_fma() ? kReferenceFma : kReferencePlain;
     case Isa::avx2: return cpu_has_fma() ? kAvx2 : nullptr;
     case Isa::avx512: return cpu_has_avx512() ? kAvx512 : nullptr;
     case Isa::avx512vnni: return cpu_has_vnni() ? &vnni : nullptr;
+    case Isa::avx512bf16: return cpu_has_bf16() ? &bf16 : nullptr;
     default: return nullptr;
   }
 }
@@ -57,7 +67,7 @@ const Kernels* find(Isa isa) { return isa == Isa::reference ? kReferencePlain : 
 
 #endif
 
-constexpr Isa kAll[] = {Isa::reference, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::neon, Isa::neondot};  // slowest first
+constexpr Isa kAll[] = {Isa::reference, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::avx512bf16, Isa::neon, Isa::neondot};  // slowest first
 
 std::string available_names() {
   std::string names;
@@ -79,6 +89,7 @@ const char* isa_name(Isa isa) {
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
     case Isa::avx512vnni: return "avx512vnni";
+    case Isa::avx512bf16: return "avx512bf16";
     case Isa::neon: return "neon";
     case Isa::neondot: return "neondot";
   }

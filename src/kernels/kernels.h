@@ -12,7 +12,7 @@ inline constexpr int64_t kLanes = 16;           // width of a panel, positions i
 inline constexpr int64_t kGroup = 64;           // outputs of one packed group (pack.h)
 inline constexpr int64_t kBlock = 32;           // inner elements that share a scale in a quantised matrix
 
-enum class Isa { reference, avx2, avx512, avx512vnni, neon, neondot };  // neondot: with ARMv8.2's dotprod
+enum class Isa { reference, avx2, avx512, avx512vnni, avx512bf16, neon, neondot };  // neondot: with ARMv8.2's dotprod
 
 // How a weight matrix lies in memory (pack.h): as plain numbers, or as codes with a scale per block.
 enum class Packing : uint8_t {
@@ -28,9 +28,16 @@ enum class Packing : uint8_t {
 };
 constexpr bool is_plain(Packing packing) { return packing <= Packing::f16; }
 
+// As what a product with such weights reads its activations: numbers, pairs of bf16 (round_rows) or codes (quantize_rows).
+enum class Operand : uint8_t { f32, bf16, codes };
+constexpr Operand operand_of(Packing packing) {
+  return packing == Packing::bf16 ? Operand::bf16 : is_plain(packing) ? Operand::f32 : Operand::codes;
+}
+constexpr int64_t pair_count(int64_t inner) { return (inner + 1) / 2; }
+
 struct Matmul {  // y[r][n] = Σ_k x[r][k] · w[n][k] for the outputs of groups [group_begin, group_end)
-  const float* x = nullptr;       // [rows, inner]
-  int64_t x_stride = 0;
+  const float* x = nullptr;       // [rows, inner]; with bf16 weights [rows, ⌈inner / 2⌉] pairs of bf16, one in every four bytes
+  int64_t x_stride = 0;           // of numbers or pairs
   int64_t rows = 0;
   Packing packing = Packing::f32; // f32, bf16 or f16
   const uint8_t* packed = nullptr;  // the whole matrix, packed (pack.h)
@@ -79,6 +86,8 @@ struct Kernels {
   const char* name;
   void (*matmul)(const Matmul&);
   void (*quantized_matmul)(const QuantizedMatmul&);
+  // Rows of x to pairs of bf16: to [rows, ⌈width / 2⌉], the first of a pair in the low half, 0 beside a last one that is alone.
+  void (*round_rows)(const float* x, int64_t x_stride, int64_t rows, int64_t width, float* to);
   // Rows of x to codes; `to` has room for them, to.blocks = ⌈width / 32⌉.
   void (*quantize_rows)(const float* x, int64_t x_stride, int64_t rows, int64_t width, const QuantizedRows& to);
   float (*dot)(const float* a, const float* b, int64_t n);

@@ -9,6 +9,7 @@ inline constexpr int64_t kSuperBlock = 8;  // blocks that share f16 scales where
 struct Layout {
   const char* name = "";
   int plain_bytes = 0;      // of a weight that is a plain number; 0: codes and scales, and the rest holds
+  int step = 1;             // inner elements of an output that lie beside each other: plain numbers fill 4 bytes, or 2 of f16
   int low_bits = 4;         // of a code among the codes: 8, or 4 of two codes to a byte
   int high_bits = 0;        // that a code has beyond these: 0 to 2
   int offset = 0;           // the code that stands for 0
@@ -31,7 +32,7 @@ consteval Layout quantized(Layout l) {
 
 inline constexpr Layout kLayouts[] = {
     {.name = "f32", .plain_bytes = 4},
-    {.name = "bf16", .plain_bytes = 2},
+    {.name = "bf16", .plain_bytes = 2, .step = 2},
     {.name = "f16", .plain_bytes = 2},
     quantized({.name = "q8", .low_bits = 8, .offset = 128}),
     quantized({.name = "q4", .offset = 8}),
@@ -46,6 +47,10 @@ static_assert(sizeof kLayouts / sizeof *kLayouts == static_cast<int>(Packing::q6
 
 template <Packing P>
 inline constexpr Layout kLayoutOf = kLayouts[static_cast<int>(P)];
+
+// Steps of one output, and bytes of one output, whose inner elements are plain numbers.
+static constexpr int64_t plain_steps(const Layout& l, int64_t inner) { return (inner + l.step - 1) / l.step; }
+static constexpr int64_t plain_output_bytes(const Layout& l, int64_t inner) { return plain_steps(l, inner) * l.step * l.plain_bytes; }
 
 // Bytes of one output in `blocks` blocks. Static: a shared copy could be one that was compiled for another CPU.
 static constexpr int64_t quantized_bytes(const Layout& l, int64_t blocks) {

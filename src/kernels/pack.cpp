@@ -83,16 +83,17 @@ void pack_group(const Layout& l, int64_t inner, int64_t first, int64_t used, int
   }
 }
 
+// T: a step of one output, a number or a pair of bf16.
 template <class T>
-void pack_plain_group(int64_t inner, int64_t first, int64_t used, int64_t width, const std::function<void(int64_t, std::byte*)>& read, T* group) {
+void pack_plain_group(int64_t steps, int64_t first, int64_t used, int64_t width, const std::function<void(int64_t, std::byte*)>& read, T* group) {
   // Sixteen rows at a time: a strided store per element would touch a cache line each.
-  std::vector<T> rows(static_cast<size_t>(kLanes * inner));
+  std::vector<T> rows(static_cast<size_t>(kLanes * steps));
   for (int64_t panel = 0; panel < width; panel += kLanes) {
     const int64_t here = std::clamp<int64_t>(used - panel, 0, kLanes);
-    for (int64_t n = 0; n < here; ++n) read(first + panel + n, reinterpret_cast<std::byte*>(rows.data() + n * inner));
-    std::fill(rows.begin() + here * inner, rows.end(), T{0});
-    for (int64_t k = 0; k < inner; ++k)
-      for (int64_t n = 0; n < kLanes; ++n) group[k * width + panel + n] = rows[static_cast<size_t>(n * inner + k)];
+    std::ranges::fill(rows, T{0});
+    for (int64_t n = 0; n < here; ++n) read(first + panel + n, reinterpret_cast<std::byte*>(rows.data() + n * steps));
+    for (int64_t k = 0; k < steps; ++k)
+      for (int64_t n = 0; n < kLanes; ++n) group[k * width + panel + n] = rows[static_cast<size_t>(n * steps + k)];
   }
 }
 
@@ -108,7 +109,7 @@ double bytes_per_weight(Packing packing) {
 int64_t packed_bytes(Packing packing, int64_t outputs, int64_t inner) {
   const Layout& l = layout_of(packing);
   const int64_t padded = (outputs + kLanes - 1) / kLanes * kLanes;
-  return padded * (is_plain(packing) ? inner * l.plain_bytes : quantized_bytes(l, block_count(inner)));
+  return padded * (is_plain(packing) ? plain_output_bytes(l, inner) : quantized_bytes(l, block_count(inner)));
 }
 
 std::byte* PackedMatrix::place(std::byte* storage) {
@@ -138,12 +139,13 @@ PackedMatrix::PackedMatrix(Packing packing, int64_t outputs, int64_t inner, cons
 
 void PackedMatrix::pack_plain(const std::function<void(int64_t, std::byte*)>& read, ThreadPool& threads, std::byte* storage) {
   std::byte* const to = place(storage);
-  const int64_t bytes = layout_of(packing_).plain_bytes;
+  const Layout& l = layout_of(packing_);
+  const int64_t steps = plain_steps(l, inner_);
   threads.parallel_for(groups(), [&](int64_t chunk) {
     const int64_t first = chunk * kGroup, width = group_width(outputs_, first), used = std::min(kGroup, outputs_ - first);
-    std::byte* const group = to + first * inner_ * bytes;
-    if (bytes == 4) pack_plain_group(inner_, first, used, width, read, reinterpret_cast<uint32_t*>(group));
-    else pack_plain_group(inner_, first, used, width, read, reinterpret_cast<uint16_t*>(group));
+    std::byte* const group = to + first * plain_output_bytes(l, inner_);
+    if (l.step * l.plain_bytes == 4) pack_plain_group(steps, first, used, width, read, reinterpret_cast<uint32_t*>(group));
+    else pack_plain_group(steps, first, used, width, read, reinterpret_cast<uint16_t*>(group));
   });
 }
 
@@ -163,10 +165,11 @@ void PackedMatrix::copy_row(int64_t output, float* to) const {
   const Layout& l = layout_of(packing_);
   const int64_t first = output / kGroup * kGroup, width = group_width(outputs_, first), n = output - first;
   if (is_plain(packing_)) {
-    const uint8_t* const group = data() + first * inner_ * l.plain_bytes;
+    const uint8_t* const group = data() + first * plain_output_bytes(l, inner_);
     for (int64_t k = 0; k < inner_; ++k) {
       if (packing_ == Packing::f32) to[k] = get<float>(group, width, k, n);
-      else to[k] = packing_ == Packing::f16 ? f16_to_f32(get<uint16_t>(group, width, k, n)) : bf16_to_f32(get<uint16_t>(group, width, k, n));
+      else if (packing_ == Packing::f16) to[k] = f16_to_f32(get<uint16_t>(group, width, k, n));
+      else to[k] = bf16_to_f32(get<uint16_t>(group, width * 2, k / 2, n * 2 + k % 2));
     }
     return;
   }

@@ -1,7 +1,7 @@
 // A weight matrix [N, K] as the kernels read it: groups of 64 outputs, each one sequential stream for a product with one
 // row. The last group is 16, 32, 48 or 64 wide, filled up with zeros.
 //
-//   plain        a group is [K][width] of f32, bf16 or f16
+//   plain        a group is [K][width] of f32 or f16, or [⌈K / 2⌉][width][2] of bf16, where a last one that is alone has a 0 beside it
 //   quantised    a group is, per block of 32 inner elements, one record: low bits of the codes, high bits, scales, minima.
 //     low bits   element 4·i + j of the block at [i][n][j] of [8][width][4] bytes; those of 4 bits at [i / 2][n][j] of
 //                [4][width][4] bytes, in the low half where i is even, in the high half where it is odd

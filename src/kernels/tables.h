@@ -14,6 +14,7 @@ extern const Kernels* const kReferenceFma;
 extern const Kernels* const kAvx2;
 extern const Kernels* const kAvx512;
 extern void (*const kVnniMatmul)(const QuantizedMatmul&);  // the one loop in which avx512vnni differs from avx512
+extern void (*const kBf16Matmul)(const Matmul&);           // in which avx512bf16 differs from avx512vnni
 #elif defined(__aarch64__)
 extern const Kernels* const kNeon;
 extern void (*const kDotMatmul)(const QuantizedMatmul&);   // in which neondot differs from neon

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "core/error.h"
 #include "core/random.h"
 #include "kernels/roofline.h"
 #include "model/cost.h"
@@ -90,7 +91,12 @@ Timed prompt(const BenchModel& model, const std::vector<int32_t>& text, int64_t 
 
 // The arithmetic of most of a model's products.
 kernels::Arithmetic arithmetic_of(const infer::Engine& engine) {
-  return kernels::is_plain(engine.weights().blocks()[0].gate.packing()) ? kernels::Arithmetic::f32 : kernels::Arithmetic::int8;
+  switch (kernels::operand_of(engine.weights().blocks()[0].gate.packing())) {
+    case kernels::Operand::f32: return kernels::Arithmetic::f32;
+    case kernels::Operand::bf16: return kernels::multiply_add_peak(kernels::Arithmetic::bf16, 1) > 0 ? kernels::Arithmetic::bf16 : kernels::Arithmetic::f32;
+    case kernels::Operand::codes: return kernels::Arithmetic::int8;
+  }
+  FATHOM_ASSERT(false, "an operand without arithmetic");
 }
 
 BenchLine line_of(const std::string& work, const BenchModel& model, const std::vector<Timed>& rounds, const std::vector<Timed>& first, bool bytes) {

@@ -1,6 +1,7 @@
 // Kernels for AVX2 with FMA: a V16 is two registers.
 #include <immintrin.h>
 
+#include "kernels/bf16.h"
 #include "kernels/tables.h"
 
 namespace fathom::kernels {
@@ -169,22 +170,30 @@ constexpr int kSumRegisters = 8;
 #include "kernels/cpu/quantized.inl"
 #include "kernels/cpu/quantize_rows.inl"
 
-// Eight and sixteen weights as f32.
+struct Pairs {
+  V16 even, odd;
+};
+inline __m256 even_of(__m256 pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16)); }
+inline __m256 odd_of(__m256 pairs) { return _mm256_and_ps(pairs, _mm256_castsi256_ps(_mm256_set1_epi32(-0x10000))); }
+inline Pairs split(V16 pairs) { return {{even_of(pairs.lo), even_of(pairs.hi)}, {odd_of(pairs.lo), odd_of(pairs.hi)}}; }
 template <Packing P>
-inline __m256 load_half(const uint8_t* p) {
-  if constexpr (P == Packing::f32) return _mm256_castsi256_ps(load32(p));
-  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  if constexpr (P == Packing::f16) return _mm256_cvtph_ps(halves);
-  else return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+inline auto load_weights(const uint8_t* p) {
+  if constexpr (P == Packing::f16) {
+    const auto eight = [p](int i) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p) + i)); };
+    return V16{eight(0), eight(1)};
+  } else {
+    const V16 four_bytes = {_mm256_castsi256_ps(load32(p)), _mm256_castsi256_ps(load32(p + 32))};
+    if constexpr (P == Packing::f32) return four_bytes;
+    else return split(four_bytes);
+  }
 }
-template <Packing P>
-inline V16 load_weights(const uint8_t* p) { return {load_half<P>(p), load_half<P>(p + 8 * kLayoutOf<P>.plain_bytes)}; }
-// 6 × 1 sums of two registers, a weight, a broadcast: 15 of 16 registers.
+// 6 × 1 sums of two registers, a weight, a broadcast: 15 of 16 registers; with pairs 4 × 1 sums, 4 and 2.
 constexpr int tile_panels(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+constexpr int tile_rows(Packing packing) { return packing == Packing::bf16 ? 4 : 6; }
 
-#include "kernels/cpu/product.inl"
+#include "kernels/cpu/matmul.inl"
 
-constexpr Kernels kTable{Isa::avx2, "avx2", matmul, quantized_matmul, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
+constexpr Kernels kTable{Isa::avx2, "avx2", matmul, quantized_matmul, round_rows, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
                          attend, log_sum_exp, exp_shifted, argmax};
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Kernels for AVX-512 (F, VL, BW, DQ): a V16 is one register.
 #include <immintrin.h>
 
+#include "kernels/bf16.h"
 #include "kernels/tables.h"
 
 namespace fathom::kernels {
@@ -28,19 +29,26 @@ constexpr int kSumRegisters = 24;
 #include "kernels/cpu/quantized.inl"
 #include "kernels/cpu/quantize_rows.inl"
 
-// Sixteen weights as f32.
-template <Packing P>
-inline V16 load_weights(const uint8_t* p) {
-  if constexpr (P == Packing::f32) return _mm512_loadu_ps(p);
-  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  if constexpr (P == Packing::f16) return _mm512_cvtph_ps(halves);
-  else return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+struct Pairs {
+  V16 even, odd;
+};
+inline Pairs split(V16 pairs) {
+  const __m512i bits = _mm512_castps_si512(pairs);
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(bits, 16)), _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(-0x10000)))};
 }
-constexpr int tile_panels(int) { return 4; }  // 6 × 4 sums, 4 weights, 1 broadcast: 29 of 32 registers
+template <Packing P>
+inline auto load_weights(const uint8_t* p) {
+  if constexpr (P == Packing::f32) return _mm512_loadu_ps(p);
+  else if constexpr (P == Packing::f16) return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  else return split(_mm512_loadu_ps(p));
+}
+// 6 × 4 sums, 4 weights, 1 broadcast: 29 of 32 registers; with pairs 5 × 4, 8 and 2.
+constexpr int tile_panels(int) { return 4; }
+constexpr int tile_rows(Packing packing) { return packing == Packing::bf16 ? 5 : 6; }
 
-#include "kernels/cpu/product.inl"
+#include "kernels/cpu/matmul.inl"
 
-constexpr Kernels kTable{Isa::avx512, "avx512", matmul, quantized_matmul, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
+constexpr Kernels kTable{Isa::avx512, "avx512", matmul, quantized_matmul, round_rows, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
                          attend, log_sum_exp, exp_shifted, argmax};
 
 }  // namespace

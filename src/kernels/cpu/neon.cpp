@@ -1,6 +1,7 @@
 // Kernels for the NEON that every aarch64 CPU has: a V16 is four registers.
 #include <arm_neon.h>
 
+#include "kernels/bf16.h"
 #include "kernels/tables.h"
 
 namespace fathom::kernels {
@@ -21,20 +22,29 @@ inline I16 dot4(I16 acc, I16 codes, Activations x) {
 #include "kernels/cpu/quantized.inl"
 #include "kernels/cpu/quantize_rows.inl"
 
-// Sixteen weights as f32.
+struct Pairs {
+  V16 even, odd;
+};
+inline Pairs split(V16 pairs) {
+  return {floats([](auto x) { return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(x), 16)); }, pairs),
+          floats([](auto x) { return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(0xffff0000u))); }, pairs)};
+}
 template <Packing P>
-inline V16 load_weights(const uint8_t* p) {
-  if constexpr (P == Packing::f32) return floats([](auto x) { return vreinterpretq_f32_s32(x); }, load_bytes(p));
+inline auto load_weights(const uint8_t* p) {
   if constexpr (P == Packing::f16) return load_halves(p);
-  const auto widened = [p](int i) { return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vreinterpret_u16_u8(vld1_u8(p + 8 * i))), 16)); };
-  return {widened(0), widened(1), widened(2), widened(3)};
+  else {
+    const V16 four_bytes = floats([](auto x) { return vreinterpretq_f32_s32(x); }, load_bytes(p));
+    if constexpr (P == Packing::f32) return four_bytes;
+    else return split(four_bytes);
+  }
 }
 // 6 × 1 sums of four registers and a weight: 28 of 32 registers, and one for rows.
 constexpr int tile_panels(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+constexpr int tile_rows(Packing packing) { return packing == Packing::bf16 ? 4 : 6; }
 
-#include "kernels/cpu/product.inl"
+#include "kernels/cpu/matmul.inl"
 
-constexpr Kernels kTable{Isa::neon, "neon", matmul, quantized_matmul, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
+constexpr Kernels kTable{Isa::neon, "neon", matmul, quantized_matmul, round_rows, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
                          attend, log_sum_exp, exp_shifted, argmax};
 
 }  // namespace

@@ -45,8 +45,6 @@ float bits_value(unsigned bits) {
   return value;
 }
 
-float bf16_value(const uint8_t* from) { return bits_value(static_cast<unsigned>(from[0]) << 16 | static_cast<unsigned>(from[1]) << 24); }
-
 float f16_value(const uint8_t* from) {
   const unsigned half = static_cast<unsigned>(from[0]) | static_cast<unsigned>(from[1]) << 8;
   const unsigned sign = (half & 0x8000u) << 16, exponent = half >> 10 & 31u, fraction = half & 0x3ffu;
@@ -58,10 +56,32 @@ float f16_value(const uint8_t* from) {
 
 float plain_value(Packing packing, const uint8_t* group, int64_t at) {
   if (packing == Packing::f16) return f16_value(group + at * 2);
-  if (packing == Packing::bf16) return bf16_value(group + at * 2);
   float value;
   __builtin_memcpy(&value, group + at * 4, sizeof value);
   return value;
+}
+
+// acc + x0·w0 + x1·w1 of two pairs of bf16.
+float add_pair(float acc, unsigned x, unsigned w) {
+  acc = fma(bits_value(x & 0xffff0000u), bits_value(w & 0xffff0000u), acc);
+  return fma(bits_value(x << 16), bits_value(w << 16), acc);
+}
+
+#include "kernels/cpu/round_rows.inl"
+
+__attribute__((noinline)) void add_products(const Matmul& a, const float* x, const uint8_t* w, int64_t width, int64_t used, float* acc) {
+  const int64_t steps = plain_steps(kLayouts[static_cast<int>(a.packing)], a.inner);
+  for (int64_t k = 0; k < steps; ++k)
+    for (int64_t n = 0; n < used; ++n) {
+      if (a.packing != Packing::bf16) {
+        acc[n] = fma(x[k], plain_value(a.packing, w, k * width + n), acc[n]);
+        continue;
+      }
+      unsigned inputs, weights;
+      __builtin_memcpy(&inputs, x + k, sizeof inputs);
+      __builtin_memcpy(&weights, w + (k * width + n) * 4, sizeof weights);
+      acc[n] = add_pair(acc[n], inputs, weights);
+    }
 }
 
 void matmul(const Matmul& a) {
@@ -69,13 +89,17 @@ void matmul(const Matmul& a) {
     const int64_t first = group * kGroup;
     const int64_t left = a.outputs - first, used = left < kGroup ? left : kGroup;
     const int64_t width = (used + kLanes - 1) / kLanes * kLanes;
-    const uint8_t* const w = a.packed + first * a.inner * kLayouts[static_cast<int>(a.packing)].plain_bytes;  // [K][width]
+    const uint8_t* const w = a.packed + first * plain_output_bytes(kLayouts[static_cast<int>(a.packing)], a.inner);  // [steps][width]
     for (int64_t r = 0; r < a.rows; ++r) {
       const float* const x = a.x + r * a.x_stride;
       float* const y = a.y + r * a.y_stride + first;
       float acc[kGroup] = {};
-      for (int64_t k = 0; k < a.inner; ++k)
-        for (int64_t n = 0; n < used; ++n) acc[n] = fma(x[k], plain_value(a.packing, w, k * width + n), acc[n]);
+      if (a.packing == Packing::bf16) {
+        const FlushSubnormals flush;
+        add_products(a, x, w, width, used, acc);
+      } else {
+        add_products(a, x, w, width, used, acc);
+      }
       for (int64_t n = 0; n < used; ++n) y[n] = acc[n];
       count(used * a.inner);
     }
@@ -261,5 +285,5 @@ int64_t argmax(const float* x, int64_t n) {
   return at;
 }
 
-constexpr Kernels kTable{Isa::reference, "reference", matmul, quantized_matmul, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
+constexpr Kernels kTable{Isa::reference, "reference", matmul, quantized_matmul, round_rows, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
                          attend, log_sum_exp, exp_shifted, argmax};

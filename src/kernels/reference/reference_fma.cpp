@@ -1,4 +1,5 @@
 // The reference kernels for x86 CPUs with fused multiply–add: the same loops, the same bits, many times faster.
+#include "kernels/bf16.h"
 #include "kernels/tables.h"
 
 namespace fathom::kernels {

@@ -1,4 +1,5 @@
 // The reference kernels for any CPU.
+#include "kernels/bf16.h"
 #include "kernels/tables.h"
 
 namespace fathom::kernels {
