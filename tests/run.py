@@ -1,7 +1,7 @@
 """Runs every test program of a build folder and every Python test file, and counts their cases.
 
-Called by ./test. Programs are BUILD/tests/test_* (GoogleTest); Python files are tests/**/test_*.py (pytest).
-Ends with `N passed, N failed, N skipped`; exits 1 when a case failed, a program crashed or nothing ran.
+Called by ./test. Programs are BUILD/tests/test_* (GoogleTest); Python files are tests/**/test_*.py (pytest), with --aarch64
+tests/aarch64/*.py, and none with --tsan. Ends with `N passed, N failed, N skipped`; exits 1 when a case failed, a program crashed or nothing ran.
 """
 import argparse
 import concurrent.futures
@@ -24,11 +24,14 @@ class Result:
         self.failures, self.output, self.seconds = [], "", 0.0
 
 
-def environment(build, sanitize):
+def environment(build, arguments):
     env = dict(os.environ, FATHOM_BUILD=str(build.resolve()), PYTHONDONTWRITEBYTECODE="1", TOKENIZERS_PARALLELISM="false",
                HF_HUB_OFFLINE="1", PYTHONHASHSEED="0")
     env.pop("FATHOM_ISA", None)
-    if sanitize:
+    if arguments.tsan:
+        env["TSAN_OPTIONS"] = "halt_on_error=0:exitcode=66"
+        env.setdefault("FATHOM_TRACES", "60")
+    if arguments.sanitize:
         # LibTorch is not instrumented: its allocations at exit are not our leaks, its vtables no ODR clash of ours.
         suppressions = ROOT / "tests" / "lsan.supp"
         env["ASAN_OPTIONS"] = "detect_odr_violation=0:detect_stack_use_after_return=0:allocator_may_return_null=1"
@@ -49,11 +52,11 @@ def run(command, env):
         return 124, output + f"\n[stopped after {TIMEOUT_S} s]"
 
 
-def run_program(path, case_filter, env):
-    result, start = Result(path.name), time.time()
+def run_program(path, case_filter, env, emulator=()):
+    result, start = Result(" ".join([path.name, *emulator[2:]])), time.time()
     with tempfile.TemporaryDirectory() as scratch:
         report = pathlib.Path(scratch) / "report.json"
-        command = [str(path), f"--gtest_output=json:{report}", "--gtest_brief=1"]
+        command = [*emulator, str(path), f"--gtest_output=json:{report}", "--gtest_brief=1"]
         if case_filter:
             command.append(f"--gtest_filter={case_filter}")
         code, result.output = run(command, env)
@@ -115,19 +118,25 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, required=True)
     parser.add_argument("--only", default="")
     parser.add_argument("--sanitize", action="store_true")
+    parser.add_argument("--tsan", action="store_true")
+    parser.add_argument("--aarch64", action="store_true")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
     arguments = parser.parse_args()
 
-    env = environment(arguments.build, arguments.sanitize)
+    env = environment(arguments.build, arguments)
     programs = sorted(p for p in (arguments.build / "tests").glob("test_*") if p.is_file() and os.access(p, os.X_OK))
-    files = sorted((ROOT / "tests").glob("**/test_*.py"))
+    files = sorted((ROOT / "tests").glob("aarch64/*.py" if arguments.aarch64 else "**/test_*.py")) if not arguments.tsan else []
     jobs = []
     for p in programs:
-        if arguments.only and arguments.only not in p.name:
-            jobs.append((p.name, lambda p=p: run_program(p, f"*{arguments.only}*", env)))
-        else:
-            jobs.append((p.name, lambda p=p: run_program(p, "", env)))
+        cases = "" if not arguments.only or arguments.only in p.name else f"*{arguments.only}*"
+        if not arguments.aarch64:
+            jobs.append((p.name, lambda p=p, c=cases: run_program(p, c, env)))
+            continue
+        # Choices are made anew by programs that start themselves, which an emulator cannot: tests/aarch64 looks at them.
+        cases = (cases or "*") + ":-ChoiceDeathTest.*"
+        for cpu in ["max", "cortex-a53"] if p.name == "test_kernels" else ["max"]:  # all that there is, and no dot products
+            jobs.append((f"{p.name} {cpu}", lambda p=p, c=cases, cpu=cpu: run_program(p, c, env, ("qemu-aarch64-static", "-cpu", cpu))))
     for f in files:
         cases = "" if not arguments.only or arguments.only in str(f.relative_to(ROOT)) else arguments.only
         if arguments.sanitize and not cases and f.name == "test_kill.py":

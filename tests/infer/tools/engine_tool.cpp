@@ -3,11 +3,13 @@
 //   engine_tool greedy MODEL N            standard input: a prompt's ids a line; standard output: the N ids after each
 //   engine_tool nll MODEL CONTEXT         standard input: ids; standard output: summed nll and count over windows of CONTEXT ids,
 //                                         each from its second id on
+//   engine_tool isa                       standard output: the name of the kernels that it would use
 #include <fstream>
 #include <iostream>
 #include <sstream>
 
 #include "infer/generate.h"
+#include "kernels/kernels.h"
 #include "model/folder.h"
 
 using namespace fathom;
@@ -22,6 +24,10 @@ std::vector<int32_t> ids_of(const std::string& line) {
 }
 
 int run(const std::vector<std::string>& words) {
+  if (words.at(0) == "isa") {
+    std::cout << kernels::chosen().name << '\n';
+    return 0;
+  }
   const auto folder = model::ModelFolder::open(words.at(1));
   infer::Engine engine(infer::Weights::load(*folder), {.threads = 2});
   const infer::RoutingPolicy policy = infer::RoutingPolicy::at_dial(folder->config(), folder->dial());
@@ -69,7 +75,7 @@ int run(const std::vector<std::string>& words) {
     std::cout << sum << ' ' << count << '\n';
     return 0;
   }
-  std::cerr << "engine_tool: logits, greedy or nll\n";
+  std::cerr << "engine_tool: logits, greedy, nll or isa\n";
   return 2;
 }
 
