@@ -96,7 +96,8 @@ struct TransformerState;
 
 class Transformer {
  public:
-  // Parameters are zero until init() or load(). dtype: at::kFloat, or at::kDouble for tests.
+  // Parameters are zero until init() or load(). dtype: at::kFloat, or at::kDouble for tests (of models whose positions are not
+  // scaled). UserError: a model with biases or QK norms, which the engine alone computes.
   explicit Transformer(model::ModelConfig config, at::ScalarType dtype = at::kFloat);
   ~Transformer();
   Transformer(const Transformer&) = delete;
