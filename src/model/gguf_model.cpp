@@ -38,7 +38,8 @@ RopeScaling read_scaling(const GgufFile& file, const ModelConfig& c, const std::
   const auto key = [&](const char* name) { return str(architecture, ".rope.", name); };
   constexpr const char* kNot = "positions that are scaled so cannot be computed here";
   const std::string type = m.string(key("scaling.type"), "linear");
-  const std::string factor_key = key(m.has(key("scaling.factor")) ? "scaling.factor" : "scale_linear");
+  const bool old = m.has(key("scale_linear")) && !m.has(key("scaling.factor"));
+  const std::string factor_key = key(old ? "scale_linear" : "scaling.factor");
   const double factor = m.number(factor_key, 0, kRopeFactorHigh, 0);  // 0 is what some writers put where there is none
   RopeScaling s;
   if (type == "yarn") {

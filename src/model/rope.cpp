@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/error.h"
+
 namespace fathom::model {
 namespace {
 
@@ -52,6 +54,7 @@ double yarn_attention_factor(double factor, double weight) { return factor <= 1 
 
 std::vector<float> rope_frequencies(int64_t head_dim, double theta, const RopeScaling& scaling) {
   if (scaling.type == Type::yarn) return yarn_frequencies(head_dim, theta, scaling);
+  FATHOM_ASSERT(scaling.type != Type::divided || static_cast<int64_t>(scaling.divisors.size()) == head_dim / 2, scaling.divisors.size());
   std::vector<float> out;
   for (int64_t i = 0; i < head_dim / 2; ++i) {
     const float at = period(i, head_dim, theta);

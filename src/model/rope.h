@@ -24,7 +24,7 @@ struct RopeScaling {
   double low_freq_factor = 0, high_freq_factor = 0;
   double beta_fast = 0, beta_slow = 0;
   double attention_factor = 1;
-  std::vector<float> divisors;   // [D/2]
+  std::vector<float> divisors = {};  // [D/2]
   bool operator==(const RopeScaling&) const = default;
 };
 
