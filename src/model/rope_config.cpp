@@ -121,7 +121,7 @@ Json rope_parameters(double theta, const RopeScaling& s, int64_t max_position_em
       j.update({{"factor", s.factor}, {"beta_fast", s.beta_fast}, {"beta_slow", s.beta_slow}, {"attention_factor", s.attention_factor}, {original, s.original_context}});
       break;
     case Type::divided:
-      j.update({{"short_factor", s.divisors}, {"long_factor", s.divisors}, {"attention_factor", 1.0}, {original, max_position_embeddings}});
+      j.update({{"short_factor", s.divisors}, {"long_factor", s.divisors}, {"factor", 1.0}, {"attention_factor", 1.0}, {original, max_position_embeddings}});
       break;
   }
   return j;

@@ -17,16 +17,6 @@ bool ends_with(const std::string& name, std::string_view end) {
   return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
 }
 
-void refuse_what_is_not_built(const model::ModelConfig& c) {
-  const auto refuse = [](bool has, const char* field, const char* what) {
-    if (has) throw UserError({"the network", field, "true", "false", str("models with ", what, " cannot be trained yet; `fathom` runs them")});
-  };
-  refuse(c.qkv_bias, "attention_bias", "biases in attention");
-  refuse(c.output_bias, "attention_output_bias", "biases in attention");
-  refuse(c.mlp_bias, "mlp_bias", "biases in the feed-forward part");
-  refuse(c.qk_norm, "qk_norm", "norms of queries and keys");
-}
-
 void copy_into(const Tensor& to, const std::vector<float>& values) {
   at::NoGradGuard no_grad;
   to.copy_(at::from_blob(const_cast<float*>(values.data()), to.sizes(), at::kFloat));
@@ -62,9 +52,19 @@ void TransformerState::refresh_low() {
   low_version_ = versions;
 }
 
+void refuse_untrainable(const model::ModelConfig& c, const std::string& where) {
+  const auto refuse = [&](bool has, const char* field, const char* what) {
+    if (has) throw UserError({where, field, "true", "false", str("models with ", what, " cannot be trained yet; `fathom` runs them")});
+  };
+  refuse(c.qkv_bias, "attention_bias", "biases in attention");
+  refuse(c.output_bias, "attention_output_bias", "biases in attention");
+  refuse(c.mlp_bias, "mlp_bias", "biases in the feed-forward part");
+  refuse(c.qk_norm, "qk_norm", "norms of queries and keys");
+}
+
 Transformer::Transformer(model::ModelConfig config, at::ScalarType dtype) : state_(std::make_unique<TransformerState>()) {
   FATHOM_ASSERT(dtype == at::kFloat || dtype == at::kDouble);
-  refuse_what_is_not_built(config);
+  refuse_untrainable(config, "the network");
   use_kept_memory();
   TransformerState& s = *state_;
   s.config = std::move(config);

@@ -412,6 +412,28 @@ TEST(CalibrationWalk, EqualsTheForwardUnderTheCausalRule) {
   }
 }
 
+TEST(Transformer, RefusesWhatItDoesNotCompute) {
+  Random random(3);
+  const auto plain = model::random_config(random, {.plain = true});
+  Transformer network(plain);
+  const auto refusal = [&](auto change) {
+    auto config = plain;
+    change(config);
+    try {
+      Transformer other(config);
+    } catch (const UserError& e) {
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  const std::string yet = " cannot be trained yet; `fathom` runs them";
+  EXPECT_EQ(refusal([](auto& c) { c.qkv_bias = true; }), "the network: attention_bias: found true, expected false; models with biases in attention" + yet);
+  EXPECT_EQ(refusal([](auto& c) { c.output_bias = true; }), "the network: attention_output_bias: found true, expected false; models with biases in attention" + yet);
+  EXPECT_EQ(refusal([](auto& c) { c.mlp_bias = true; }), "the network: mlp_bias: found true, expected false; models with biases in the feed-forward part" + yet);
+  EXPECT_EQ(refusal([](auto& c) { c.qk_norm = true; }), "the network: qk_norm: found true, expected false; models with norms of queries and keys" + yet);
+  EXPECT_EQ(refusal([](auto& c) { c.rope_scaling = {.type = model::RopeScaling::Type::linear, .factor = 2}; }), "no error");
+}
+
 TEST(Threads, ParallelForUsesMoreThanOne) {
   const int before = at::get_num_threads();
   at::set_num_threads(2);
