@@ -10,6 +10,7 @@
 #include "infer/weights.h"
 #include "model/cost.h"
 #include "model/folder.h"
+#include "model/rope_config.h"
 #include "study/runs.h"
 #include "study/speed.h"
 
@@ -84,6 +85,18 @@ std::string routing_line(const ModelConfig& c) {
              ", keys and values of skipped tokens ", c.routing.kv == routing::KvPolicy::drop ? "dropped" : "kept");
 }
 
+// What tells it from a plain Llama: "biases on q, k, v; norms of queries and keys; positions scaled: llama3, 8 times".
+std::string properties_line(const ModelConfig& c) {
+  std::string biases, out;
+  for (const auto& [has, where] : {std::pair{c.qkv_bias, "q, k, v"}, {c.output_bias, "o"}, {c.mlp_bias, "gate, up, down"}})
+    if (has) biases += str(biases.empty() ? "" : ", ", where);
+  const std::string scaling = model::describe_rope(c.rope_scaling);
+  for (const std::string& part : {biases.empty() ? biases : "biases on " + biases, std::string(c.qk_norm ? "norms of queries and keys" : ""),
+                                  scaling.empty() ? scaling : "positions scaled: " + scaling})
+    if (!part.empty()) out += (out.empty() ? "" : "; ") + part;
+  return out;
+}
+
 // The types of its tensors: "F32", or "Q4_1 (210), F32 (61), Q8_0 (1)".
 std::string stored_as(const model::ModelFolder& folder) {
   std::map<std::string, int64_t> count;
@@ -126,10 +139,12 @@ int run(const Arguments& args) {
   const model::Parameters p = model::parameters(c);
   const auto count = [](int64_t n) { return grouped(n); };
   out(folder->path() + "\n\n");
-  out(text_table({{"  shape", str("C ", c.hidden_size, ", L ", c.num_hidden_layers, ", H ", c.num_attention_heads, ", G ", c.num_key_value_heads, ", D ",
-                                  c.head_dim, ", F ", c.intermediate_size, ", V ", c.vocab_size, c.tie_word_embeddings ? ", tied head" : "")},
-                  {"  stored as", stored_as(*folder)},
-                  {"  routing", routing_line(c)}}, 2));
+  std::vector<std::vector<std::string>> facts = {{"  shape", str("C ", c.hidden_size, ", L ", c.num_hidden_layers, ", H ", c.num_attention_heads, ", G ", c.num_key_value_heads, ", D ",
+                                                                 c.head_dim, ", F ", c.intermediate_size, ", V ", c.vocab_size, c.tie_word_embeddings ? ", tied head" : "")},
+                                                 {"  stored as", stored_as(*folder)},
+                                                 {"  routing", routing_line(c)}};
+  if (const std::string line = properties_line(c); !line.empty()) facts.insert(facts.begin() + 1, {"  besides", line});
+  out(text_table(facts, 2));
   out("\nParameters\n");
   out(text_table({{"  total", count(p.total())}, {"  embedding", count(p.embedding)}, {"  blocks", count(p.blocks)}, {"  routers", count(p.routers)},
                   {"  predictors", count(p.predictors)}, {"  norms", count(p.norms)}, {"  head", c.tie_word_embeddings ? "tied" : count(p.head)}}));

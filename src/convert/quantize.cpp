@@ -48,13 +48,17 @@ class Count {
   const QuantizeOptions& options_;
 };
 
-// One row of a tensor, checked and in its new type.
-void convert_row(const TensorPlan& p, const StoredTensor& source, int64_t row, const std::string& out, std::vector<float>& values, std::byte* to) {
+// One row of a tensor, checked and in its new type. `head`: as in append_tensor, of a vector's elements.
+void convert_row(const TensorPlan& p, const StoredTensor& source, int64_t row, int64_t head, const std::string& out, std::vector<float>& values, std::byte* to) {
   const int64_t K = source.columns();
   values.resize(static_cast<size_t>(K));
   source.row_f32(row, values.data());
   model::refuse_not_finite(values, source.where, source.name, "the file is damaged or its training diverged", row * K);
-  if (p.carried) {
+  if (source.shape.size() == 1 && head > 0) {
+    const std::vector<float> schema = values;
+    for (int64_t i = 0; i < K; ++i) values[static_cast<size_t>(i)] = schema[static_cast<size_t>(model::not_interleaved(i, head))];
+  }
+  if (p.carried && source.shape.size() > 1) {  // a vector's elements may lie otherwise in the source
     std::ranges::copy(source.row(row), to);
     return;
   }
@@ -71,11 +75,7 @@ void convert_row(const TensorPlan& p, const StoredTensor& source, int64_t row, c
 void append_tensor(formats::GgufWriter& writer, const TensorPlan& p, const StoredTensor& source, int64_t head, const std::string& out, ThreadPool& threads, Count& count) {
   const int64_t rows = source.rows(), row_bytes = formats::ggml_bytes(p.to, source.columns());
   const int64_t piece = std::max<int64_t>(1, kPieceElements / source.columns());
-  const auto schema_row = [head](int64_t n) {  // the inverse of StoredTensor::row
-    if (head == 0) return n;
-    const int64_t in = n % head;
-    return n - in + in % 2 * (head / 2) + in / 2;
-  };
+  const auto schema_row = [&](int64_t n) { return head == 0 || source.shape.size() == 1 ? n : model::not_interleaved(n, head); };
   std::vector<std::byte> bytes;
   for (int64_t first = 0; first < rows; first += piece) {
     const int64_t here = std::min(piece, rows - first);
@@ -83,7 +83,7 @@ void append_tensor(formats::GgufWriter& writer, const TensorPlan& p, const Store
     threads.parallel_for((here + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
       std::vector<float> values;
       for (int64_t i = task * kRowsPerTask; i < std::min(here, (task + 1) * kRowsPerTask); ++i)
-        convert_row(p, source, schema_row(first + i), out, values, bytes.data() + i * row_bytes);
+        convert_row(p, source, schema_row(first + i), head, out, values, bytes.data() + i * row_bytes);
     });
     writer.append(bytes);
     count.add(here * source.columns());
@@ -93,15 +93,20 @@ void append_tensor(formats::GgufWriter& writer, const TensorPlan& p, const Store
 // `whole`: a file that is the model itself, under llama.cpp's names; else model.gguf of a folder. `out` is what errors name.
 void write_gguf(const ModelFolder& model, const std::string& path, bool whole, const std::string& out, const std::vector<TensorPlan>& plan,
                 const QuantizeOptions& options) {
+  const model::ModelConfig& config = model.config();
+  const std::string architecture = whole ? model::gguf_architecture(model) : model::kFolderArchitecture;
+  const std::vector<float> divisors = whole ? model::rope_divisors(config.head_dim, config.rope_theta, config.rope_scaling) : std::vector<float>();
   const formats::GgufEntries entries = whole ? model::gguf_entries(model, options.type) : model::folder_gguf_entries(options.type);
   std::vector<formats::GgufTensorEntry> tensors;
   for (const TensorPlan& p : plan) tensors.push_back({whole ? model::gguf_name(p.spec.name) : p.spec.name, p.to, p.spec.shape});
+  if (!divisors.empty()) tensors.push_back({model::kGgufRopeTensor, GgmlType::F32, {config.head_dim / 2}});
   const std::vector<formats::GgufTensorEntry> names = tensors;
   ThreadPool threads(options.threads > 0 ? options.threads : available_threads());
   formats::GgufWriter writer(path, entries, std::move(tensors));
   Count count(plan, options);
   for (size_t i = 0; i < plan.size(); ++i)
-    append_tensor(writer, plan[i], model.stored(plan[i].spec.name), model::gguf_interleaves(names[i].name) ? model.config().head_dim : 0, out, threads, count);
+    append_tensor(writer, plan[i], model.stored(plan[i].spec.name), model::gguf_interleaves(architecture, names[i].name) ? config.head_dim : 0, out, threads, count);
+  if (!divisors.empty()) writer.append(std::as_bytes(std::span(divisors)));
   writer.commit();
 }
 

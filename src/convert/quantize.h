@@ -4,7 +4,7 @@
 //   q8_0, q4_0, …       a model folder with model.gguf in place of model.safetensors
 //   f32, f16, bf16      a model folder with model.safetensors, as the Hugging Face tools read it
 //
-// Norms, routers and predictors are f32 in every result. Tensors pass one at a time, a few rows in memory.
+// Norms, biases, routers and predictors are f32 in every result. Tensors pass one at a time, a few rows in memory.
 #pragma once
 #include <cstdint>
 #include <functional>

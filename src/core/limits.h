@@ -43,6 +43,7 @@ inline constexpr int64_t kParameters = int64_t{1} << 42;
 inline constexpr int64_t kEosTokens = 256;          // ids in eos_token_id
 inline constexpr double kRmsNormEpsLow = 1e-12, kRmsNormEpsHigh = 0.1;
 inline constexpr double kRopeTheta = 1e12;          // from 1
+inline constexpr double kRopeFactorLow = 0.0009765625, kRopeFactorHigh = 1e6;  // numbers of scaled positions; f32 holds both
 inline constexpr double kGateScale = 100;           // from 0
 inline constexpr int64_t kDialPoints = 1024;        // of a fathom_dial.json
 inline constexpr double kLoss = 1e9;               // nats per token

@@ -18,6 +18,20 @@ void norm_rows(Step& step, const float* x, int64_t rows, const std::vector<float
   });
 }
 
+// y + bias of `rows` rows, where the model has one.
+void add_bias(const Step& step, float* y, int64_t rows, const std::vector<float>& bias) {
+  const int64_t width = static_cast<int64_t>(bias.size());
+  for (int64_t i = 0; width > 0 && i < rows; ++i) step.kernels.add(y + i * width, bias.data(), width, y + i * width);
+}
+
+// One row's queries or keys, from the product on: bias, norm of every head, RoPE.
+void finish_heads(const Step& step, float* x, int64_t heads, const std::vector<float>& bias, const std::vector<float>& norm, int64_t position) {
+  const int64_t D = step.config.head_dim;
+  add_bias(step, x, 1, bias);
+  if (!norm.empty()) step.kernels.rms_norm(x, D, heads, D, norm.data(), static_cast<float>(step.config.rms_norm_eps), x, D);
+  step.kernels.rope(x, heads, D, step.rope.cosine(position), step.rope.sine(position));
+}
+
 void gather(Step& step, const float* from, std::span<const int64_t> rows, int64_t width, float* to) {
   over_rows(step, static_cast<int64_t>(rows.size()), width, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) std::copy_n(from + rows[i] * width, width, to + i * width);
@@ -155,17 +169,15 @@ int64_t run_block(Step& step, int64_t block, bool routed) {
     for (int64_t i = first; i < last; ++i) {
       const Row& row = step.rows[all_write ? i : step.running[i]];
       float* const key = step.k.data() + i * G * D;
-      step.kernels.rope(key, G, D, step.rope.cosine(row.position), step.rope.sine(row.position));
+      finish_heads(step, key, G, w.k_bias, w.k_norm, row.position);
+      add_bias(step, step.v.data() + i * G * D, 1, w.v_bias);
       float* const page = step.pool.page(row.sequence->page_table(block)[step.slots[i] / kPagePositions]);
       write_slot(page, step.slots[i], G, D, key, step.v.data() + i * G * D);
     }
   });
   if (M == 0) return writers;
   over_rows(step, M, H * D, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t position = step.rows[step.running[i]].position;
-      step.kernels.rope(step.q.data() + i * H * D, H, D, step.rope.cosine(position), step.rope.sine(position));
-    }
+    for (int64_t i = first; i < last; ++i) finish_heads(step, step.q.data() + i * H * D, H, w.q_bias, w.q_norm, step.rows[step.running[i]].position);
   });
 
   step.visible.resize(M);
@@ -182,6 +194,7 @@ int64_t run_block(Step& step, int64_t block, bool routed) {
   step.normed.grow(M * C);
   float* const u2 = step.normed.data();
   over_rows(step, M, C, [&](int64_t first, int64_t last) {
+    add_bias(step, a + first * C, last - first, w.o_bias);
     step.kernels.add(x_r + first * C, a + first * C, (last - first) * C, h + first * C);
     step.kernels.rms_norm(h + first * C, C, last - first, C, w.mlp_norm.data(), static_cast<float>(config.rms_norm_eps),
                           u2 + first * C, C);
@@ -196,6 +209,8 @@ int64_t run_block(Step& step, int64_t block, bool routed) {
   const std::array gate_up{Product{u2, M, &w.gate, gate}, Product{u2, M, &w.up, up}};
   products(step, gate_up);
   over_rows(step, M, F, [&](int64_t first, int64_t last) {
+    add_bias(step, gate + first * F, last - first, w.gate_bias);
+    add_bias(step, up + first * F, last - first, w.up_bias);
     step.kernels.silu_mul(gate + first * F, up + first * F, (last - first) * F, gate + first * F);
   });
   const Product down{gate, M, &w.down, m};
@@ -203,6 +218,7 @@ int64_t run_block(Step& step, int64_t block, bool routed) {
 
   // x' = (x + g·a) + g·m; in a block that is not routed h + m, the same for g = 1.
   over_rows(step, M, C, [&](int64_t first, int64_t last) {
+    add_bias(step, m + first * C, last - first, w.down_bias);
     if (!routed) return step.kernels.add(h + first * C, m + first * C, (last - first) * C, step.x.data() + first * C);
     for (int64_t i = first; i < last; ++i)
       step.kernels.gated_add(x_r + i * C, a + i * C, m + i * C, step.gate[i], C, step.x.data() + step.running[i] * C);

@@ -1,10 +1,9 @@
 #include "infer/rope.h"
 
-#include "model/rope.h"
-
 namespace fathom::infer {
 
-RopeTable::RopeTable(int64_t head_dim, double theta) : half_(head_dim / 2), frequency_(model::rope_frequencies(head_dim, theta)) {}
+RopeTable::RopeTable(int64_t head_dim, double theta, const model::RopeScaling& scaling)
+    : half_(head_dim / 2), frequency_(model::rope_frequencies(head_dim, theta, scaling)), attention_factor_(static_cast<float>(scaling.attention_factor)) {}
 
 void RopeTable::reach(int64_t positions) {
   if (positions <= positions_) return;
@@ -13,7 +12,7 @@ void RopeTable::reach(int64_t positions) {
   table_.resize(static_cast<size_t>(positions * 2 * half_));
   for (int64_t position = positions_; position < positions; ++position) {
     float* const at = table_.data() + position * 2 * half_;
-    model::rope_row(position, frequency_, at, at + half_);
+    model::rope_row(position, frequency_, at, at + half_, attention_factor_);
   }
   positions_ = positions;
 }

@@ -3,11 +3,13 @@
 #include <cstdint>
 #include <vector>
 
+#include "model/rope.h"
+
 namespace fathom::infer {
 
 class RopeTable {
  public:
-  RopeTable(int64_t head_dim, double theta);
+  RopeTable(int64_t head_dim, double theta, const model::RopeScaling& scaling = {});
   void reach(int64_t positions);  // makes sure of positions [0, positions)
   const float* cosine(int64_t position) const { return table_.data() + position * 2 * half_; }       // [D/2]
   const float* sine(int64_t position) const { return table_.data() + position * 2 * half_ + half_; }  // [D/2]
@@ -15,6 +17,7 @@ class RopeTable {
  private:
   int64_t half_, positions_ = 0;
   std::vector<float> frequency_;  // [D/2]
+  float attention_factor_;
   std::vector<float> table_;      // [positions][2][D/2]
 };
 

@@ -22,7 +22,7 @@ struct Row {
 struct Step {
   Step(const Weights& weights, const kernels::Kernels& kernels, ThreadPool& threads, PagePool& pool)
       : weights(weights), config(weights.config()), kernels(kernels), threads(threads), pool(pool),
-        rope(config.head_dim, config.rope_theta) {}
+        rope(config.head_dim, config.rope_theta, config.rope_scaling) {}
 
   const Weights& weights;
   const model::ModelConfig& config;

@@ -129,6 +129,14 @@ int64_t BlockWeights::bytes() const {
   return total;
 }
 
+int64_t BlockWeights::vector_elements() const {
+  int64_t total = 0;
+  for (const std::vector<float>* v : {&attention_norm, &mlp_norm, &q_bias, &k_bias, &v_bias, &o_bias, &gate_bias, &up_bias, &down_bias, &q_norm, &k_norm,
+                                      &router.weight, &router.fc1_bias, &router.fc2})
+    total += static_cast<int64_t>(v->size());
+  return total;
+}
+
 std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config, const Source& source, int threads, bool refuse_not_finite) {
   auto weights = std::make_shared<Weights>();
   Weights& w = *weights;
@@ -150,6 +158,21 @@ std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config, c
     b.gate = packer.matrix(at + "mlp.gate_proj.weight", F, C);
     b.up = packer.matrix(at + "mlp.up_proj.weight", F, C);
     b.down = packer.matrix(at + "mlp.down_proj.weight", C, F);
+    if (config.qkv_bias) {
+      b.q_bias = packer.vector(at + "self_attn.q_proj.bias", HD);
+      b.k_bias = packer.vector(at + "self_attn.k_proj.bias", GD);
+      b.v_bias = packer.vector(at + "self_attn.v_proj.bias", GD);
+    }
+    if (config.output_bias) b.o_bias = packer.vector(at + "self_attn.o_proj.bias", C);
+    if (config.qk_norm) {
+      b.q_norm = packer.vector(at + "self_attn.q_norm.weight", config.head_dim);
+      b.k_norm = packer.vector(at + "self_attn.k_norm.weight", config.head_dim);
+    }
+    if (config.mlp_bias) {
+      b.gate_bias = packer.vector(at + "mlp.gate_proj.bias", F);
+      b.up_bias = packer.vector(at + "mlp.up_proj.bias", F);
+      b.down_bias = packer.vector(at + "mlp.down_proj.bias", C);
+    }
     if (config.routing.routed_index(static_cast<int>(block)) >= 0) {
       RouterWeights& router = b.router;
       router.weight = packer.vector(at + "router.weight", C);
@@ -196,9 +219,7 @@ void Weights::embed(int32_t token, float* to) const { (embedding_.outputs() > 0 
 
 int64_t Weights::bytes() const {
   int64_t floats = storage_.size() + static_cast<int64_t>(final_norm_.size());
-  for (const BlockWeights& b : blocks_)
-    floats += static_cast<int64_t>(b.attention_norm.size() + b.mlp_norm.size() + b.router.weight.size() +
-                                   b.router.fc1_bias.size() + b.router.fc2.size());
+  for (const BlockWeights& b : blocks_) floats += b.vector_elements();
   return floats * static_cast<int64_t>(sizeof(float));
 }
 

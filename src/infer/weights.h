@@ -32,8 +32,12 @@ struct BlockWeights {
   std::vector<float> mlp_norm;         // [C]
   kernels::PackedMatrix gate, up;      // [F, C]
   kernels::PackedMatrix down;          // [C, F]
+  // Each as long as its matrix has outputs, empty where the model has none.
+  std::vector<float> q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias;
+  std::vector<float> q_norm, k_norm;   // [D], empty where the model has none
   RouterWeights router;                // routed blocks only
   int64_t bytes() const;               // of the packed matrices
+  int64_t vector_elements() const;     // of norms, biases and routers
 };
 
 // Bytes of a weight as the engine will hold the folder's, for the cost model; reads no weight.

@@ -4,38 +4,70 @@
 #include <cmath>
 
 #include "core/limits.h"
+#include "model/rope_config.h"
 
 namespace fathom::model {
 namespace {
 
-// What Llama's code assumes when a config.json of the Hugging Face world leaves the key out.
+// What transformers' classes assume where a config.json leaves a key out.
+struct Family {
+  const char* model_type;
+  const char* architecture;
+  int64_t kv_heads = 0;  // 0: as many as heads
+  int64_t head_dim = 0;  // 0: the heads' share of the width
+  int64_t context = 2048;
+};
+constexpr Family kLlama{"llama", "LlamaForCausalLM"}, kFathom{"fathom", "FathomForCausalLM"}, kMistral{"mistral", "MistralForCausalLM", 8, 0, 131072},
+    kQwen2{"qwen2", "Qwen2ForCausalLM", 32, 0, 32768}, kQwen3{"qwen3", "Qwen3ForCausalLM", 32, 128, 32768};
 constexpr double kAbsentRmsNormEps = 1e-6;
+constexpr int64_t kAbsentWindow = 4096, kAbsentWindowBlocks = 28;  // Mistral's and Qwen's
 
-void refuse_true(const Fields& fields, const std::string& key, const char* what) {
-  if (fields.boolean(key, false)) fields.wrong(key, "true", "false", str("models with ", what, " cannot be computed here"));
-}
-
-void refuse_rope_type(const Fields& rope) {
-  for (const char* key : {"rope_type", "type"}) {
-    const std::string type = rope.string(key, "default");
-    if (type != "default")
-      rope.wrong(key, "\"" + printable(type) + "\"", "\"default\"", "scaled rotary positions cannot be computed here");
+Family read_family(const Fields& fields) {
+  const std::string type = fields.string("model_type");
+  std::string names;
+  for (const Family& family : {kLlama, kMistral, kQwen2, kQwen3, kFathom}) {
+    if (type == family.model_type) return family;
+    names += str(names.empty() ? "" : ", ", family.model_type);
   }
-  if (rope.number("partial_rotary_factor", 0, 1, 1.0) != 1)
-    rope.wrong("partial_rotary_factor", describe(rope.raw("partial_rotary_factor")), "1");
+  fields.wrong("model_type", "\"" + printable(type) + "\"", "one of " + names, "other architectures cannot be computed here");
 }
 
-// transformers 5 writes "rope_parameters", earlier releases "rope_theta" and "rope_scaling"; both may stand together.
-double read_rope_theta(const Fields& fields, double fallback) {
-  if (fields.has("rope_scaling")) refuse_rope_type(fields.object("rope_scaling"));
-  const double theta = fields.number("rope_theta", 1, limits::kRopeTheta, fallback);
-  if (!fields.has("rope_parameters")) return theta;
-  const Fields rope = fields.object("rope_parameters");
-  refuse_rope_type(rope);
-  const double inner = rope.number("rope_theta", 1, limits::kRopeTheta, theta);
-  if (fields.has("rope_theta") && inner != theta)
-    rope.wrong("rope_theta", str(inner), str(theta, ", as the key rope_theta beside it says"), "remove one of them");
-  return inner;
+// The family whose models have just these properties.
+Family family_of(const ModelConfig& c) {
+  const bool same_biases = c.qkv_bias == c.output_bias;
+  if (!c.routing.dense()) return kFathom;
+  if (!c.qk_norm && same_biases) return kLlama;
+  if (c.qk_norm && same_biases && !c.mlp_bias) return kQwen3;
+  if (!c.qk_norm && c.qkv_bias && !c.mlp_bias) return kQwen2;
+  return kFathom;
+}
+
+void read_biases(const Fields& fields, const std::string& type, ModelConfig& c) {
+  if (type == "mistral") return;
+  c.qkv_bias = type == "qwen2" || fields.boolean("attention_bias", false);
+  c.output_bias = type != "qwen2" && c.qkv_bias;
+  c.qk_norm = type == "qwen3";
+  if (type == "llama" || type == "fathom") c.mlp_bias = fields.boolean("mlp_bias", false);
+  if (type != "fathom") return;
+  c.output_bias = fields.boolean("attention_output_bias", c.qkv_bias);
+  c.qk_norm = fields.boolean("qk_norm", false);
+}
+
+// The window of attention: how many positions up to its own a token sees in at least one block. Nothing where it sees them all.
+std::optional<int64_t> read_window(const Fields& fields, const std::string& type, int64_t blocks) {
+  const auto window = [&] { return fields.integer("sliding_window", 1, limits::kContext, kAbsentWindow); };
+  const bool null = fields.value().contains("sliding_window") && !fields.has("sliding_window");
+  if (type == "mistral" && !null) return window();
+  if (!type.starts_with("qwen") || null || !fields.boolean("use_sliding_window", false)) return {};
+  bool used = fields.integer("max_window_layers", 0, limits::kBlocks, kAbsentWindowBlocks) < blocks;
+  if (fields.has("layer_types")) {
+    const std::vector<std::string> types = fields.strings("layer_types");
+    for (size_t i = 0; i < types.size(); ++i)
+      if (types[i] != "full_attention" && types[i] != "sliding_attention")
+        fields.wrong(str("layer_types[", i, "]"), "\"" + printable(types[i]) + "\"", "\"full_attention\" or \"sliding_attention\"");
+    used = std::ranges::find(types, "sliding_attention") != types.end();
+  }
+  return used ? std::optional(window()) : std::nullopt;
 }
 
 std::vector<int64_t> read_eos(const Fields& fields, int64_t vocab_size) {
@@ -56,31 +88,31 @@ ModelConfig ModelConfig::from_json(const Json& json, const std::string& where) {
   const ModelConfig d;
   ModelConfig c;
 
-  const std::string type = f.string("model_type");
-  if (type != "llama" && type != "fathom")
-    f.wrong("model_type", "\"" + printable(type) + "\"", "\"llama\" or \"fathom\"", "other architectures cannot be computed here");
+  const Family family = read_family(f);
+  const std::string type = family.model_type;
   if (f.has("quantization_config"))
     f.wrong("quantization_config", describe(f.raw("quantization_config")), "no such key", "quantised checkpoints cannot be read here");
   const std::string activation = f.string("hidden_act", "silu");
   if (activation != "silu") f.wrong("hidden_act", "\"" + printable(activation) + "\"", "\"silu\"");
-  refuse_true(f, "attention_bias", "biases in attention");
-  refuse_true(f, "mlp_bias", "biases in the feed-forward part");
+  read_biases(f, type, c);
 
   c.vocab_size = f.integer("vocab_size", 1, kVocabulary);
   c.hidden_size = f.integer("hidden_size", 1, kWidth);
   c.intermediate_size = f.integer("intermediate_size", 1, kFeedForwardWidth);
   c.num_hidden_layers = f.integer("num_hidden_layers", 1, kBlocks);
   c.num_attention_heads = f.integer("num_attention_heads", 1, kHeads);
-  c.num_key_value_heads = f.integer("num_key_value_heads", 1, kHeads, c.num_attention_heads);
-  if (!f.has("head_dim") && c.hidden_size % c.num_attention_heads != 0)
+  // A null is no key left out: it means as many as heads, and the heads' share of the width.
+  const bool absent_groups = family.kv_heads > 0 && !json.contains("num_key_value_heads"), absent_width = family.head_dim > 0 && !json.contains("head_dim");
+  c.num_key_value_heads = f.integer("num_key_value_heads", 1, kHeads, absent_groups ? family.kv_heads : c.num_attention_heads);
+  if (!f.has("head_dim") && !absent_width && c.hidden_size % c.num_attention_heads != 0)
     f.missing("head_dim", str("a head width, since hidden_size ", c.hidden_size, " is no multiple of num_attention_heads ",
                               c.num_attention_heads));
-  c.head_dim = f.integer("head_dim", 1, kHeadWidth, c.hidden_size / c.num_attention_heads);
-  c.max_position_embeddings = f.integer("max_position_embeddings", 1, kContext, d.max_position_embeddings);
+  c.head_dim = f.integer("head_dim", 1, kHeadWidth, absent_width ? family.head_dim : c.hidden_size / c.num_attention_heads);
+  c.max_position_embeddings = f.integer("max_position_embeddings", 1, kContext, family.context);
   c.rms_norm_eps = f.number("rms_norm_eps", kRmsNormEpsLow, kRmsNormEpsHigh, kAbsentRmsNormEps);
-  c.rope_theta = read_rope_theta(f, d.rope_theta);
-  if (f.number("partial_rotary_factor", 0, 1, 1.0) != 1)
-    f.wrong("partial_rotary_factor", describe(f.raw("partial_rotary_factor")), "1");
+  const RopeConfig rope = read_rope(f, c.head_dim, c.max_position_embeddings);
+  c.rope_theta = rope.theta, c.rope_scaling = rope.scaling;
+  if (const auto window = read_window(f, type, c.num_hidden_layers)) c.max_position_embeddings = std::min(c.max_position_embeddings, *window);
   c.initializer_range = f.number("initializer_range", 0, 1, d.initializer_range);
   c.tie_word_embeddings = f.boolean("tie_word_embeddings", d.tie_word_embeddings);
   if (f.has("bos_token_id")) c.bos_token_id = f.integer("bos_token_id", 0, c.vocab_size - 1);
@@ -93,7 +125,7 @@ ModelConfig ModelConfig::from_json(const Json& json, const std::string& where) {
   if (type == "fathom") {
     c.routing = routing::RoutingConfig::from_json(f.object("fathom"), c.num_hidden_layers);
   } else if (f.has("fathom")) {
-    f.wrong("fathom", describe(f.raw("fathom")), "no such key where model_type is \"llama\"",
+    f.wrong("fathom", describe(f.raw("fathom")), str("no such key where model_type is \"", type, "\""),
             "other programs would run every token through every block; write \"fathom\" as model_type");
   }
   c.validate(where);
@@ -101,8 +133,10 @@ ModelConfig ModelConfig::from_json(const Json& json, const std::string& where) {
 }
 
 Json ModelConfig::to_json() const {
-  Json j = {{"architectures", Json::array({routing.dense() ? "LlamaForCausalLM" : "FathomForCausalLM"})},
-            {"model_type", routing.dense() ? "llama" : "fathom"},
+  const Family family = family_of(*this);
+  const bool fathom = family.model_type == std::string_view("fathom");
+  Json j = {{"architectures", Json::array({family.architecture})},
+            {"model_type", family.model_type},
             {"vocab_size", vocab_size},
             {"hidden_size", hidden_size},
             {"intermediate_size", intermediate_size},
@@ -114,11 +148,11 @@ Json ModelConfig::to_json() const {
             {"max_position_embeddings", max_position_embeddings},
             {"rms_norm_eps", rms_norm_eps},
             {"rope_theta", rope_theta},
-            {"rope_parameters", {{"rope_theta", rope_theta}, {"rope_type", "default"}}},
+            {"rope_parameters", rope_parameters(rope_theta, rope_scaling, max_position_embeddings)},
             {"initializer_range", initializer_range},
             {"tie_word_embeddings", tie_word_embeddings},
-            {"attention_bias", false},
-            {"mlp_bias", false},
+            {"attention_bias", qkv_bias},
+            {"mlp_bias", mlp_bias},
             {"bos_token_id", nullptr},
             {"eos_token_id", nullptr},
             {"pad_token_id", nullptr}};
@@ -126,7 +160,10 @@ Json ModelConfig::to_json() const {
   if (eos_token_ids.size() == 1) j["eos_token_id"] = eos_token_ids[0];
   if (eos_token_ids.size() > 1) j["eos_token_id"] = eos_token_ids;
   if (pad_token_id) j["pad_token_id"] = *pad_token_id;
-  if (!routing.dense()) j["fathom"] = routing.to_json();
+  if (rope_scaling.type != RopeScaling::Type::none) j["rope_scaling"] = j["rope_parameters"];  // where transformers looked before 5
+  if (fathom && output_bias != qkv_bias) j["attention_output_bias"] = output_bias;
+  if (fathom && qk_norm) j["qk_norm"] = true;
+  if (fathom) j["fathom"] = routing.to_json();
   return j;
 }
 
@@ -152,6 +189,7 @@ void ModelConfig::validate(const std::string& where) const {
   hold(rms_norm_eps >= kRmsNormEpsLow && rms_norm_eps <= kRmsNormEpsHigh, "rms_norm_eps", str(rms_norm_eps),
        str("a number from ", kRmsNormEpsLow, " to ", kRmsNormEpsHigh));
   hold(rope_theta >= 1 && rope_theta <= kRopeTheta, "rope_theta", str(rope_theta), str("a number from 1 to ", kRopeTheta));
+  validate_rope(rope_scaling, rope_theta, head_dim, where);
   int previous = -1;
   for (size_t i = 0; i < routing.blocks.size(); ++i) {
     const auto& [block, capacity] = routing.blocks[i];

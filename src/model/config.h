@@ -1,5 +1,6 @@
-// A model's shape: the Hugging Face Llama keys of config.json plus the "fathom" object for routing. One type and one
-// place for defaults, used by training, the engine, conversion and reports.
+// A model's shape: the Hugging Face keys of config.json plus the "fathom" object for routing. One type and one place for
+// defaults, used by training, the engine, conversion and reports. A family of models is no more than the properties that tell
+// it from Llama: Mistral none, Qwen2 `qkv_bias`, Qwen3 `qk_norm`.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "core/json.h"
+#include "model/rope.h"
 #include "routing/config.h"
 
 namespace fathom::model {
@@ -22,6 +24,11 @@ struct ModelConfig {
   int64_t max_position_embeddings = 2048;
   double rms_norm_eps = 1e-5;
   double rope_theta = 10000.0;
+  RopeScaling rope_scaling;
+  bool qkv_bias = false;                // vectors added to the products with q, k and v; with o; with gate, up and down
+  bool output_bias = false;
+  bool mlp_bias = false;
+  bool qk_norm = false;                 // RMSNorm of every head's query and key, after the bias and before RoPE
   double initializer_range = 0.02;
   bool tie_word_embeddings = false;
   std::optional<int64_t> bos_token_id;
@@ -30,11 +37,13 @@ struct ModelConfig {
   routing::RoutingConfig routing;
   bool operator==(const ModelConfig&) const = default;
 
-  // From a parsed config.json. model_type "llama" (no routing) or "fathom" (the "fathom" object is required). What
-  // the network does not compute is refused by name: other model types, biases, activations other than silu, rope
-  // scaling types other than default. Other keys of the HF world are ignored.
+  // From a parsed config.json. model_type "llama", "mistral", "qwen2", "qwen3" (no routing) or "fathom" (the "fathom" object is
+  // required). What the engine does not compute is refused by name: other model types, activations other than silu, other ways
+  // to scale positions. Of a model whose attention sees a window of positions only, max_position_embeddings is at most the
+  // window: up to there the window hides nothing. Other keys of the HF world are ignored.
   static ModelConfig from_json(const Json& json, const std::string& where);
-  Json to_json() const;  // model_type and architectures follow from whether a block is routed
+  // model_type follows from the properties: "fathom" where a block is routed or no other family has them all.
+  Json to_json() const;
   // Shape rules that no single field shows (H divisible by G, D even, …); throws UserError.
   void validate(const std::string& where) const;
 

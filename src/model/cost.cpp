@@ -42,6 +42,18 @@ PerToken per_token(const ModelConfig& c) {
           C, c.routing.rule == CausalRule::predictor ? P * C + P : 0};
 }
 
+// Elements of a block's vectors, by which rows read them: norms and biases.
+struct Vectors {
+  int64_t kv_norms, kv_biases;      // for rows whose keys and values are written
+  int64_t full_norms, full_biases;  // besides, for rows that run the block in full
+};
+
+Vectors vectors(const ModelConfig& c) {
+  const int64_t C = c.hidden_size, HD = c.num_attention_heads * c.head_dim, GD = c.num_key_value_heads * c.head_dim, F = c.intermediate_size;
+  return {C + (c.qk_norm ? c.head_dim : 0), c.qkv_bias ? 2 * GD : 0, C + (c.qk_norm ? c.head_dim : 0),
+          (c.qkv_bias ? HD : 0) + (c.output_bias ? C : 0) + (c.mlp_bias ? 2 * F + C : 0)};
+}
+
 int64_t pairs(int64_t tokens) { return checked(static_cast<__int128>(tokens) * (tokens + 1) / 2); }
 
 BlockCost full_block(const PerToken& m, int64_t tokens) {
@@ -170,12 +182,13 @@ Parameters parameters(const ModelConfig& config) {
   const int64_t C = config.hidden_size, L = config.num_hidden_layers, P = config.predictor_width();
   const int64_t routed = static_cast<int64_t>(config.routing.blocks.size());
   const PerToken m = per_token(config);
+  const Vectors v = vectors(config);
   Parameters out;
   out.embedding = config.vocab_size * C;
-  out.blocks = L * (m.qo + m.kv + m.mlp);  // a weight is one multiply–add per token
+  out.blocks = L * (m.qo + m.kv + m.mlp + v.kv_biases + v.full_biases);  // a weight is one multiply–add per token
   out.routers = routed * (C + (config.routing.router_bias ? 1 : 0));
   if (config.routing.rule == CausalRule::predictor) out.predictors = routed * (P * C + P + P + 1);
-  out.norms = (2 * L + 1) * C;
+  out.norms = L * (v.kv_norms + v.full_norms) + C;
   out.head = config.tie_word_embeddings ? 0 : config.vocab_size * C;
   return out;
 }
@@ -205,7 +218,9 @@ DecodeBytes decode_bytes(const ModelConfig& config, int64_t context, std::span<c
   const bool keep = config.routing.kv == KvPolicy::keep;
   const std::vector<double> shares = capacities(config, capacity);
   const Parameters p = parameters(config);
-  constexpr double kOther = 4;  // norms, routers and predictors
+  const Vectors v = vectors(config);
+  const double kv_vectors = static_cast<double>(v.kv_norms + v.kv_biases), full_vectors = static_cast<double>(v.full_norms + v.full_biases);
+  constexpr double kOther = 4;  // norms, biases, routers and predictors
   // All routed blocks have routers and predictors of one shape.
   const double routed = static_cast<double>(std::max<size_t>(shares.size(), 1));
   const double router = kOther * static_cast<double>(p.routers) / routed, predictor = kOther * static_cast<double>(p.predictors) / routed;
@@ -216,7 +231,7 @@ DecodeBytes decode_bytes(const ModelConfig& config, int64_t context, std::span<c
     const double share = r < 0 ? 1.0 : shares[static_cast<size_t>(r)];
     const double stored = keep ? 1.0 : share;  // of the tokens before this one, and of this one
     BlockBytes b;
-    b.weights = weight.blocks * (share * linear + stored * kv) + kOther * (share + stored) * C;
+    b.weights = weight.blocks * (share * linear + stored * kv) + kOther * (share * full_vectors + stored * kv_vectors);
     if (r >= 0) b.router = router, b.predictor = predictor;
     b.kv_read = slot * share * stored * static_cast<double>(context);
     b.kv_write = slot * stored;

@@ -66,7 +66,7 @@ double expected_block_fraction(const ModelConfig& config, int64_t tokens, std::s
 
 struct Parameters {
   int64_t embedding = 0, routers = 0, predictors = 0, norms = 0, head = 0;  // head 0 when tied
-  int64_t blocks = 0;  // projections and MLPs
+  int64_t blocks = 0;  // projections and MLPs, with their biases
   int64_t total() const { return embedding + blocks + routers + predictors + norms + head; }
 };
 Parameters parameters(const ModelConfig& config);
@@ -75,7 +75,7 @@ Parameters parameters(const ModelConfig& config);
 // weights of blocks that run (expectation), routers always, head, final norm and one row of the embedding; KV read (by
 // a token that runs: of the tokens before it that have a slot) and written. Empty `capacity`: the config's.
 struct BlockBytes {
-  double weights = 0;              // projections, MLP and norms
+  double weights = 0;              // projections and MLP with their biases, norms
   double router = 0, predictor = 0;
   double kv_read = 0, kv_write = 0;
 };

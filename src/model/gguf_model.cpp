@@ -17,7 +17,9 @@ using formats::GgufFile;
 using formats::GgufMetadata;
 using formats::GgufTensor;
 
-constexpr const char* kArchitecture = "llama";  // Mistral and SmolLM files say so too
+constexpr const char* kArchitectures[] = {"llama", "mistral", "qwen2", "qwen3"};  // files of Mistral and SmolLM models say llama
+
+bool is_llama(const std::string& architecture) { return architecture == "llama" || architecture == "mistral"; }
 
 std::optional<int64_t> token_id(const GgufMetadata& m, const char* key, int64_t vocabulary) {
   if (!m.has(key)) return {};
@@ -28,19 +30,65 @@ std::optional<int64_t> token_id(const GgufMetadata& m, const char* key, int64_t 
   return id;
 }
 
+// How positions are scaled. Without a type a factor is that of linear scaling, as llama.cpp has it.
+RopeScaling read_scaling(const GgufFile& file, const ModelConfig& c, const std::string& architecture) {
+  using Type = RopeScaling::Type;
+  using namespace limits;
+  const GgufMetadata& m = file.metadata();
+  const auto key = [&](const char* name) { return str(architecture, ".rope.", name); };
+  constexpr const char* kNot = "positions that are scaled so cannot be computed here";
+  const std::string type = m.string(key("scaling.type"), "linear");
+  const bool old = m.has(key("scale_linear")) && !m.has(key("scaling.factor"));
+  const std::string factor_key = key(old ? "scale_linear" : "scaling.factor");
+  const double factor = m.number(factor_key, 0, kRopeFactorHigh, 0);  // 0 is what some writers put where there is none
+  RopeScaling s;
+  if (type == "yarn") {
+    s.type = Type::yarn;
+    s.original_context = m.integer(key("scaling.original_context_length"), 1, kContext, c.max_position_embeddings);
+    s.beta_fast = m.number(key("scaling.yarn_beta_fast"), kRopeFactorLow, kRopeFactorHigh, 32);
+    s.beta_slow = m.number(key("scaling.yarn_beta_slow"), kRopeFactorLow, kRopeFactorHigh, 1);
+  } else if (type == "linear") {
+    if (factor != 0 && factor != 1) s.type = Type::linear;
+  } else if (type != "none") {
+    m.wrong(key("scaling.type"), "\"" + printable(type) + "\"", "\"none\", \"linear\" or \"yarn\"", kNot);
+  }
+  if (s.type != Type::none) {
+    s.factor = m.number(factor_key, 1, kRopeFactorHigh);
+    const double attention = m.number(key("scaling.attn_factor"), kRopeFactorLow, kRopeFactorHigh, 1);
+    if (s.type == Type::yarn) s.attention_factor = yarn_attention_factor(s.factor) * attention;
+    else if (attention != 1) m.wrong(key("scaling.attn_factor"), str(attention), "1", kNot);
+  }
+  // Releases of llama.cpp read these two differently.
+  for (const char* name : {"scaling.yarn_ext_factor", "scaling.yarn_attn_factor"})
+    if (const double found = m.number(key(name), -kRopeFactorHigh, kRopeFactorHigh, 1); found != 1) m.wrong(key(name), str(found), "1", kNot);
+  const GgufTensor* const divisors = is_llama(architecture) ? file.find(kGgufRopeTensor) : nullptr;
+  if (!divisors) return s;
+  if (s.type != Type::none) m.wrong(key("scaling.type"), "\"" + printable(type) + "\"", "\"none\"", str(kGgufRopeTensor, " scales the positions already"));
+  if (divisors->elements() != c.head_dim / 2)
+    throw UserError({file.where(), kGgufRopeTensor, "shape " + shape_text(divisors->shape), shape_text({c.head_dim / 2}), ""});
+  s.type = Type::divided;
+  s.divisors = divisors->to_f32();
+  for (size_t i = 0; i < s.divisors.size(); ++i)
+    if (const double d = s.divisors[i]; !(d >= kRopeFactorLow && d <= kRopeFactorHigh))
+      throw UserError({file.where(), str(kGgufRopeTensor, "[", i, "]"), str(d), str("a number from ", kRopeFactorLow, " to ", kRopeFactorHigh), ""});
+  return s;
+}
+
 // Takes the schema's tensors out of the file under the names that `name_of` gives, and refuses any other one.
 template <class NameOf>
 std::unordered_map<std::string, StoredTensor> match(const GgufFile& file, const ModelConfig& config, const char* other_model, const NameOf& name_of) {
   std::unordered_map<std::string, StoredTensor> out;
   std::unordered_map<std::string_view, bool> used;
   std::vector<std::string> names;
+  const std::string architecture = file.metadata().string("general.architecture");
+  if (is_llama(architecture)) used[kGgufRopeTensor] = true;
   for (const TensorSpec& spec : schema(config)) {
     const std::string name = name_of(spec.name);
     const GgufTensor* tensor = file.find(name);
     if (!tensor) throw UserError({file.where(), name, "no such tensor", "a tensor of shape " + shape_text(spec.shape), other_model});
     if (tensor->shape != spec.shape) throw UserError({file.where(), name, "shape " + shape_text(tensor->shape), shape_text(spec.shape), other_model});
     out.emplace(spec.name, StoredTensor{.where = file.where(), .name = name, .type = tensor->type, .shape = spec.shape, .bytes = tensor->bytes,
-                                        .interleaved_head = gguf_interleaves(name) ? config.head_dim : 0, .owner = {}});
+                                        .interleaved_head = gguf_interleaves(architecture, name) ? config.head_dim : 0, .owner = {}});
     used[tensor->name] = true;
     names.push_back(name);
   }
@@ -48,7 +96,7 @@ std::unordered_map<std::string, StoredTensor> match(const GgufFile& file, const 
     if (used.count(tensor.name)) continue;
     const std::string near = nearest(std::string(tensor.name), names);
     throw UserError({file.where(), printable(tensor.name, 200), "a tensor that this architecture does not compute", near.empty() ? "" : near + " perhaps",
-                     tensor.name == "rope_freqs.weight" ? "scaled rotary positions cannot be computed here" : ""});
+                     ""});
   }
   return out;
 }
@@ -60,27 +108,28 @@ std::string gguf_name(const std::string& name) {
       {"model.embed_tokens.weight", "token_embd.weight"}, {"model.norm.weight", "output_norm.weight"}, {"lm_head.weight", "output.weight"}};
   for (const auto& [ours, theirs] : kWhole)
     if (name == ours) return theirs;
-  static const std::pair<const char*, const char*> kInBlock[] = {
-      {"input_layernorm.weight", "attn_norm.weight"},   {"self_attn.q_proj.weight", "attn_q.weight"}, {"self_attn.k_proj.weight", "attn_k.weight"},
-      {"self_attn.v_proj.weight", "attn_v.weight"},     {"self_attn.o_proj.weight", "attn_output.weight"},
-      {"post_attention_layernorm.weight", "ffn_norm.weight"}, {"mlp.gate_proj.weight", "ffn_gate.weight"}, {"mlp.up_proj.weight", "ffn_up.weight"},
-      {"mlp.down_proj.weight", "ffn_down.weight"}};
+  static const std::pair<const char*, const char*> kInBlock[] = {  // and then ".weight" or ".bias"
+      {"input_layernorm", "attn_norm"}, {"self_attn.q_proj", "attn_q"}, {"self_attn.k_proj", "attn_k"}, {"self_attn.v_proj", "attn_v"},
+      {"self_attn.o_proj", "attn_output"}, {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
+      {"post_attention_layernorm", "ffn_norm"}, {"mlp.gate_proj", "ffn_gate"}, {"mlp.up_proj", "ffn_up"}, {"mlp.down_proj", "ffn_down"}};
   const std::string prefix = "model.layers.";
-  const size_t dot = name.find('.', prefix.size());
+  const size_t dot = name.find('.', prefix.size()), end = name.rfind('.');
   for (const auto& [ours, theirs] : kInBlock)
-    if (name.starts_with(prefix) && name.compare(dot + 1, std::string::npos, ours) == 0)
-      return "blk." + name.substr(prefix.size(), dot - prefix.size()) + "." + theirs;
+    if (name.starts_with(prefix) && name.substr(dot + 1, end - dot - 1) == ours)
+      return "blk." + name.substr(prefix.size(), dot - prefix.size()) + "." + theirs + name.substr(end);
   FATHOM_ASSERT(false, "no GGUF name for ", name);
 }
 
-bool gguf_interleaves(const std::string& name) { return name.ends_with("attn_q.weight") || name.ends_with("attn_k.weight"); }
+bool gguf_interleaves(const std::string& architecture, const std::string& name) {
+  return is_llama(architecture) && (name.find(".attn_q.") != std::string::npos || name.find(".attn_k.") != std::string::npos);
+}
 
 ModelConfig gguf_config(const GgufFile& file) {
   using namespace limits;
   const GgufMetadata& m = file.metadata();
   const std::string architecture = m.string("general.architecture");
-  if (architecture != kArchitecture)
-    m.wrong("general.architecture", "\"" + printable(architecture) + "\"", str("\"", kArchitecture, "\""),
+  if (std::ranges::find(kArchitectures, architecture) == std::end(kArchitectures))
+    m.wrong("general.architecture", "\"" + printable(architecture) + "\"", "llama, mistral, qwen2 or qwen3",
             architecture == kFolderArchitecture ? "it holds the weights of a model folder: open the folder" : "other architectures cannot be computed here");
   const auto key = [&](const char* name) { return str(architecture, ".", name); };
 
@@ -109,15 +158,19 @@ ModelConfig gguf_config(const GgufFile& file) {
   c.rope_theta = m.number(key("rope.freq_base"), 1, kRopeTheta, 10000.0);
   // f32 in the file: 1e-5 comes back as 9.99999975e-06, which is what other programs compute with too.
 
-  if (const std::string scaling = m.string(key("rope.scaling.type"), "none"); scaling != "none")
-    m.wrong(key("rope.scaling.type"), "\"" + printable(scaling) + "\"", "\"none\"", "scaled rotary positions cannot be computed here");
-  for (const char* factor : {"rope.scaling.factor", "rope.scale_linear"})
-    if (const double found = m.number(key(factor), 0, 1e6, 1.0); found != 1 && found != 0)
-      m.wrong(key(factor), str(found), "1", "scaled rotary positions cannot be computed here");
+  c.rope_scaling = read_scaling(file, c, architecture);
+  c.qkv_bias = architecture == "qwen2" || file.find("blk.0.attn_q.bias");
+  c.output_bias = file.find("blk.0.attn_output.bias");
+  c.mlp_bias = file.find("blk.0.ffn_gate.bias");
+  c.qk_norm = architecture == "qwen3";
+
   if (const int64_t experts = m.integer(key("expert_count"), 0, 1 << 20, 0); experts != 0)
     m.wrong(key("expert_count"), str(experts), "0", "mixtures of experts cannot be computed here");
-  for (const char* clamped : {"attention.clamp_kqv", "attention.sliding_window"})
-    if (m.has(key(clamped)) && m.number(key(clamped), -1e9, 1e9) != 0) m.wrong(key(clamped), m.find(key(clamped))->text(), "no such key");
+  if (const char* clamp = "attention.clamp_kqv"; m.has(key(clamp)) && m.number(key(clamp), -1e9, 1e9) != 0)
+    m.wrong(key(clamp), m.find(key(clamp))->text(), "no such key");
+  // Up to the window it hides nothing (config.h).
+  if (const int64_t window = m.integer(key("attention.sliding_window"), 0, kContext, 0); window > 0)
+    c.max_position_embeddings = std::min(c.max_position_embeddings, window);
 
   c.tie_word_embeddings = !file.find("output.weight");
   c.bos_token_id = token_id(m, "tokenizer.ggml.bos_token_id", c.vocab_size);

@@ -10,8 +10,8 @@
 
 namespace fathom::model {
 
-// UserError names the key or tensor: another architecture than "llama", scaled rotary positions, experts, biases, a tensor
-// that is missing, unknown or of another shape.
+// Of the architectures llama, mistral, qwen2 and qwen3. UserError names the key or tensor: another architecture, positions scaled
+// in a way that is not computed, experts, a tensor that is missing, unknown or of another shape.
 ModelConfig gguf_config(const formats::GgufFile& file);
 
 // Every tensor of the schema; views into the file, which must outlive them.
@@ -19,8 +19,11 @@ std::unordered_map<std::string, StoredTensor> gguf_tensors(const formats::GgufFi
 
 // The file's name of a tensor of the schema: "blk.0.attn_q.weight". A routed block's own tensors have none (an assertion).
 std::string gguf_name(const std::string& name);
-// Whether the file holds its rows with the halves of rotary pairs interleaved (StoredTensor::interleaved_head): q and k.
-bool gguf_interleaves(const std::string& name);
+// Whether a file of the architecture holds this tensor with the halves of rotary pairs interleaved (StoredTensor::interleaved_head):
+// q and k of llama and mistral.
+bool gguf_interleaves(const std::string& architecture, const std::string& name);
+// What the frequencies of RoPE are divided by, [D/2]: no tensor of the schema but part of the configuration.
+inline constexpr const char* kGgufRopeTensor = "rope_freqs.weight";
 
 // The weights of a folder's model.gguf (general.architecture "fathom"): every tensor of the schema under its own name, and no other.
 std::unordered_map<std::string, StoredTensor> folder_gguf_tensors(const formats::GgufFile& file, const ModelConfig& config);

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/human.h"
 #include "formats/gguf.h"
+#include "model/rope_config.h"
 #include "text/gguf_export.h"
 
 namespace fathom::model {
@@ -56,22 +57,38 @@ uint32_t u32(int64_t value) {
   return static_cast<uint32_t>(value);
 }
 
-void add_shape(GgufEntries& out, const ModelConfig& c, const std::string& where) {
+void add_rope(GgufEntries& out, const std::string& at, const ModelConfig& c) {
+  const RopeScaling& s = c.rope_scaling;
+  const auto f32 = [](double value) { return static_cast<float>(value); };
+  if (s.type != RopeScaling::Type::linear && s.type != RopeScaling::Type::yarn) return;  // the others are a tensor
+  out.string(at + "rope.scaling.type", s.type == RopeScaling::Type::linear ? "linear" : "yarn");
+  out.f32(at + "rope.scaling.factor", f32(s.factor));
+  if (s.type == RopeScaling::Type::linear) return;
+  out.u32(at + "rope.scaling.original_context_length", u32(s.original_context));
+  out.f32(at + "rope.scaling.yarn_beta_fast", f32(s.beta_fast));
+  out.f32(at + "rope.scaling.yarn_beta_slow", f32(s.beta_slow));
+  const double usual = yarn_attention_factor(s.factor);  // which readers put in by themselves
+  if (s.attention_factor != usual) out.f32(at + "rope.scaling.attn_factor", f32(s.attention_factor / usual));
+}
+
+void add_shape(GgufEntries& out, const std::string& architecture, const ModelConfig& c, const std::string& where) {
   const float theta = static_cast<float>(c.rope_theta);
   if (static_cast<double>(theta) != c.rope_theta)
     throw UserError({where, "rope_theta", str(c.rope_theta), "a number that f32 holds", "GGUF keeps it in f32: write a model folder instead"});
-  out.u32("llama.vocab_size", u32(c.vocab_size));
-  out.u32("llama.context_length", u32(c.max_position_embeddings));
-  out.u32("llama.embedding_length", u32(c.hidden_size));
-  out.u32("llama.block_count", u32(c.num_hidden_layers));
-  out.u32("llama.feed_forward_length", u32(c.intermediate_size));
-  out.u32("llama.attention.head_count", u32(c.num_attention_heads));
-  out.u32("llama.attention.head_count_kv", u32(c.num_key_value_heads));
-  out.u32("llama.attention.key_length", u32(c.head_dim));
-  out.u32("llama.attention.value_length", u32(c.head_dim));
-  out.u32("llama.rope.dimension_count", u32(c.head_dim));
-  out.f32("llama.attention.layer_norm_rms_epsilon", static_cast<float>(c.rms_norm_eps));
-  out.f32("llama.rope.freq_base", theta);
+  const std::string at = architecture + ".";
+  out.u32(at + "vocab_size", u32(c.vocab_size));
+  out.u32(at + "context_length", u32(c.max_position_embeddings));
+  out.u32(at + "embedding_length", u32(c.hidden_size));
+  out.u32(at + "block_count", u32(c.num_hidden_layers));
+  out.u32(at + "feed_forward_length", u32(c.intermediate_size));
+  out.u32(at + "attention.head_count", u32(c.num_attention_heads));
+  out.u32(at + "attention.head_count_kv", u32(c.num_key_value_heads));
+  out.u32(at + "attention.key_length", u32(c.head_dim));
+  out.u32(at + "attention.value_length", u32(c.head_dim));
+  out.u32(at + "rope.dimension_count", u32(c.head_dim));
+  out.f32(at + "attention.layer_norm_rms_epsilon", static_cast<float>(c.rms_norm_eps));
+  out.f32(at + "rope.freq_base", theta);
+  add_rope(out, at, c);
 }
 
 void add_tokenizer(GgufEntries& out, const ModelFolder& folder) {
@@ -106,6 +123,22 @@ void add_tokenizer(GgufEntries& out, const ModelFolder& folder) {
 
 }  // namespace
 
+std::string gguf_architecture(const ModelFolder& folder) {
+  if (folder.gguf()) return folder.gguf()->metadata().string("general.architecture");
+  const ModelConfig& c = folder.config();
+  const auto refuse = [&](const char* field, const std::string& found, const char* expected) {
+    throw UserError({folder.path(), field, found, expected, "no architecture of llama.cpp has both: write a model folder instead"});
+  };
+  // By what llama.cpp's graphs of the architectures read: any biases and rope_freqs.weight in llama alone, QK norms in qwen3 alone.
+  const bool divided = c.rope_scaling.type == RopeScaling::Type::llama3 || c.rope_scaling.type == RopeScaling::Type::divided;
+  if (c.qk_norm) {
+    if (c.qkv_bias || c.output_bias || c.mlp_bias) refuse("attention_bias", "norms of queries and keys beside biases", "one of the two");
+    if (divided) refuse("rope_parameters", describe_rope(c.rope_scaling) + ", beside norms of queries and keys", "positions that are not scaled, or linear or yarn");
+    return "qwen3";
+  }
+  return c.qkv_bias && !c.output_bias && !c.mlp_bias && !divided ? "qwen2" : "llama";
+}
+
 GgufEntries gguf_entries(const ModelFolder& folder, GgmlType type) {
   const ModelConfig& c = folder.config();
   if (!c.routing.dense())
@@ -113,11 +146,12 @@ GgufEntries gguf_entries(const ModelFolder& folder, GgmlType type) {
                      "other programs know no routers and would run every block; name a folder instead"});
   if (folder.gguf()) return copied(folder.gguf()->metadata(), type);
   GgufEntries out;
-  out.string("general.architecture", "llama");
+  const std::string architecture = gguf_architecture(folder);
+  out.string("general.architecture", architecture);
   const std::string name = std::filesystem::absolute(folder.path()).lexically_normal().filename().string();
   out.string("general.name", printable(name.empty() ? "model" : name));
   add_types(out, type);
-  add_shape(out, c, folder.path());
+  add_shape(out, architecture, c, folder.path());
   add_tokenizer(out, folder);
   return out;
 }

@@ -15,6 +15,10 @@ inline constexpr int kFolderVersion = 1;                      // "fathom.version
 // with routed blocks is refused, since no other program would skip them.
 formats::GgufEntries gguf_entries(const ModelFolder& folder, formats::GgmlType type);
 
+// The architecture of the same file: that of a GGUF source, else the one whose programs compute all that the configuration has.
+// UserError where none does.
+std::string gguf_architecture(const ModelFolder& folder);
+
 // Of model.gguf in a folder, where config.json and tokenizer.json say the rest.
 formats::GgufEntries folder_gguf_entries(formats::GgmlType type);
 

@@ -49,6 +49,33 @@ RoutingConfig random_routing(Random& random, int64_t blocks) {
   return r;
 }
 
+RopeScaling random_scaling(Random& random, int64_t head_dim) {
+  using Type = RopeScaling::Type;
+  RopeScaling s;
+  s.type = one_of(random, {Type::none, Type::linear, Type::llama3, Type::yarn, Type::divided});
+  if (s.type != Type::none && s.type != Type::divided) s.factor = one_of(random, {2.0, 8.0, 1.5});
+  if (s.type == Type::llama3 || s.type == Type::yarn) s.original_context = between(random, 8, 64);  // turns of most heads lie on both sides
+  if (s.type == Type::llama3) s.low_freq_factor = 1, s.high_freq_factor = one_of(random, {4.0, 2.5});
+  if (s.type == Type::yarn) {
+    s.beta_fast = one_of(random, {32.0, 3.0}), s.beta_slow = one_of(random, {1.0, 0.5});
+    s.attention_factor = one_of(random, {yarn_attention_factor(s.factor), 0.9});
+  }
+  for (int64_t i = 0; s.type == Type::divided && i < head_dim / 2; ++i) s.divisors.push_back(static_cast<float>(1 + 7 * random.uniform()));
+  return s;
+}
+
+// Biases, QK norms and scaled positions, by a generator of their own: models without them stay what they were.
+void add_properties(Random random, bool hf_shape, ModelConfig& c) {
+  c.rope_scaling = random_scaling(random, c.head_dim);
+  c.qk_norm = chance(random, 0.4);
+  c.qkv_bias = chance(random, 0.5);
+  c.output_bias = chance(random, 0.5);
+  c.mlp_bias = chance(random, 0.3);
+  if (!hf_shape) return;
+  if (c.qk_norm || !c.qkv_bias) c.output_bias = c.qkv_bias;  // Qwen3's and Llama's; else Qwen2's, or Llama's all the same
+  if (c.qk_norm || c.qkv_bias != c.output_bias) c.mlp_bias = false;
+}
+
 bool ends_with(const std::string& text, const std::string& end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
@@ -61,6 +88,7 @@ std::pair<double, double> distribution(const ModelConfig& config, const TensorSp
   if (ends_with(spec.name, "embed_tokens.weight")) return {0, 1};
   if (ends_with(spec.name, "o_proj.weight") || ends_with(spec.name, "down_proj.weight")) return {0, into_stream / std::sqrt(fan_in)};
   if (ends_with(spec.name, "fc2.weight")) return {0, 2 / std::sqrt(fan_in)};
+  if (ends_with(spec.name, "o_proj.bias") || ends_with(spec.name, "down_proj.bias")) return {0, 0.3 * into_stream};
   if (ends_with(spec.name, ".bias")) return {0, 0.3};
   return {0, 1 / std::sqrt(fan_in)};
 }
@@ -68,6 +96,7 @@ std::pair<double, double> distribution(const ModelConfig& config, const TensorSp
 }  // namespace
 
 ModelConfig random_config(Random& random, const RandomLimits& limits) {
+  const Random properties(mix64(random.seed() + mix64(random.counter())));
   ModelConfig c;
   c.num_hidden_layers = between(random, 1, limits.max_blocks);
   c.num_attention_heads = between(random, 1, limits.max_heads);
@@ -87,6 +116,7 @@ ModelConfig random_config(Random& random, const RandomLimits& limits) {
   for (int64_t n = between(random, 0, 2); n > 0; --n) c.eos_token_ids.push_back(between(random, 0, c.vocab_size - 1));
   if (chance(random, 0.3)) c.pad_token_id = between(random, 0, c.vocab_size - 1);
   if (!limits.dense) c.routing = random_routing(random, c.num_hidden_layers);
+  if (!limits.plain) add_properties(properties, limits.hf_shape, c);
   c.validate("a random configuration");
   return c;
 }

@@ -1,5 +1,5 @@
-// Models drawn from a seed, for property tests and benchmarks: odd shapes, every gate, rule, pattern and kv policy, and
-// weights under which activations stay near 1 and decision scores spread around 0. Nothing that a user runs needs it.
+// Models drawn from a seed, for property tests and benchmarks: odd shapes, every gate, rule, pattern and kv policy, biases,
+// QK norms and scaled positions, and weights under which activations stay near 1 and decision scores spread around 0. Nothing that a user runs needs it.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -22,7 +22,8 @@ struct RandomLimits {
   int64_t max_feed_forward = 120; // F
   int64_t max_vocabulary = 150;   // V, from 8
   bool dense = false;             // no routed block; else at least one
-  bool hf_shape = false;          // C a multiple of H, which transformers' LlamaConfig insists on
+  bool hf_shape = false;          // what a class of transformers takes: C a multiple of H, biases as one of its families has them
+  bool plain = false;             // no biases, QK norms or scaled positions: what the network of nn/ computes
 };
 
 ModelConfig random_config(Random& random, const RandomLimits& limits = {});

@@ -26,10 +26,25 @@ std::vector<TensorSpec> schema(const ModelConfig& c) {
     out.push_back({p + "self_attn.k_proj.weight", {GD, C}});
     out.push_back({p + "self_attn.v_proj.weight", {GD, C}});
     out.push_back({p + "self_attn.o_proj.weight", {C, HD}});
+    if (c.qkv_bias) {
+      out.push_back({p + "self_attn.q_proj.bias", {HD}});
+      out.push_back({p + "self_attn.k_proj.bias", {GD}});
+      out.push_back({p + "self_attn.v_proj.bias", {GD}});
+    }
+    if (c.output_bias) out.push_back({p + "self_attn.o_proj.bias", {C}});
+    if (c.qk_norm) {
+      out.push_back({p + "self_attn.q_norm.weight", {c.head_dim}});
+      out.push_back({p + "self_attn.k_norm.weight", {c.head_dim}});
+    }
     out.push_back({p + "post_attention_layernorm.weight", {C}});
     out.push_back({p + "mlp.gate_proj.weight", {F, C}});
     out.push_back({p + "mlp.up_proj.weight", {F, C}});
     out.push_back({p + "mlp.down_proj.weight", {C, F}});
+    if (c.mlp_bias) {
+      out.push_back({p + "mlp.gate_proj.bias", {F}});
+      out.push_back({p + "mlp.up_proj.bias", {F}});
+      out.push_back({p + "mlp.down_proj.bias", {C}});
+    }
     if (c.routing.routed_index(static_cast<int>(block)) < 0) continue;
     out.push_back({p + "router.weight", {1, C}});
     if (c.routing.router_bias) out.push_back({p + "router.bias", {1}});

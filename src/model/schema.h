@@ -1,10 +1,13 @@
-// Names and shapes of a model's tensors: the Hugging Face Llama names, and routers beside their block.
+// Names and shapes of a model's tensors: the Hugging Face names, and routers beside their block.
 //
 //   model.embed_tokens.weight                          [V, C]
 //   model.layers.N.input_layernorm.weight              [C]
 //   model.layers.N.self_attn.{q,k,v,o}_proj.weight     [H·D, C] [G·D, C] [G·D, C] [C, H·D]
+//   model.layers.N.self_attn.{q,k,v,o}_proj.bias       [H·D] [G·D] [G·D] [C]      qkv_bias, output_bias
+//   model.layers.N.self_attn.{q,k}_norm.weight         [D]                        qk_norm
 //   model.layers.N.post_attention_layernorm.weight     [C]
 //   model.layers.N.mlp.{gate,up,down}_proj.weight      [F, C] [F, C] [C, F]
+//   model.layers.N.mlp.{gate,up,down}_proj.bias        [F] [F] [C]                mlp_bias
 //   model.layers.N.router.weight / .bias               [1, C] [1]          routed blocks (bias if router_bias)
 //   model.layers.N.predictor.fc1.weight / .bias        [P, C] [P]          rule "predictor"
 //   model.layers.N.predictor.fc2.weight / .bias        [1, P] [1]
@@ -28,7 +31,7 @@ struct TensorSpec {
 // Every tensor of the model, in the order of the table above, block by block.
 std::vector<TensorSpec> schema(const ModelConfig& config);
 
-// Whether it is a matrix that may be stored in fewer bits: a projection, the embedding or the head. Norms, routers and predictors
+// Whether it is a matrix that may be stored in fewer bits: a projection, the embedding or the head. Norms, biases, routers and predictors
 // stay f32: they are below 1 % of the bytes, and a router's score is held against a threshold.
 bool is_reducible(const TensorSpec& spec);
 

@@ -10,17 +10,29 @@ namespace fathom::model {
 
 using formats::GgmlType;
 
+int64_t interleaved(int64_t n, int64_t head_dim) {
+  const int64_t in = n % head_dim, half = head_dim / 2;
+  return n - in + in % half * 2 + in / half;
+}
+
+int64_t not_interleaved(int64_t n, int64_t head_dim) {
+  const int64_t in = n % head_dim;
+  return n - in + in % 2 * (head_dim / 2) + in / 2;
+}
+
 std::span<const std::byte> StoredTensor::row(int64_t n) const {
   FATHOM_ASSERT(n >= 0 && n < rows(), name, " has no row ", n);
-  if (interleaved_head > 0) {
-    const int64_t D = interleaved_head, in = n % D, half = D / 2;
-    n = n - in + in % half * 2 + in / half;
-  }
+  if (interleaved_head > 0 && shape.size() > 1) n = interleaved(n, interleaved_head);
   const int64_t row_bytes = formats::ggml_bytes(type, columns());
   return bytes.subspan(static_cast<size_t>(n * row_bytes), static_cast<size_t>(row_bytes));
 }
 
-void StoredTensor::row_f32(int64_t n, float* to) const { formats::dequantize(type, row(n), to); }
+void StoredTensor::row_f32(int64_t n, float* to) const {
+  formats::dequantize(type, row(n), to);
+  if (interleaved_head == 0 || shape.size() > 1) return;
+  const std::vector<float> file(to, to + columns());
+  for (int64_t i = 0; i < columns(); ++i) to[i] = file[static_cast<size_t>(interleaved(i, interleaved_head))];
+}
 
 std::vector<float> StoredTensor::to_f32() const {
   std::vector<float> out(static_cast<size_t>(rows() * columns()));

@@ -17,8 +17,9 @@ struct StoredTensor {
   formats::GgmlType type = formats::GgmlType::F32;
   std::vector<int64_t> shape;         // of the schema: [N, K], or [K] for a vector
   std::span<const std::byte> bytes;   // row after row; need not be aligned
-  // GGUF files of the llama architecture hold the rows of q and k with the two halves of a head's rotary pairs interleaved.
-  // Then this is the head width D, and row() finds the row that the schema means; 0: rows lie as the schema has them.
+  // GGUF files of the llama architecture hold the rows of q and k, and the elements of their biases, with the two halves of a
+  // head's rotary pairs interleaved. Then this is the head width D, and row() finds the row that the schema means, to_f32() puts
+  // a vector's elements in order; 0: they lie as the schema has them.
   int64_t interleaved_head = 0;
   std::shared_ptr<const void> owner;  // keeps the bytes alive, where a file does not
 
@@ -30,6 +31,10 @@ struct StoredTensor {
   // UserError that names the file's first NaN or infinity, also where a block's scale makes it.
   void refuse_not_finite() const;
 };
+
+// Where the file has the schema's row (or element) n when heads of width D are interleaved, and the way back.
+int64_t interleaved(int64_t n, int64_t head_dim);
+int64_t not_interleaved(int64_t n, int64_t head_dim);
 
 // UserError that names the first NaN or infinity; `first` is the index of values[0] in the tensor.
 void refuse_not_finite(std::span<const float> values, const std::string& where, const std::string& name, const std::string& hint, int64_t first = 0);

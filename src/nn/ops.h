@@ -9,6 +9,8 @@
 
 #include <ATen/ATen.h>
 
+#include "model/rope.h"
+
 namespace fathom::nn {
 
 // One to three parameters [Oi, I] that are multiplied with as one matrix [O, I]: neighbours in one storage.
@@ -30,8 +32,8 @@ struct Attention {
   at::Tensor cosine, sine;                        // [positions, D / 2] in the parameters' type
 };
 
-// cos and sin of position · theta^(−2i/D): f32 as in model/rope.h, f64 for tests in double.
-std::pair<at::Tensor, at::Tensor> rope_table(int64_t positions, int64_t width, double theta, at::ScalarType type);
+// cos and sin of position · theta^(−2i/D): f32 as in model/rope.h, f64 for tests in double, of positions that are not scaled.
+std::pair<at::Tensor, at::Tensor> rope_table(int64_t positions, int64_t width, double theta, at::ScalarType type, const model::RopeScaling& scaling = {});
 
 // [N, C] rows of `weight` [V, C] for tokens [N] int64.
 at::Tensor embed(const at::Tensor& weight, const at::Tensor& tokens);

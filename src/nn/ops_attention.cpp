@@ -9,14 +9,16 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-std::pair<Tensor, Tensor> rope_table(int64_t positions, int64_t width, double theta, at::ScalarType type) {
+std::pair<Tensor, Tensor> rope_table(int64_t positions, int64_t width, double theta, at::ScalarType type, const model::RopeScaling& scaling) {
   if (type == at::kFloat) {
-    const std::vector<float> frequency = model::rope_frequencies(width, theta);
+    const std::vector<float> frequency = model::rope_frequencies(width, theta, scaling);
+    const float factor = static_cast<float>(scaling.attention_factor);
     std::pair<Tensor, Tensor> table = {at::empty({positions, width / 2}, type), at::empty({positions, width / 2}, type)};
     for (int64_t p = 0; p < positions; ++p)
-      model::rope_row(p, frequency, table.first.mutable_data_ptr<float>() + p * width / 2, table.second.mutable_data_ptr<float>() + p * width / 2);
+      model::rope_row(p, frequency, table.first.mutable_data_ptr<float>() + p * width / 2, table.second.mutable_data_ptr<float>() + p * width / 2, factor);
     return table;
   }
+  FATHOM_ASSERT(scaling.type == model::RopeScaling::Type::none, "scaled positions in double");
   const Tensor i = at::arange(0, width, 2, at::kDouble) / static_cast<double>(width);
   const Tensor angle = at::arange(positions, at::kDouble).unsqueeze(1) * at::pow(theta, -i).unsqueeze(0);
   return {angle.cos().to(type).contiguous(), angle.sin().to(type).contiguous()};

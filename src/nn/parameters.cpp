@@ -31,7 +31,7 @@ Tensor TransformerState::at(const std::string& name) const {
 
 void TransformerState::ensure_positions(int64_t positions) {
   if (cosine.defined() && cosine.size(0) >= positions) return;
-  std::tie(cosine, sine) = rope_table(positions, config.head_dim, config.rope_theta, type);
+  std::tie(cosine, sine) = rope_table(positions, config.head_dim, config.rope_theta, type, config.rope_scaling);
 }
 
 void TransformerState::refresh_low() {
@@ -52,8 +52,19 @@ void TransformerState::refresh_low() {
   low_version_ = versions;
 }
 
+void refuse_untrainable(const model::ModelConfig& c, const std::string& where) {
+  const auto refuse = [&](bool has, const char* field, const char* what) {
+    if (has) throw UserError({where, field, "true", "false", str("models with ", what, " cannot be trained yet; `fathom` runs them")});
+  };
+  refuse(c.qkv_bias, "attention_bias", "biases in attention");
+  refuse(c.output_bias, "attention_output_bias", "biases in attention");
+  refuse(c.mlp_bias, "mlp_bias", "biases in the feed-forward part");
+  refuse(c.qk_norm, "qk_norm", "norms of queries and keys");
+}
+
 Transformer::Transformer(model::ModelConfig config, at::ScalarType dtype) : state_(std::make_unique<TransformerState>()) {
   FATHOM_ASSERT(dtype == at::kFloat || dtype == at::kDouble);
+  refuse_untrainable(config, "the network");
   use_kept_memory();
   TransformerState& s = *state_;
   s.config = std::move(config);

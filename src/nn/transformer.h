@@ -92,11 +92,15 @@ struct Parameter {
   bool router = false;  // of a router or predictor
 };
 
+// UserError: a model with biases or QK norms, which the engine alone computes.
+void refuse_untrainable(const model::ModelConfig& config, const std::string& where);
+
 struct TransformerState;
 
 class Transformer {
  public:
-  // Parameters are zero until init() or load(). dtype: at::kFloat, or at::kDouble for tests.
+  // Parameters are zero until init() or load(). dtype: at::kFloat, or at::kDouble for tests (of models whose positions are not
+  // scaled). UserError: refuse_untrainable.
   explicit Transformer(model::ModelConfig config, at::ScalarType dtype = at::kFloat);
   ~Transformer();
   Transformer(const Transformer&) = delete;

@@ -189,7 +189,8 @@ model::ModelConfig read_model(const Fields& f) {
   for (const char* key : {"architectures", "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
                           "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings",
                           "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor",
-                          "initializer_range", "tie_word_embeddings", "attention_bias", "mlp_bias", "fathom"})
+                          "initializer_range", "tie_word_embeddings", "attention_bias", "attention_output_bias", "mlp_bias", "qk_norm",
+                          "original_max_position_embeddings", "fathom"})
     fields.ignore(key);
   fields.done();
   const bool routed = fields.has("fathom");
@@ -199,6 +200,7 @@ model::ModelConfig read_model(const Fields& f) {
   if (!own_vocabulary) json["vocab_size"] = 1;
   if (!fields.has("rms_norm_eps")) json["rms_norm_eps"] = model::ModelConfig().rms_norm_eps;
   model::ModelConfig c = model::ModelConfig::from_json(json, where);
+  nn::refuse_untrainable(c, where);
   if (!own_vocabulary) c.vocab_size = 0;
   // A dense model has no gate to remember: one form for equal models.
   if (c.routing.dense()) c.routing = {};

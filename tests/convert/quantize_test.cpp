@@ -48,7 +48,14 @@ model::ModelConfig shape(bool routed, bool tied, int64_t width = 64) {
     c.routing.blocks = {{1, 0.5}, {2, 0.25}};
     c.routing.rule = routing::CausalRule::predictor;
     c.routing.router_bias = true;
+    c.qkv_bias = c.output_bias = c.mlp_bias = c.qk_norm = true;
+    c.rope_scaling = {.type = model::RopeScaling::Type::llama3, .factor = 8, .original_context = 16, .low_freq_factor = 1, .high_freq_factor = 4};
   }
+  return c;
+}
+
+model::ModelConfig with_biases(model::ModelConfig c) {
+  c.qkv_bias = c.output_bias = c.mlp_bias = true;
   return c;
 }
 
@@ -100,12 +107,12 @@ GgmlType type_of(const std::vector<TensorPlan>& plan, const std::string& name) {
   return GgmlType::F32;
 }
 
-TEST(PlanQuantize, NormsRoutersAndPredictorsStayF32) {
+TEST(PlanQuantize, NormsBiasesRoutersAndPredictorsStayF32) {
   const TemporaryFolder home;
   const auto model = source(home.path() + "/m", shape(true, false));
   for (const auto& [name, type] : quantize_types())
     for (const TensorPlan& p : plan_quantize(*model, type))
-      if (p.spec.name.find("norm") != std::string::npos || p.spec.name.find("router") != std::string::npos || p.spec.name.find("predictor") != std::string::npos) {
+      if (p.spec.name.find("norm") != std::string::npos || p.spec.name.find("router") != std::string::npos || p.spec.name.find("predictor") != std::string::npos || p.spec.name.ends_with(".bias")) {
         EXPECT_EQ(p.to, GgmlType::F32) << name << " " << p.spec.name;
         EXPECT_TRUE(p.carried && !p.head && !p.fallback);
       }
@@ -168,11 +175,18 @@ TEST(Quantize, AnEngineOverAFolderIsTheEngineOverTheBlocks) {
 
 TEST(Quantize, AnEngineOverAGgufFileIsTheEngineOverTheBlocks) {
   const TemporaryFolder home;
-  for (const bool tied : {false, true}) {
-    const auto model = source(str(home.path(), "/m", tied), shape(false, tied), 5);
+  using Type = model::RopeScaling::Type;
+  std::vector<model::ModelConfig> shapes = {shape(false, false), with_biases(shape(false, true)), shape(false, true), shape(false, false)};
+  shapes[1].rope_scaling = {.type = Type::linear, .factor = 4};
+  shapes[2].qkv_bias = true;
+  shapes[3].qk_norm = true;
+  shapes[3].rope_scaling = {.type = Type::yarn, .factor = 4, .original_context = 16, .beta_fast = 32, .beta_slow = 1, .attention_factor = model::yarn_attention_factor(4)};
+  const char* const architectures[] = {"llama", "llama", "qwen2", "qwen3"};
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    const auto model = source(str(home.path(), "/m", i), shapes[i], 5);
     for (const auto& [name, type] : quantize_types()) {
-      SCOPED_TRACE(name);
-      const std::string out = str(home.path(), "/", name, tied, ".gguf");
+      SCOPED_TRACE(str(architectures[i], " ", name));
+      const std::string out = str(home.path(), "/", name, i, ".gguf");
       const auto plan = plan_quantize(*model, type);
       run(*model, out, type);
       const auto written = ModelFolder::open(out);
@@ -180,6 +194,7 @@ TEST(Quantize, AnEngineOverAGgufFileIsTheEngineOverTheBlocks) {
       config.rms_norm_eps = model->config().rms_norm_eps;  // f32 in the file
       config.initializer_range = model->config().initializer_range;
       EXPECT_EQ(config, model->config());
+      EXPECT_EQ(written->gguf()->metadata().string("general.architecture"), architectures[i]);
       const auto wanted = in_memory(*model, plan);
       EXPECT_EQ(logits(infer::Weights::load(*written, 1)),
                 logits(infer::Weights::from(model->config(), [&](const std::string& tensor) -> const model::StoredTensor& { return wanted.at(tensor); })));
@@ -195,7 +210,7 @@ TEST(Quantize, AnEngineOverAGgufFileIsTheEngineOverTheBlocks) {
 
 TEST(Quantize, WhatHasTheTypeIsCarriedOverByteForByte) {
   const TemporaryFolder home;
-  const auto model = source(home.path() + "/m", shape(false, false), 9);
+  const auto model = source(home.path() + "/m", with_biases(shape(false, false)), 9);
   run(*model, home.path() + "/a.gguf", GgmlType::Q4_K);
   const auto first = ModelFolder::open(home.path() + "/a.gguf");
   // To a file and to a folder, and back from the folder: the blocks are those of the first, whatever order the rows stand in.
@@ -208,6 +223,10 @@ TEST(Quantize, WhatHasTheTypeIsCarriedOverByteForByte) {
   for (const formats::GgufTensor& t : a.tensors()) {
     EXPECT_TRUE(std::ranges::equal(b.at(t.name).bytes, t.bytes)) << t.name;
     EXPECT_TRUE(std::ranges::equal(d.at(t.name).bytes, t.bytes)) << t.name;
+  }
+  for (const char* bias : {"q_proj", "k_proj", "v_proj", "o_proj"}) {
+    const std::string name = str("model.layers.1.self_attn.", bias, ".bias");
+    EXPECT_EQ(folder->read_f32(name), model->read_f32(name));
   }
   ASSERT_EQ(a.metadata().values().size(), b.metadata().values().size());
   EXPECT_TRUE(read_file(home.path() + "/a.gguf", 1 << 24) == read_file(home.path() + "/b.gguf", 1 << 24)) << "metadata too";
@@ -243,6 +262,16 @@ TEST(Quantize, RefusesByName) {
   const std::string at = home.path();
   const auto routed = source(at + "/routed", shape(true, false)), dense = source(at + "/dense", shape(false, false));
   EXPECT_THAT(error_of([&] { run(*routed, at + "/x.gguf", GgmlType::Q8_0); }), HasSubstr("routed: fathom.routed_blocks: found 2 routed blocks, expected a dense model for a .gguf file"));
+  model::ModelConfig both = shape(false, false);
+  both.qk_norm = both.mlp_bias = true;
+  EXPECT_THAT(error_of([&] { run(*source(at + "/both", both), at + "/x.gguf", GgmlType::Q8_0); }),
+              HasSubstr("both: attention_bias: found norms of queries and keys beside biases, expected one of the two; no architecture of llama.cpp has both: write a model folder instead"));
+  both.mlp_bias = false;
+  both.rope_scaling = {.type = model::RopeScaling::Type::divided, .divisors = std::vector<float>(8, 2.0f)};
+  remove_all(at + "/both");
+  EXPECT_THAT(error_of([&] { run(*source(at + "/both", both), at + "/x.gguf", GgmlType::Q8_0); }),
+              HasSubstr("both: rope_parameters: found each frequency by a number of its own, beside norms of queries and keys, expected positions that are not scaled, or linear or yarn"));
+  remove_all(at + "/both");
   EXPECT_THAT(error_of([&] { run(*dense, at + "/dense", GgmlType::Q8_0); }), HasSubstr("found the model itself"));
   EXPECT_THAT(error_of([&] { run(*dense, at + "/dense/", GgmlType::Q8_0, replacing()); }), HasSubstr("found the model itself"));
   EXPECT_THAT(error_of([&] { run(*dense, at, GgmlType::Q8_0, replacing()); }), HasSubstr("a folder that it lies in"));

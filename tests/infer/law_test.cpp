@@ -26,6 +26,7 @@ TEST(Law, CachedDecodeIsFullRecompute) {
           Random random(++seed);
           model::ModelConfig config = model::random_config(random);
           config.routing.gate = gate, config.routing.rule = rule, config.routing.kv = kv;
+          if (trial == 1) add_all_properties(config);
           const Model model(config, seed);
           SCOPED_TRACE(model.describe());
           Engine engine(model.weights, {.threads = 1});
@@ -139,6 +140,7 @@ Model model_worth_threads(uint64_t seed) {
   config.num_attention_heads = 6, config.num_key_value_heads = 3, config.head_dim = 36, config.max_position_embeddings = 512;
   config.eos_token_ids.clear(), config.bos_token_id.reset(), config.pad_token_id.reset();
   config.routing.blocks = {{1, 0.5}, {2, 0.25}};
+  add_all_properties(config);
   return Model(config, seed);
 }
 

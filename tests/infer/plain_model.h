@@ -1,6 +1,7 @@
 // The model's mathematics in double precision, written from the design and not from the engine: one text, all at once,
 // no cache, attention over explicit sets of earlier tokens. The oracle of this room's tests.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -33,14 +34,53 @@ inline Vector normed(const Vector& x, const std::vector<float>* w, double eps) {
   return y;
 }
 
-inline void turn(Vector& heads, int64_t D, double theta, int64_t position) {
-  for (size_t h = 0; h < heads.size(); h += D)
-    for (int64_t i = 0; i < D / 2; ++i) {
-      const double angle = static_cast<double>(position) * std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(D));
-      const double a = heads[h + i], b = heads[h + i + D / 2];
-      heads[h + i] = a * std::cos(angle) - b * std::sin(angle);
-      heads[h + i + D / 2] = b * std::cos(angle) + a * std::sin(angle);
+// y = W x + b of the layer `name`, where the model has a bias.
+inline Vector layer(const model::Weights& w, const std::string& name, const Vector& x, int64_t outputs) {
+  Vector y = times(w.at(name + ".weight"), x, outputs);
+  if (const auto bias = w.find(name + ".bias"); bias != w.end())
+    for (int64_t n = 0; n < outputs; ++n) y[n] += static_cast<double>(bias->second[n]);
+  return y;
+}
+
+// Turns per position of pair i, times 2 pi; the papers' formulas.
+inline double frequency(const model::ModelConfig& c, int64_t i) {
+  using Type = model::RopeScaling::Type;
+  const model::RopeScaling& s = c.rope_scaling;
+  const double D = static_cast<double>(c.head_dim), pi = std::acos(-1.0), plain = std::pow(c.rope_theta, -2.0 * static_cast<double>(i) / D);
+  const double context = static_cast<double>(s.original_context), turns = context * plain / (2 * pi);
+  switch (s.type) {
+    case Type::none: return plain;
+    case Type::linear: return plain / s.factor;
+    case Type::divided: return plain / s.divisors[i];
+    case Type::llama3: {
+      const double kept = std::clamp((turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor), 0.0, 1.0);
+      return (1 - kept) * plain / s.factor + kept * plain;
     }
+    case Type::yarn: {
+      const auto pair = [&](double beta) { return D * std::log(context / (2 * pi * beta)) / (2 * std::log(c.rope_theta)); };
+      const double low = std::max(0.0, std::floor(pair(s.beta_fast))), high = std::min(D - 1, std::ceil(pair(s.beta_slow)));
+      const double stretched = std::clamp((static_cast<double>(i) - low) / (high == low ? 0.001 : high - low), 0.0, 1.0);
+      return stretched * plain / s.factor + (1 - stretched) * plain;
+    }
+  }
+  return plain;
+}
+
+// Norm of every head, where the model has one, then RoPE.
+inline void finish(Vector& heads, const model::ModelConfig& c, const std::vector<float>* norm, int64_t position) {
+  const int64_t D = c.head_dim;
+  for (size_t h = 0; h < heads.size(); h += D) {
+    if (norm) {
+      const Vector y = normed(Vector(heads.begin() + h, heads.begin() + h + D), norm, c.rms_norm_eps);
+      std::copy(y.begin(), y.end(), heads.begin() + h);
+    }
+    for (int64_t i = 0; i < D / 2; ++i) {
+      const double angle = static_cast<double>(position) * frequency(c, i), scale = c.rope_scaling.attention_factor;
+      const double a = heads[h + i], b = heads[h + i + D / 2];
+      heads[h + i] = scale * (a * std::cos(angle) - b * std::sin(angle));
+      heads[h + i + D / 2] = scale * (b * std::cos(angle) + a * std::sin(angle));
+    }
+  }
 }
 
 inline double silu(double x) { return x / (1 + std::exp(-x)); }
@@ -87,15 +127,15 @@ inline PlainResult plain_forward(const model::ModelConfig& c, const model::Weigh
     std::vector<Vector> next = x, keys(T), values(T);
     for (int64_t t = 0; t < T; ++t) {
       const Vector u = normed(x[t], &w.at(at + "input_layernorm.weight"), c.rms_norm_eps);
-      keys[t] = times(w.at(at + "self_attn.k_proj.weight"), u, G * D);
-      values[t] = times(w.at(at + "self_attn.v_proj.weight"), u, G * D);
-      turn(keys[t], D, c.rope_theta, t);
+      keys[t] = layer(w, at + "self_attn.k_proj", u, G * D);
+      values[t] = layer(w, at + "self_attn.v_proj", u, G * D);
+      finish(keys[t], c, c.qk_norm ? &w.at(at + "self_attn.k_norm.weight") : nullptr, t);
     }
     for (int64_t t = 0; t < T; ++t) {
       if (!runs[t]) continue;
       const Vector u = normed(x[t], &w.at(at + "input_layernorm.weight"), c.rms_norm_eps);
-      Vector q = times(w.at(at + "self_attn.q_proj.weight"), u, H * D), mixed(H * D, 0.0);
-      turn(q, D, c.rope_theta, t);
+      Vector q = layer(w, at + "self_attn.q_proj", u, H * D), mixed(H * D, 0.0);
+      finish(q, c, c.qk_norm ? &w.at(at + "self_attn.q_norm.weight") : nullptr, t);
       for (int64_t h = 0; h < H; ++h) {
         const int64_t g = h / (H / G);
         Vector p;
@@ -112,14 +152,14 @@ inline PlainResult plain_forward(const model::ModelConfig& c, const model::Weigh
         for (size_t j = 0; j < p.size(); ++j)
           for (int64_t d = 0; d < D; ++d) mixed[h * D + d] += p[j] / total * values[seen[j]][g * D + d];
       }
-      const Vector a = times(w.at(at + "self_attn.o_proj.weight"), mixed, C);
+      const Vector a = layer(w, at + "self_attn.o_proj", mixed, C);
       Vector hidden(C);
       for (int64_t i = 0; i < C; ++i) hidden[i] = x[t][i] + a[i];
       const Vector u2 = normed(hidden, &w.at(at + "post_attention_layernorm.weight"), c.rms_norm_eps);
-      Vector f = times(w.at(at + "mlp.gate_proj.weight"), u2, c.intermediate_size);
-      const Vector up = times(w.at(at + "mlp.up_proj.weight"), u2, c.intermediate_size);
+      Vector f = layer(w, at + "mlp.gate_proj", u2, c.intermediate_size);
+      const Vector up = layer(w, at + "mlp.up_proj", u2, c.intermediate_size);
       for (size_t i = 0; i < f.size(); ++i) f[i] = silu(f[i]) * up[i];
-      const Vector m = times(w.at(at + "mlp.down_proj.weight"), f, C);
+      const Vector m = layer(w, at + "mlp.down_proj", f, C);
       for (int64_t i = 0; i < C; ++i) next[t][i] = x[t][i] + gate[t] * a[i] + gate[t] * m[i];
     }
     x = next;

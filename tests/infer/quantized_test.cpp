@@ -48,6 +48,7 @@ model::ModelConfig blocky(uint64_t seed, int64_t width = 256) {
   c.num_attention_heads = 8, c.num_key_value_heads = 1 + static_cast<int64_t>(random.below(2)), c.head_dim = 32;
   c.eos_token_ids.clear(), c.bos_token_id.reset(), c.pad_token_id.reset();
   c.routing.blocks = {{1, 0.5}, {2, 0.25}};
+  if (!c.rope_scaling.divisors.empty()) c.rope_scaling.divisors.assign(16, 1.5f);
   return c;
 }
 

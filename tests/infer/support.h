@@ -28,6 +28,12 @@ struct Model {
   std::string describe() const { return config.to_json().dump(); }
 };
 
+// Every property that a family of models may have, at once.
+inline void add_all_properties(model::ModelConfig& c) {
+  c.qkv_bias = c.output_bias = c.mlp_bias = c.qk_norm = true;
+  c.rope_scaling = {.type = model::RopeScaling::Type::yarn, .factor = 4, .original_context = 40, .beta_fast = 3, .beta_slow = 1, .attention_factor = 1.1};
+}
+
 // What an engine said about each token of one text.
 struct Reading {
   std::vector<float> logits;  // [T, V]

@@ -13,6 +13,12 @@ struct Bound {
   std::string besides;   // merge patch that lets a model have such a value
 };
 
+constexpr const char* kLlama3 = R"({"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}})";
+constexpr const char* kYarn = R"({"rope_parameters": {"rope_type": "yarn", "factor": 8}})";
+constexpr const char* kDivided =
+    R"({"rope_parameters": {"rope_type": "longrope", "attention_factor": 1, "long_factor": [1, 1000000, 0.0009765625]}})";
+constexpr const char* kWindow = R"({"model_type": "qwen2", "fathom": null, "num_key_value_heads": 4, "use_sliding_window": true, "layer_types": ["sliding_attention"]})";
+
 Json with(const Bound& bound, const Json& value) {
   Json json = parse_json(R"({"model_type": "fathom", "vocab_size": 100, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 4,
     "num_attention_heads": 4, "head_dim": 6, "rms_norm_eps": 1e-5,
@@ -39,6 +45,19 @@ TEST(ModelConfig, EveryBoundHolds) {
       {"rms_norm_eps", kRmsNormEpsLow, kRmsNormEpsLow / 2, ""},
       {"rms_norm_eps", kRmsNormEpsHigh, kRmsNormEpsHigh * 2, ""},
       {"rope_theta", kRopeTheta, kRopeTheta * 2, ""},
+      {"rope_parameters/factor", kRopeFactorHigh, kRopeFactorHigh * 2, R"({"rope_parameters": {"rope_type": "linear"}})"},
+      {"rope_parameters/factor", 1, 0.5, R"({"rope_parameters": {"rope_type": "linear"}})"},
+      {"rope_parameters/original_max_position_embeddings", kContext, kContext + 1, kLlama3},
+      {"rope_parameters/low_freq_factor", kRopeFactorLow, kRopeFactorLow / 2, kLlama3},
+      {"rope_parameters/high_freq_factor", kRopeFactorHigh, kRopeFactorHigh * 2, kLlama3},
+      {"rope_parameters/beta_fast", kRopeFactorHigh, kRopeFactorHigh * 2, kYarn},
+      {"rope_parameters/beta_slow", kRopeFactorLow, kRopeFactorLow / 2, kYarn},
+      {"rope_parameters/attention_factor", kRopeFactorHigh, kRopeFactorHigh * 2, kYarn},
+      {"rope_parameters/attention_factor", kRopeFactorLow, kRopeFactorLow / 2, kYarn},
+      {"rope_parameters/mscale", kRopeFactorHigh, kRopeFactorHigh * 2, kYarn},
+      {"rope_parameters/short_factor", Json({1, kRopeFactorHigh, kRopeFactorLow}), Json({1, kRopeFactorHigh * 2, 1}), kDivided},
+      {"sliding_window", kContext, kContext + 1, kWindow},
+      {"max_window_layers", kBlocks, kBlocks + 1, kWindow},
       {"fathom/forced_positions", kContext, kContext + 1, ""},
       {"fathom/gate_scale", kGateScale, kGateScale * 2, ""},
   };

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <tuple>
+
 #include "core/random.h"
 #include "model/random_model.h"
 
@@ -48,6 +51,133 @@ TEST(ModelConfig, BothRopeForms) {
   EXPECT_EQ(read(R"({"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}})").rope_theta, 1e6);
   EXPECT_EQ(read(R"({"rope_parameters": {"rope_type": "default"}, "rope_theta": 77})").rope_theta, 77);
   EXPECT_EQ(read(R"({"rope_parameters": {"rope_theta": 77, "type": "default"}, "rope_theta": 77})").rope_theta, 77);
+}
+
+using Type = RopeScaling::Type;
+
+TEST(ModelConfig, EveryScalingInBothForms) {
+  const auto both = [](const std::string& inner) {
+    const ModelConfig old = read(str(R"({"max_position_embeddings": 4096, "rope_theta": 5000, "rope_scaling": {)", inner, "}}"));
+    EXPECT_EQ(read(str(R"({"max_position_embeddings": 4096, "rope_parameters": {"rope_theta": 5000, )", inner, "}}")), old) << inner;
+    EXPECT_EQ(old.rope_theta, 5000);
+    return old.rope_scaling;
+  };
+  EXPECT_EQ(both(R"("type": "linear", "factor": 2.5)"), (RopeScaling{.type = Type::linear, .factor = 2.5}));
+  RopeScaling llama3{.type = Type::llama3, .factor = 32, .original_context = 1000};
+  llama3.low_freq_factor = 1, llama3.high_freq_factor = 4;
+  EXPECT_EQ(both(R"("rope_type": "llama3", "factor": 32, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 1000)"), llama3);
+  llama3.original_context = 4096;  // what transformers assumes
+  EXPECT_EQ(both(R"("rope_type": "llama3", "type": "llama3", "factor": 32, "low_freq_factor": 1, "high_freq_factor": 4)"), llama3);
+
+  RopeScaling yarn{.type = Type::yarn, .factor = 4, .original_context = 1024};
+  yarn.beta_fast = 32, yarn.beta_slow = 1, yarn.attention_factor = 0.1 * std::log(4.0) + 1;
+  EXPECT_EQ(both(R"("type": "yarn", "factor": 4, "original_max_position_embeddings": 1024)"), yarn);
+  EXPECT_EQ(both(R"("type": "yarn", "original_max_position_embeddings": 1024, "truncate": true)"), yarn);  // 4096 / 1024
+  yarn.attention_factor = (0.05 * std::log(4.0) + 1) / (0.1 * std::log(4.0) + 1);
+  EXPECT_EQ(both(R"("type": "yarn", "factor": 4, "original_max_position_embeddings": 1024, "mscale": 0.5, "mscale_all_dim": 1)"), yarn);
+  yarn.beta_fast = 20, yarn.beta_slow = 2, yarn.attention_factor = 1.5;
+  EXPECT_EQ(both(R"("type": "yarn", "factor": 4, "original_max_position_embeddings": 1024, "beta_fast": 20, "beta_slow": 2, "attention_factor": 1.5)"), yarn);
+
+  RopeScaling divided{.type = Type::divided};
+  divided.divisors = {1, 2.5f, 8};
+  EXPECT_EQ(both(R"("type": "longrope", "short_factor": [1, 2.5, 8], "long_factor": [1, 2.5, 8], "attention_factor": 1.0)"), divided);
+
+  // Beside the other keys of the model, and in both places if they agree.
+  EXPECT_EQ(read(R"({"original_max_position_embeddings": 77, "rope_scaling": {"type": "yarn", "factor": 2}})").rope_scaling.original_context, 77);
+  EXPECT_EQ(read(R"({"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": {"rope_type": "linear", "factor": 2.0}})").rope_scaling.factor, 2);
+}
+
+// Keys and what a family makes of them: biases on q, k, v; on o; on the MLP; norms of queries and keys.
+std::string properties(const std::string& patch) {
+  const ModelConfig c = read(patch);
+  return str(c.qkv_bias, c.output_bias, c.mlp_bias, c.qk_norm);
+}
+
+TEST(ModelConfig, FamiliesAreProperties) {
+  EXPECT_EQ(properties("{}"), "0000");
+  EXPECT_EQ(properties(R"({"attention_bias": true})"), "1100");
+  EXPECT_EQ(properties(R"({"attention_bias": true, "mlp_bias": true, "qk_norm": true})"), "1110");  // Llama has no such key
+  EXPECT_EQ(properties(R"({"model_type": "mistral", "num_key_value_heads": 2, "attention_bias": true, "mlp_bias": true})"), "0000");
+  EXPECT_EQ(properties(R"({"model_type": "qwen2", "num_key_value_heads": 2, "attention_bias": false, "mlp_bias": true})"), "1000");
+  EXPECT_EQ(properties(R"({"model_type": "qwen3", "num_key_value_heads": 2, "mlp_bias": true})"), "0001");
+  EXPECT_EQ(properties(R"({"model_type": "qwen3", "num_key_value_heads": 2, "attention_bias": true})"), "1101");
+  const auto fathom = [](const std::string& keys) {
+    return properties(str(R"({"model_type": "fathom", "fathom": {"routed_blocks": [1], "capacity": 0.5})", keys, "}"));
+  };
+  EXPECT_EQ(fathom(""), "0000");
+  EXPECT_EQ(fathom(R"(, "attention_bias": true, "mlp_bias": true, "qk_norm": true)"), "1111");
+  EXPECT_EQ(fathom(R"(, "attention_bias": true, "attention_output_bias": false)"), "1000");
+  EXPECT_EQ(fathom(R"(, "attention_output_bias": true)"), "0100");
+}
+
+TEST(ModelConfig, WhatAFamilyAssumesWhereAKeyIsLeftOut) {
+  Json windowless = edited(R"({"model_type": "mistral", "num_attention_heads": 8, "hidden_size": 32})");
+  windowless["sliding_window"] = nullptr;
+  const ModelConfig mistral = ModelConfig::from_json(windowless, "c");
+  EXPECT_EQ(mistral.num_key_value_heads, 8);
+  EXPECT_EQ(mistral.head_dim, 4);
+  EXPECT_EQ(mistral.max_position_embeddings, 131072);
+  EXPECT_EQ(read(R"({"model_type": "mistral", "num_attention_heads": 8, "hidden_size": 32})").max_position_embeddings, 4096);  // its window
+  const ModelConfig qwen2 = read(R"({"model_type": "qwen2", "num_attention_heads": 32, "hidden_size": 64})");
+  EXPECT_EQ(qwen2.num_key_value_heads, 32);
+  EXPECT_EQ(qwen2.head_dim, 2);
+  EXPECT_EQ(qwen2.max_position_embeddings, 32768);
+  const ModelConfig qwen3 = read(R"({"model_type": "qwen3", "num_attention_heads": 32, "hidden_size": 65})");
+  EXPECT_EQ(qwen3.num_key_value_heads, 32);
+  EXPECT_EQ(qwen3.head_dim, 128);
+  Json nulls = edited(R"({"model_type": "qwen3"})");
+  nulls["num_key_value_heads"] = nulls["head_dim"] = nullptr;
+  EXPECT_EQ(ModelConfig::from_json(nulls, "c").num_key_value_heads, 4);
+  EXPECT_EQ(ModelConfig::from_json(nulls, "c").head_dim, 6);
+}
+
+// A window hides nothing from texts that are no longer.
+TEST(ModelConfig, AWindowOfAttentionBoundsTheText) {
+  const auto context = [](const std::string& keys) {
+    return read(str(R"({"num_key_value_heads": 2, "max_position_embeddings": 1000, )", keys, "}")).max_position_embeddings;
+  };
+  EXPECT_EQ(context(R"("model_type": "mistral", "sliding_window": 100)"), 100);
+  EXPECT_EQ(context(R"("model_type": "mistral", "sliding_window": 1000)"), 1000);
+  EXPECT_EQ(context(R"("model_type": "mistral", "sliding_window": 5000)"), 1000);
+  EXPECT_EQ(context(R"("model_type": "llama", "sliding_window": 100)"), 1000);
+  for (const char* qwen : {"qwen2", "qwen3"}) {
+    const auto with = [&](const std::string& keys) { return context(str("\"model_type\": \"", qwen, "\", \"sliding_window\": 100, ", keys)); };
+    EXPECT_EQ(with(R"("use_sliding_window": false)"), 1000);
+    EXPECT_EQ(with(R"("use_sliding_window": true)"), 1000);  // from block 28 on
+    EXPECT_EQ(with(R"("use_sliding_window": true, "max_window_layers": 4)"), 1000);
+    EXPECT_EQ(with(R"("use_sliding_window": true, "max_window_layers": 3)"), 100);
+    EXPECT_EQ(with(R"("use_sliding_window": true, "layer_types": ["full_attention", "sliding_attention"])"), 100);
+    EXPECT_EQ(with(R"("use_sliding_window": true, "max_window_layers": 0, "layer_types": ["full_attention"])"), 1000);
+  }
+  Json null = edited(R"({"model_type": "qwen2", "num_key_value_heads": 2, "use_sliding_window": true, "max_window_layers": 0})");
+  null["sliding_window"] = nullptr;
+  EXPECT_EQ(ModelConfig::from_json(null, "c").max_position_embeddings, 32768);
+}
+
+// transformers must compute from what we write what we compute: the family whose class has these properties, or none.
+TEST(ModelConfig, WritesTheFamilyThatHasTheProperties) {
+  const auto type = [](bool qkv, bool output, bool mlp, bool norm) {
+    ModelConfig c = read("{}");
+    c.qkv_bias = qkv, c.output_bias = output, c.mlp_bias = mlp, c.qk_norm = norm;
+    const Json j = c.to_json();
+    EXPECT_EQ(ModelConfig::from_json(j, "c"), c) << j.dump();
+    EXPECT_EQ(j.contains("fathom"), j["model_type"] == "fathom");
+    c.routing.blocks = {{1, 0.5}};
+    EXPECT_EQ(ModelConfig::from_json(c.to_json(), "c"), c);
+    EXPECT_EQ(c.to_json()["model_type"], "fathom");
+    return j["model_type"].get<std::string>() + " " + j["architectures"][0].get<std::string>();
+  };
+  EXPECT_EQ(type(false, false, false, false), "llama LlamaForCausalLM");
+  EXPECT_EQ(type(false, false, true, false), "llama LlamaForCausalLM");
+  EXPECT_EQ(type(true, true, false, false), "llama LlamaForCausalLM");
+  EXPECT_EQ(type(true, true, true, false), "llama LlamaForCausalLM");
+  EXPECT_EQ(type(true, false, false, false), "qwen2 Qwen2ForCausalLM");
+  EXPECT_EQ(type(false, false, false, true), "qwen3 Qwen3ForCausalLM");
+  EXPECT_EQ(type(true, true, false, true), "qwen3 Qwen3ForCausalLM");
+  for (const bool norm : {false, true})
+    for (const auto& [qkv, output, mlp] : {std::tuple{true, false, true}, {false, true, false}, {false, true, true}})
+      EXPECT_EQ(type(qkv, output, mlp, norm), "fathom FathomForCausalLM");
+  EXPECT_EQ(type(true, true, true, true), "fathom FathomForCausalLM");
 }
 
 TEST(ModelConfig, IdsOfSpecialTokens) {
@@ -103,10 +233,11 @@ TEST(ModelConfig, AFathomModelWhoseBlocksAreAllDenseIsALlama) {
 
 TEST(ModelConfig, BadFiles) {
   const std::string range_v = "a whole number from 1 to 16777216";
+  const std::string scalings = "expected \"default\", \"linear\", \"llama3\", \"yarn\" or \"longrope\"; positions that are scaled so cannot be computed here";
   const std::pair<std::string, std::string> cases[] = {
       {R"({"model_type": null})", "model_type: found no such key, expected a string"},
-      {R"({"model_type": "qwen2"})",
-       "model_type: found \"qwen2\", expected \"llama\" or \"fathom\"; other architectures cannot be computed here"},
+      {R"({"model_type": "gemma"})",
+       "model_type: found \"gemma\", expected one of llama, mistral, qwen2, qwen3, fathom; other architectures cannot be computed here"},
       {R"({"model_type": 5})", "model_type: found the number 5, expected a string"},
       {R"({"vocab_size": null})", "vocab_size: found no such key, expected " + range_v},
       {R"({"vocab_size": 0})", "vocab_size: found the number 0, expected " + range_v},
@@ -134,21 +265,44 @@ TEST(ModelConfig, BadFiles) {
       {R"({"initializer_range": -0.1})", "initializer_range: found the number -0.1, expected a number from 0 to 1"},
       {R"({"rope_theta": 0.5})", "rope_theta: found the number 0.5, expected a number from 1 to 1e+12"},
       {R"({"rope_theta": 1e13})", "rope_theta: found the number 10000000000000.0, expected a number from 1 to 1e+12"},
-      {R"({"rope_scaling": {"type": "linear", "factor": 2}})",
-       "rope_scaling.type: found \"linear\", expected \"default\"; scaled rotary positions cannot be computed here"},
-      {R"({"rope_scaling": {"rope_type": "llama3"}})",
-       "rope_scaling.rope_type: found \"llama3\", expected \"default\"; scaled rotary positions cannot be computed here"},
       {R"({"rope_scaling": 2})", "rope_scaling: found the number 2, expected an object { … }"},
-      {R"({"rope_parameters": {"rope_theta": 1e4, "rope_type": "yarn"}})",
-       "rope_parameters.rope_type: found \"yarn\", expected \"default\"; scaled rotary positions cannot be computed here"},
+      {R"({"rope_parameters": {"rope_theta": 1e4, "rope_type": "dynamic"}})", "rope_parameters.rope_type: found \"dynamic\", " + scalings},
+      {R"({"rope_scaling": {"type": "su"}})", "rope_scaling.type: found \"su\", " + scalings},
+      {R"({"rope_scaling": {"type": "su", "rope_type": "linear"}})", "rope_scaling.type: found \"su\", expected \"linear\", as rope_type says"},
+      {R"({"rope_scaling": {"type": "linear"}})", "rope_scaling.factor: found no such key, expected a number from 1 to 1000000"},
+      {R"({"rope_scaling": {"type": "linear", "factor": 0.5}})", "rope_scaling.factor: found the number 0.5, expected a number from 1 to 1000000"},
+      {R"({"rope_scaling": {"type": "llama3", "factor": 8, "high_freq_factor": 4}})",
+       "rope_scaling.low_freq_factor: found no such key, expected a number from 0.0009765625 to 1000000"},
+      {R"({"rope_scaling": {"type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}})",
+       "rope_parameters.high_freq_factor: found 4, expected more than low_freq_factor 4"},
+      {R"({"rope_scaling": {"type": "yarn", "factor": 8, "beta_fast": 1}})", "rope_parameters.beta_fast: found 1, expected more than beta_slow 1"},
+      {R"({"rope_scaling": {"type": "yarn", "factor": 8, "truncate": false}})",
+       "rope_scaling.truncate: found false, expected true; positions that are scaled so cannot be computed here"},
+      {R"({"rope_scaling": {"type": "yarn", "factor": 8}, "rope_theta": 1})",
+       "rope_parameters.rope_theta: found 1, expected more than 1 with positions scaled by yarn"},
+      {R"({"rope_scaling": {"type": "yarn", "factor": 8, "original_max_position_embeddings": 0}})",
+       "rope_scaling.original_max_position_embeddings: found the number 0, expected a whole number from 1 to 16777216"},
+      {R"({"rope_scaling": {"type": "longrope", "short_factor": [1, 2, 3], "long_factor": [1, 2, 4], "attention_factor": 1}})",
+       "rope_scaling.long_factor: found other numbers than short_factor has, expected the same; frequencies that change with the text's "
+       "length cannot be computed here"},
+      {R"({"rope_scaling": {"type": "longrope", "short_factor": [1, 2], "long_factor": [1, 2], "attention_factor": 1}})",
+       "rope_scaling.short_factor: found an array of 2, expected half of head_dim 6 numbers"},
+      {R"({"rope_scaling": {"type": "longrope", "short_factor": [1, 2, 3], "long_factor": [1, 2, 3]}})",
+       "rope_scaling.attention_factor: found no such key, expected a number from 0.0009765625 to 1000000"},
+      {R"({"rope_scaling": {"type": "longrope", "short_factor": [1, 2, 3], "long_factor": [1, 2, 3], "attention_factor": 1.2}})",
+       "rope_scaling.attention_factor: found the number 1.2, expected 1; positions that are scaled so cannot be computed here"},
+      {R"({"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": {"rope_type": "default"}})",
+       "rope_parameters: found another scaling, expected what rope_scaling beside it says; remove one of them"},
+      {R"({"model_type": "qwen2", "num_key_value_heads": 2, "use_sliding_window": true, "layer_types": ["full_attention", "chunked_attention"]})",
+       "layer_types[1]: found \"chunked_attention\", expected \"full_attention\" or \"sliding_attention\""},
+      {R"({"model_type": "mistral", "sliding_window": 0, "num_key_value_heads": 2})",
+       "sliding_window: found the number 0, expected a whole number from 1 to 16777216"},
+      {R"({"model_type": "qwen2"})", "num_key_value_heads: found 32, expected a divisor of num_attention_heads 4"},
       {R"({"rope_parameters": {"rope_theta": 20000}, "rope_theta": 10000})",
        "rope_parameters.rope_theta: found 20000, expected 10000, as the key rope_theta beside it says; remove one of them"},
       {R"({"rope_parameters": {"partial_rotary_factor": 0.5}})", "rope_parameters.partial_rotary_factor: found the number 0.5, expected 1"},
       {R"({"partial_rotary_factor": 0.25})", "partial_rotary_factor: found the number 0.25, expected 1"},
       {R"({"hidden_act": "gelu"})", "hidden_act: found \"gelu\", expected \"silu\""},
-      {R"({"attention_bias": true})", "attention_bias: found true, expected false; models with biases in attention cannot be computed here"},
-      {R"({"mlp_bias": true})",
-       "mlp_bias: found true, expected false; models with biases in the feed-forward part cannot be computed here"},
       {R"({"attention_bias": "no"})", "attention_bias: found the string \"no\", expected true or false"},
       {R"({"quantization_config": {"bits": 4}})",
        "quantization_config: found an object of 1 key, expected no such key; quantised checkpoints cannot be read here"},

@@ -10,6 +10,7 @@
 #include "core/float16.h"
 #include "formats/safetensors.h"
 #include "model/random_model.h"
+#include "model/rope_config.h"
 
 namespace fathom::model {
 namespace {
@@ -228,7 +229,7 @@ TEST_F(FolderTest, TheDialMustFitTheModel) {
 
 TEST_F(FolderTest, TensorsAreHeldAgainstTheConfiguration) {
   ModelConfig c = config(9);
-  c.tie_word_embeddings = false;
+  c.tie_word_embeddings = c.qkv_bias = c.output_bias = false;
   c.hidden_size = 10;
   write(c);
   const std::string file = path("m");
@@ -391,12 +392,20 @@ TEST(Formats, TheDocumentNamesEveryKey) {
   ModelConfig c = random_config(random);
   c.routing.rule = routing::CausalRule::predictor;
   c.routing.router_bias = true;
+  c.output_bias = c.mlp_bias = c.qk_norm = true, c.qkv_bias = false;  // every key that any model needs
+  c.rope_scaling = {.type = RopeScaling::Type::linear, .factor = 2};
   const TemporaryFolder folder;
   const std::string path = join_path(folder.path(), "m");
   write_model_folder(path, model_to_write(c, random_weights(c, 5), 5));
   const Json config = read_json(join_path(path, "config.json")), dial = read_json(join_path(path, "fathom_dial.json"));
   for (const auto& [key, value] : config.items()) named(key);
   for (const auto& [key, value] : config["fathom"].items()) named(key);
+  for (const RopeScaling& scaling : {RopeScaling{.type = RopeScaling::Type::llama3}, {.type = RopeScaling::Type::yarn}, {.type = RopeScaling::Type::divided}}) {
+    const Json rope = rope_parameters(1e4, scaling, 100);
+    named(rope["rope_type"].get<std::string>());
+    for (const auto& [key, value] : rope.items()) named(key);
+  }
+  for (const char* family : {"llama", "mistral", "qwen2", "qwen3", "fathom"}) named(family);
   for (const auto& [key, value] : dial.items()) named(key);
   for (const auto& [key, value] : dial["points"][0].items()) named("points[]." + key);
   const std::string layer = layer_prefix(c.routing.blocks[0].block);

@@ -43,18 +43,19 @@ std::vector<float> interleaved(const std::vector<float>& rows, int64_t heads, in
 struct File {
   ModelConfig config;
   Weights tensors;
-  GgufBuilder builder;
+  std::string architecture = "llama";
   std::function<void(GgufBuilder&)> more;               // metadata added at the end
   std::function<bool(const std::string&)> skip = [](const std::string&) { return false; };  // keys and tensors left out
 
-  explicit File(const ModelConfig& c) : config(c), tensors(random_weights(c, 5)) {}
+  explicit File(const ModelConfig& c, std::string a = "llama") : config(c), tensors(random_weights(c, 5)), architecture(std::move(a)) {}
 
   std::string bytes() {
     GgufBuilder b;
-    const auto number = [&](const char* key, int64_t value) {
+    const auto number = [&](const std::string& name, int64_t value) {
+      const std::string key = name.starts_with("llama.") ? architecture + name.substr(5) : name;
       if (!skip(key)) b.number(key, GgufType::u32, static_cast<uint32_t>(value));
     };
-    if (!skip("general.architecture")) b.string("general.architecture", "llama");
+    if (!skip("general.architecture")) b.string("general.architecture", architecture);
     number("llama.embedding_length", config.hidden_size);
     number("llama.block_count", config.num_hidden_layers);
     number("llama.feed_forward_length", config.intermediate_size);
@@ -63,13 +64,15 @@ struct File {
     number("llama.context_length", config.max_position_embeddings);
     number("tokenizer.ggml.bos_token_id", 1);
     number("tokenizer.ggml.eos_token_id", 2);
-    b.number("llama.attention.layer_norm_rms_epsilon", GgufType::f32, static_cast<float>(config.rms_norm_eps));
-    b.number("llama.rope.freq_base", GgufType::f32, static_cast<float>(config.rope_theta));
+    b.number(architecture + ".attention.layer_norm_rms_epsilon", GgufType::f32, static_cast<float>(config.rms_norm_eps));
+    b.number(architecture + ".rope.freq_base", GgufType::f32, static_cast<float>(config.rope_theta));
     if (more) more(b);
     const auto tensor = [&](const std::string& theirs, const std::string& ours, std::initializer_list<uint64_t> dims, int64_t heads = 0) {
-      if (skip(theirs)) return;
+      if (skip(theirs) || !tensors.contains(ours)) return;
       const std::vector<float>& values = tensors.at(ours);
-      b.tensor(theirs, dims, GgmlType::F32, floats(heads ? interleaved(values, heads, config.hidden_size) : values));
+      const bool llama = architecture == "llama" || architecture == "mistral";
+      const int64_t columns = dims.size() > 1 ? config.hidden_size : 1;
+      b.tensor(theirs, dims, GgmlType::F32, floats(heads && llama ? interleaved(values, heads, columns) : values));
     };
     const uint64_t C = config.hidden_size, F = config.intermediate_size, V = config.vocab_size;
     const uint64_t HD = config.num_attention_heads * config.head_dim, GD = config.num_key_value_heads * config.head_dim;
@@ -81,6 +84,15 @@ struct File {
       tensor(t + "attn_k.weight", o + "self_attn.k_proj.weight", {C, GD}, config.num_key_value_heads);
       tensor(t + "attn_v.weight", o + "self_attn.v_proj.weight", {C, GD});
       tensor(t + "attn_output.weight", o + "self_attn.o_proj.weight", {HD, C});
+      tensor(t + "attn_q.bias", o + "self_attn.q_proj.bias", {HD}, config.num_attention_heads);
+      tensor(t + "attn_k.bias", o + "self_attn.k_proj.bias", {GD}, config.num_key_value_heads);
+      tensor(t + "attn_v.bias", o + "self_attn.v_proj.bias", {GD});
+      tensor(t + "attn_output.bias", o + "self_attn.o_proj.bias", {C});
+      tensor(t + "attn_q_norm.weight", o + "self_attn.q_norm.weight", {static_cast<uint64_t>(config.head_dim)});
+      tensor(t + "attn_k_norm.weight", o + "self_attn.k_norm.weight", {static_cast<uint64_t>(config.head_dim)});
+      tensor(t + "ffn_gate.bias", o + "mlp.gate_proj.bias", {F});
+      tensor(t + "ffn_up.bias", o + "mlp.up_proj.bias", {F});
+      tensor(t + "ffn_down.bias", o + "mlp.down_proj.bias", {C});
       tensor(t + "ffn_norm.weight", o + "post_attention_layernorm.weight", {C});
       tensor(t + "ffn_gate.weight", o + "mlp.gate_proj.weight", {C, F});
       tensor(t + "ffn_up.weight", o + "mlp.up_proj.weight", {C, F});
@@ -124,6 +136,57 @@ TEST_F(GgufModel, GivesTheModelThatWentIn) {
   }
 }
 
+// What llama.cpp's converter makes of each family: names of the architecture, interleaved rows in llama and mistral alone.
+TEST_F(GgufModel, EveryArchitectureGivesTheModelThatWentIn) {
+  for (const char* architecture : {"llama", "mistral", "qwen2", "qwen3"})
+    for (int biases = 0; biases < 8; ++biases) {
+      ModelConfig c = small(biases % 2 == 0);
+      c.qkv_bias = architecture == std::string("qwen2") || (biases & 1);
+      c.output_bias = biases & 2, c.mlp_bias = biases & 4, c.qk_norm = architecture == std::string("qwen3");
+      const File file(c, architecture);
+      const auto model = ModelFolder::open(write(file));
+      EXPECT_EQ(model->config(), c) << architecture << " " << biases;
+      for (const auto& [name, values] : file.tensors) EXPECT_EQ(model->read_f32(name), values) << architecture << " " << name;
+    }
+}
+
+TEST_F(GgufModel, PositionsAreScaledAsTheFileSays) {
+  using Type = RopeScaling::Type;
+  const auto scaling = [&](const std::function<void(GgufBuilder&)>& more, const char* architecture = "llama") {
+    ModelConfig c = small();
+    c.qk_norm = architecture == std::string("qwen3");
+    File file(c, architecture);
+    file.more = more;
+    return ModelFolder::open(write(file))->config().rope_scaling;
+  };
+  EXPECT_EQ(scaling([](GgufBuilder& b) { b.string("llama.rope.scaling.type", "none").number("llama.rope.scaling.factor", GgufType::f32, 8.0f); }), RopeScaling{});
+  EXPECT_EQ(scaling([](GgufBuilder& b) { b.number("llama.rope.scale_linear", GgufType::f32, 1.0f); }), RopeScaling{});
+  const RopeScaling linear{.type = Type::linear, .factor = 8};
+  EXPECT_EQ(scaling([](GgufBuilder& b) { b.string("llama.rope.scaling.type", "linear").number("llama.rope.scaling.factor", GgufType::f32, 8.0f); }), linear);
+  EXPECT_EQ(scaling([](GgufBuilder& b) { b.number("llama.rope.scaling.factor", GgufType::f32, 8.0f); }), linear);
+  EXPECT_EQ(scaling([](GgufBuilder& b) { b.number("llama.rope.scale_linear", GgufType::f32, 8.0f); }), linear);
+  RopeScaling yarn{.type = Type::yarn, .factor = 4, .original_context = 100};
+  yarn.beta_fast = 32, yarn.beta_slow = 1, yarn.attention_factor = yarn_attention_factor(4);
+  EXPECT_EQ(scaling([](GgufBuilder& b) { b.string("qwen3.rope.scaling.type", "yarn").number("qwen3.rope.scaling.factor", GgufType::f32, 4.0f); }, "qwen3"), yarn);
+  yarn.original_context = 25, yarn.beta_fast = 16, yarn.beta_slow = 2, yarn.attention_factor *= 0.5;
+  EXPECT_EQ(scaling([](GgufBuilder& b) {
+              b.string("llama.rope.scaling.type", "yarn").number("llama.rope.scaling.factor", GgufType::f32, 4.0f);
+              b.number("llama.rope.scaling.original_context_length", GgufType::u32, uint32_t{25}).number("llama.rope.scaling.attn_factor", GgufType::f32, 0.5f);
+              b.number("llama.rope.scaling.yarn_beta_fast", GgufType::f32, 16.0f).number("llama.rope.scaling.yarn_beta_slow", GgufType::f32, 2.0f);
+            }),
+            yarn);
+  EXPECT_EQ(scaling([](GgufBuilder& b) { b.tensor("rope_freqs.weight", {4}, GgmlType::F32, floats({1, 1, 2.5f, 8})); }),
+            (RopeScaling{.type = Type::divided, .divisors = {1, 1, 2.5f, 8}}));
+}
+
+TEST_F(GgufModel, AWindowOfAttentionBoundsTheText) {
+  for (const auto& [window, context] : {std::pair{0u, 100}, {60u, 60}, {100u, 100}, {500u, 100}}) {
+    File file(small());
+    file.more = [window](GgufBuilder& b) { b.number("llama.attention.sliding_window", GgufType::u32, window); };
+    EXPECT_EQ(ModelFolder::open(write(file))->config().max_position_embeddings, context);
+  }
+}
+
 TEST_F(GgufModel, AHeadWiderThanItsShareOfTheWidthIsRead) {
   ModelConfig c = small();
   c.head_dim = 16;
@@ -145,9 +208,16 @@ TEST_F(GgufModel, WhatCannotBeComputedIsRefusedByName) {
   };
   const auto without = [](const std::string& name) { return [name](const std::string& found) { return found == name; }; };
   EXPECT_EQ(with([](GgufBuilder& b) { b.string("general.architecture", "gemma2"); }, without("general.architecture")),
-            "general.architecture: found \"gemma2\", expected \"llama\"; other architectures cannot be computed here");
+            "general.architecture: found \"gemma2\", expected llama, mistral, qwen2 or qwen3; other architectures cannot be computed here");
+  const std::string not_so = "; positions that are scaled so cannot be computed here";
+  EXPECT_EQ(with([](GgufBuilder& b) { b.string("llama.rope.scaling.type", "longrope"); }),
+            "llama.rope.scaling.type: found \"longrope\", expected \"none\", \"linear\" or \"yarn\"" + not_so);
   EXPECT_EQ(with([](GgufBuilder& b) { b.string("llama.rope.scaling.type", "yarn"); }),
-            "llama.rope.scaling.type: found \"yarn\", expected \"none\"; scaled rotary positions cannot be computed here");
+            "llama.rope.scaling.factor: found no such key, expected a number from 1 to 1000000; the nearest is llama.rope.scaling.type");
+  EXPECT_EQ(with([](GgufBuilder& b) { b.number("llama.rope.scaling.yarn_attn_factor", GgufType::f32, 0.5f); }),
+            "llama.rope.scaling.yarn_attn_factor: found 0.5, expected 1" + not_so);
+  EXPECT_EQ(with([](GgufBuilder& b) { b.number("llama.rope.scaling.factor", GgufType::f32, 2.0f).number("llama.rope.scaling.attn_factor", GgufType::f32, 0.5f); }),
+            "llama.rope.scaling.attn_factor: found 0.5, expected 1" + not_so);
   EXPECT_EQ(with([](GgufBuilder& b) { b.number("llama.expert_count", GgufType::u32, uint32_t{8}); }),
             "llama.expert_count: found 8, expected 0; mixtures of experts cannot be computed here");
   EXPECT_EQ(with([](GgufBuilder& b) { b.number("llama.rope.dimension_count", GgufType::u32, uint32_t{4}); }),
@@ -155,10 +225,24 @@ TEST_F(GgufModel, WhatCannotBeComputedIsRefusedByName) {
   EXPECT_EQ(with([](GgufBuilder& b) { b.number("llama.vocab_size", GgufType::u32, uint32_t{8}); }),
             "llama.vocab_size: found 8, expected 7, the rows of token_embd.weight");
   EXPECT_EQ(with({}, without("blk.1.ffn_up.weight")), "blk.1.ffn_up.weight: found no such tensor, expected a tensor of shape [64, 32]; the metadata describes another model");
-  EXPECT_EQ(with([](GgufBuilder& b) { b.tensor("rope_freqs.weight", {4}, GgmlType::F32, floats({1, 1, 1, 1})); }),
-            "rope_freqs.weight: found a tensor that this architecture does not compute; scaled rotary positions cannot be computed here");
+  const auto divided = [](std::vector<float> by) {
+    return [by](GgufBuilder& b) { b.tensor("rope_freqs.weight", {by.size()}, GgmlType::F32, floats(by)); };
+  };
+  EXPECT_EQ(with(divided({1, 1, 1})), "rope_freqs.weight: found shape [3], expected [4]");
+  EXPECT_EQ(with(divided({1, 0, 1, 1})), "rope_freqs.weight[1]: found 0, expected a number from 0.0009765625 to 1000000");
+  EXPECT_EQ(with([&](GgufBuilder& b) { divided({1, 1, 1, 1})(b.number("llama.rope.scaling.factor", GgufType::f32, 2.0f)); }),
+            "llama.rope.scaling.type: found \"linear\", expected \"none\"; rope_freqs.weight scales the positions already");
+  EXPECT_EQ(with([](GgufBuilder& b) { b.tensor("blk.1.attn_q.bias", {32}, GgmlType::F32, floats(std::vector<float>(32))); }),
+            "blk.1.attn_q.bias: found a tensor that this architecture does not compute, expected blk.1.attn_q.weight perhaps");
   EXPECT_EQ(with([](GgufBuilder& b) { b.tensor("blk.0.attn_q.bias", {32}, GgmlType::F32, floats(std::vector<float>(32))); }),
-            "blk.0.attn_q.bias: found a tensor that this architecture does not compute, expected blk.0.attn_q.weight perhaps");
+            "blk.0.attn_k.bias: found no such tensor, expected a tensor of shape [16]; the metadata describes another model");
+  ModelConfig qwen = small();
+  qwen.qk_norm = true;
+  File foreign(qwen, "qwen3");
+  foreign.more = divided({1, 1, 1, 1});
+  EXPECT_NE(error(foreign).find("rope_freqs.weight: found a tensor that this architecture does not compute"), std::string::npos) << error(foreign);
+  EXPECT_NE(error(File(small(), "qwen3")).find("blk.0.attn_q_norm.weight: found no such tensor"), std::string::npos);
+  EXPECT_NE(error(File(small(), "qwen2")).find("blk.0.attn_q.bias: found no such tensor"), std::string::npos);
   EXPECT_EQ(with({}, without("llama.block_count")).substr(0, 18), "llama.block_count:");
   File shape(small());
   shape.tensors["model.norm.weight"] = std::vector<float>(32, 1.0f);

@@ -61,6 +61,29 @@ TEST(Schema, IsTheTableOfTheHeader) {
   EXPECT_EQ(text(c), head + kBlock0 + block1 + norm);
 }
 
+TEST(Schema, BiasesAndNormsFollowTheirMatrices) {
+  ModelConfig c = small();
+  c.num_hidden_layers = 1, c.routing = {};
+  const auto besides = [&](auto change) {  // what a property adds to the plain model
+    ModelConfig with = c;
+    change(with);
+    std::string plain = text(c), all = text(with), out;
+    for (size_t at = 0, end; at < all.size(); at = end + 1) {
+      end = all.find('\n', at);
+      const std::string line = all.substr(at, end + 1 - at);
+      if (plain.starts_with(line)) plain.erase(0, line.size());
+      else out += line.substr(std::string("model.layers.0.").size());
+    }
+    EXPECT_EQ(plain, "");
+    return out;
+  };
+  EXPECT_EQ(besides([](ModelConfig& m) { m.qkv_bias = true; }), "self_attn.q_proj.bias 24\nself_attn.k_proj.bias 12\nself_attn.v_proj.bias 12\n");
+  EXPECT_EQ(besides([](ModelConfig& m) { m.output_bias = true; }), "self_attn.o_proj.bias 9\n");
+  EXPECT_EQ(besides([](ModelConfig& m) { m.mlp_bias = true; }), "mlp.gate_proj.bias 5\nmlp.up_proj.bias 5\nmlp.down_proj.bias 9\n");
+  EXPECT_EQ(besides([](ModelConfig& m) { m.qk_norm = true; }), "self_attn.q_norm.weight 4\nself_attn.k_norm.weight 4\n");
+  for (const TensorSpec& t : schema(c)) EXPECT_EQ(is_reducible(t), t.shape.size() == 2) << t.name;
+}
+
 TEST(Schema, ElementsAreTheProductOfTheShape) {
   EXPECT_EQ((TensorSpec{"a", {3, 4, 5}}.elements()), 60);
   EXPECT_EQ((TensorSpec{"a", {}}.elements()), 1);

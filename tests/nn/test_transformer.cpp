@@ -43,7 +43,7 @@ TEST(Law, FullSequenceEqualsPrefixByPrefixUnderTheCausalRule) {
   Random random(21);
   int compared = 0;
   for (int round = 0; round < 12; ++round) {
-    const auto config = model::random_config(random);
+    const auto config = model::random_config(random, {.plain = true});
     const auto model = random_model(config, static_cast<uint64_t>(round));
     const int64_t T = 20;
     ForwardOptions options;
@@ -103,7 +103,7 @@ TEST(Law, CapacityOneWithGateOneIsTheDenseModelBitForBit) {
   at::manual_seed(3);
   Random random(8);
   for (int round = 0; round < 8; ++round) {
-    auto config = model::random_config(random);
+    auto config = model::random_config(random, {.plain = true});
     config.routing.gate = routing::Gate::hard;
     config.routing.selection = routing::Selection::topk;
     for (auto& block : config.routing.blocks) block.capacity = 1.0;
@@ -137,7 +137,7 @@ TEST(Law, AnImposedSelectionOfAllRowsGathersToTheSameBits) {
   at::NoGradGuard no_grad;
   at::manual_seed(4);
   Random random(9);
-  auto config = model::random_config(random);
+  auto config = model::random_config(random, {.plain = true});
   config.routing.gate = routing::Gate::hard;
   auto dense_config = config;
   dense_config.routing = {};
@@ -163,7 +163,7 @@ TEST(Packing, LossOfPackedDocumentsIsTheSumOfSeparateOnes) {
   Random random(31);
   int different = 0;
   for (int round = 0; round < 10; ++round) {
-    const auto config = model::random_config(random);
+    const auto config = model::random_config(random, {.plain = true});
     const auto model = random_model(config, static_cast<uint64_t>(round), at::kDouble);
     ForwardOptions options;
     options.pick = Pick::causal;  // what a document runs is its own affair under this rule
@@ -194,7 +194,7 @@ TEST(Padding, ChangesNothing) {
   at::manual_seed(6);
   Random random(41);
   for (int round = 0; round < 6; ++round) {
-    const auto config = model::random_config(random);
+    const auto config = model::random_config(random, {.plain = true});
     const auto model = random_model(config, static_cast<uint64_t>(round), at::kDouble);
     ForwardOptions options;
     options.pick = pick_of(config.routing.selection);
@@ -223,7 +223,7 @@ TEST(Padding, ChangesNothing) {
 TEST(Forward, CountsAndKOfTopK) {
   at::NoGradGuard no_grad;
   Random random(51);
-  auto config = model::random_config(random);
+  auto config = model::random_config(random, {.plain = true});
   config.routing.blocks = {{0, 0.125}};
   config.routing.forced_positions = 0;
   const auto model = random_model(config, 1);
@@ -240,7 +240,7 @@ TEST(Forward, ScoreNoiseMovesSelectionAndIsAFunctionOfItsSeed) {
   at::NoGradGuard no_grad;
   at::manual_seed(8);
   Random random(61);
-  auto config = model::random_config(random);
+  auto config = model::random_config(random, {.plain = true});
   config.routing.blocks = {{0, 0.5}};
   config.routing.forced_positions = 0;
   const auto model = random_model(config, 1);
@@ -269,7 +269,7 @@ TEST(Forward, ScoreNoiseMovesSelectionAndIsAFunctionOfItsSeed) {
 TEST(Forward, SameBitsEveryTime) {
   at::manual_seed(9);
   Random random(71);
-  const auto config = model::random_config(random);
+  const auto config = model::random_config(random, {.plain = true});
   const auto model = random_model(config, 2);
   Batch batch{random_tokens(config, 5, 64), random_tokens(config, 5, 64)};
   std::vector<Tensor> before;
@@ -363,7 +363,7 @@ TEST(Parameters, InitIsAFunctionOfTheSeedAndScalesTheResidualProjections) {
 
 TEST(Parameters, ThroughAModelFolderAndBack) {
   Random random(81);
-  const auto config = model::random_config(random);
+  const auto config = model::random_config(random, {.plain = true});
   const auto weights = model::random_weights(config, 9);
   TemporaryFolder folder;
   const std::string path = join_path(folder.path(), "model");
@@ -378,7 +378,7 @@ TEST(CalibrationWalk, EqualsTheForwardUnderTheCausalRule) {
   at::manual_seed(12);
   Random random(91);
   for (int round = 0; round < 8; ++round) {
-    const auto config = model::random_config(random);
+    const auto config = model::random_config(random, {.plain = true});
     const auto model = random_model(config, static_cast<uint64_t>(round));
     const size_t R = config.routing.blocks.size();
     Batch batch{random_tokens(config, 7, 19), random_tokens(config, 7, 19)};
@@ -410,6 +410,28 @@ TEST(CalibrationWalk, EqualsTheForwardUnderTheCausalRule) {
       }
     }
   }
+}
+
+TEST(Transformer, RefusesWhatItDoesNotCompute) {
+  Random random(3);
+  const auto plain = model::random_config(random, {.plain = true});
+  Transformer network(plain);
+  const auto refusal = [&](auto change) {
+    auto config = plain;
+    change(config);
+    try {
+      Transformer other(config);
+    } catch (const UserError& e) {
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  const std::string yet = " cannot be trained yet; `fathom` runs them";
+  EXPECT_EQ(refusal([](auto& c) { c.qkv_bias = true; }), "the network: attention_bias: found true, expected false; models with biases in attention" + yet);
+  EXPECT_EQ(refusal([](auto& c) { c.output_bias = true; }), "the network: attention_output_bias: found true, expected false; models with biases in attention" + yet);
+  EXPECT_EQ(refusal([](auto& c) { c.mlp_bias = true; }), "the network: mlp_bias: found true, expected false; models with biases in the feed-forward part" + yet);
+  EXPECT_EQ(refusal([](auto& c) { c.qk_norm = true; }), "the network: qk_norm: found true, expected false; models with norms of queries and keys" + yet);
+  EXPECT_EQ(refusal([](auto& c) { c.rope_scaling = {.type = model::RopeScaling::Type::linear, .factor = 2}; }), "no error");
 }
 
 TEST(Threads, ParallelForUsesMoreThanOne) {

@@ -1,5 +1,6 @@
 // model_tool random FOLDER SEED DTYPE dense|routed   writes a random model of a shape that transformers accepts
-// model_tool dump FOLDER OUT                          every tensor's f32 bytes into OUT, in the order that is printed as JSON
+// model_tool dump FOLDER OUT                          every tensor's f32 bytes into OUT, in the order that is printed as JSON, with the
+//                                                     frequencies of the positions
 #include <cstdio>
 #include <iostream>
 
@@ -32,7 +33,9 @@ int main(int count, char** words) {
         tensors.push_back({{"name", spec.name}, {"shape", spec.shape}, {"dtype", folder->dtype(spec.name)}});
       }
       atomic_write(args[2], bytes);
-      std::cout << Json{{"config", folder->config().to_json()}, {"tensors", tensors}, {"eos", folder->generation().eos_token_ids}}.dump() << "\n";
+      const model::ModelConfig& c = folder->config();
+      std::cout << Json{{"config", c.to_json()}, {"tensors", tensors}, {"eos", folder->generation().eos_token_ids},
+                        {"frequencies", model::rope_frequencies(c.head_dim, c.rope_theta, c.rope_scaling)}}.dump() << "\n";
       return 0;
     }
     std::cerr << "usage: model_tool random FOLDER SEED DTYPE dense|routed | dump FOLDER OUT\n";
