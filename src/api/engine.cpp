@@ -8,11 +8,11 @@
 
 namespace fathom {
 
-struct Engine::State final : Driver {
+struct FATHOM_HIDDEN Engine::State final : Driver {
   using Driver::Driver;
 };
 
-struct Stream::State {
+struct FATHOM_HIDDEN Stream::State {
   std::shared_ptr<Driver> driver;
   Driver::Shared ticket;
 };

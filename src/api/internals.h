@@ -30,7 +30,10 @@ auto at_border(Body&& body) {
   }
 }
 
-struct Model::State {
+// The insides of a handle are no part of what the library shows of the handle.
+#define FATHOM_HIDDEN __attribute__((visibility("hidden")))
+
+struct FATHOM_HIDDEN Model::State {
   std::shared_ptr<model::ModelFolder> folder;
   std::optional<text::Tokenizer> tokenizer;
   std::optional<UserError> no_tokenizer;     // why there is none
