@@ -1,11 +1,21 @@
 // score MODEL TEXT [DIAL]: how likely the model finds each token of a text, and how deep each goes.
 #include <fathom/fathom.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <iomanip>
 #include <iostream>
+#include <string>
+#include <vector>
 
 namespace {
+
+// A token as one line shows it: a part of a character becomes U+FFFD.
+std::string shown(const fathom::Model& model, fathom::TokenId id) {
+  std::string text = model.decode(std::vector{id}, true);
+  std::replace_if(text.begin(), text.end(), [](unsigned char c) { return c < ' '; }, ' ');
+  return '"' + text + '"';
+}
 
 void run(const std::string& path, const std::string& text, std::optional<double> dial) {
   const fathom::Model model = fathom::Model::open(path);
@@ -16,8 +26,8 @@ void run(const std::string& path, const std::string& text, std::optional<double>
   for (size_t t = 0; t < ids.size(); ++t) {
     if (t == 0) std::cout << std::setw(6) << "";  // nothing stands before it
     else std::cout << std::setw(6) << score.log_prob[t - 1];
-    std::cout << std::setw(7) << score.depth[t] << "  " << std::quoted(model.token_bytes(ids[t]));
-    if (t > 0 && score.best[t - 1] != ids[t]) std::cout << "  (likeliest " << std::quoted(model.token_bytes(score.best[t - 1])) << ')';
+    std::cout << std::setw(7) << score.depth[t] << "  " << shown(model, ids[t]);
+    if (t > 0 && score.best[t - 1] != ids[t]) std::cout << "  (likeliest " << shown(model, score.best[t - 1]) << ')';
     std::cout << '\n';
   }
   std::cout << "sum " << std::setprecision(6) << score.log_prob_sum() << " nats over " << score.log_prob.size() << " tokens; block fraction "
