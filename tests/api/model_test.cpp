@@ -99,7 +99,10 @@ TEST(Model, Conversations) {
   const Model model = Model::open(path);
   EXPECT_TRUE(model.info().has_chat_template);
   EXPECT_EQ(model.chat_text(messages), "<user>Is the sea calm?<assistant>");
+  EXPECT_EQ(model.chat_text({{"user", "Is the sea calm?"}}), model.chat_text(messages));
   EXPECT_EQ(model.chat(messages), model.encode("<user>Is the sea calm?<assistant>", {.special = true}));
+  Engine engine(model, {.threads = 1});
+  EXPECT_EQ(engine.generate({.prompt = model.chat(messages), .max_tokens = 9}).text, engine.generate({.prompt = "<user>Is the sea calm?<assistant>", .max_tokens = 9}).text);
   atomic_write(join_path(path, "chat_template.jinja"), "{% nothing %}");
   const Model odd = Model::open(path);  // it still goes on with texts
   EXPECT_FALSE(odd.info().has_chat_template);

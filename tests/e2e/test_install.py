@@ -34,12 +34,12 @@ def prefix(build, tmp_path_factory):
     return moved
 
 
-def outside(prefix, project, sanitize, env=None):
+def outside(prefix, project, sanitize, targets):
     """Builds a project that knows nothing but the prefix; returns its build folder."""
     folder = project / "build"
     run("cmake", "-S", project, "-B", folder, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Debug", f"-DCMAKE_PREFIX_PATH={prefix}", "-DCMAKE_FIND_USE_PACKAGE_REGISTRY=OFF",
-        f"-DCMAKE_CXX_FLAGS={' '.join(['-Wall -Wextra -Wpedantic -Werror', *sanitize])}", env=env)
-    run("cmake", "--build", folder, "-j2")
+        f"-DCMAKE_CXX_FLAGS={' '.join(['-Wall -Wextra -Wpedantic -Werror', *sanitize])}")
+    run("cmake", "--build", folder, "-j2", "--target", *targets)
     return folder
 
 
@@ -94,7 +94,7 @@ def test_find_package(prefix, folder, build, sanitize, tmp_path):
     with open(project / "CMakeLists.txt", "a") as f:
         f.write("add_executable(tour tour.cpp)\ntarget_link_libraries(tour PRIVATE fathom::fathom)\n"
                 "add_executable(tour_static tour.cpp)\ntarget_link_libraries(tour_static PRIVATE fathom::static)\n")
-    built = outside(prefix, project, sanitize)
+    built = outside(prefix, project, sanitize, ["example_generate", "tour", "tour_static"])
     assert run(built / "generate", "mod", "The sea", cwd=folder) == run(build / "examples/generate", "mod", "The sea", cwd=folder)
     text = run(build / "fathom", "generate", "mod", "--prompt", "The sea", "--max-tokens", 40, "--seed", 1, cwd=folder)
     assert run(built / "tour", "mod", cwd=folder) == run(built / "tour_static", "mod", cwd=folder) == text
