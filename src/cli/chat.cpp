@@ -16,8 +16,8 @@
 #include "core/limits.h"
 #include "core/log.h"
 #include "infer/weights.h"
+#include "model/document_ends.h"
 #include "study/evaluate.h"
-#include "study/held_out.h"
 
 namespace fathom::cli {
 namespace {
@@ -39,7 +39,7 @@ class Chat {
       : args_(args), folder_(std::move(folder)), tokenizer_(tokenizer), conversation_(std::move(format), tokenizer), system_(args.text("system")),
         engine_(infer::Weights::load(*folder_), {.threads = threads_of(args)}),
         scheduler_(engine_, {.prefix_tokens = folder_->config().max_position_embeddings}),
-        end_ids_(end_ids(*folder_, study::document_ends(folder_->config(), tokenizer))), depth_(args.boolean("show-depth")), stats_(args.boolean("stats")) {
+        end_ids_(model::end_ids(*folder_, model::document_ends(folder_->config(), tokenizer))), depth_(args.boolean("show-depth")), stats_(args.boolean("stats")) {
     set_dial(args.maybe_number("dial"));
     conversation_.begin(system_);
     const int64_t blocks = folder_->config().num_hidden_layers;

@@ -10,9 +10,8 @@
 #include "core/log.h"
 #include "infer/generate.h"
 #include "infer/weights.h"
-#include "model/folder.h"
+#include "model/document_ends.h"
 #include "study/evaluate.h"
-#include "study/held_out.h"
 
 namespace fathom::cli {
 namespace {
@@ -25,17 +24,13 @@ std::string prompt_of(const Arguments& args) {
   return prompt;
 }
 
-std::vector<int32_t> prompt_ids(const Arguments& args, const text::Tokenizer& tokenizer, const study::DocumentEnds& ends, const std::string& prompt) {
-  std::vector<int32_t> ids;
-  if (args.boolean("bos") && ends.begin) ids.push_back(*ends.begin);
-  tokenizer.encode_append(prompt, {.add_special_tokens = false, .allow_special = args.boolean("parse-special")}, ids);
-  // What stands between two documents also begins one.
-  if (ids.empty() && ends.end) ids.push_back(*ends.end);
+std::vector<int32_t> prompt_ids(const Arguments& args, const text::Tokenizer& tokenizer, const model::DocumentEnds& ends, const std::string& prompt) {
+  std::vector<int32_t> ids = model::prompt_ids(tokenizer, ends, prompt, {.begin = args.boolean("bos"), .allow_special = args.boolean("parse-special")});
   if (ids.empty()) args.wrong("prompt", "no token", "a text of at least one token", "this model has no token that begins a text");
   return ids;
 }
 
-infer::GenerateOptions options_of(const Arguments& args, std::optional<double> dial, const model::ModelFolder& folder, const study::DocumentEnds& ends) {
+infer::GenerateOptions options_of(const Arguments& args, std::optional<double> dial, const model::ModelFolder& folder, const model::DocumentEnds& ends) {
   infer::GenerateOptions o;
   o.sampling = sampling_of(args, folder.generation());
   o.policy = infer::RoutingPolicy::at_dial(folder.config(), folder.dial(), dial);
@@ -43,7 +38,7 @@ infer::GenerateOptions options_of(const Arguments& args, std::optional<double> d
   o.stop = args.texts("stop");
   for (const std::string& stop : o.stop)
     if (stop.empty()) args.wrong("stop", "an empty text, which stands before everything", "a text of at least one character");
-  if (args.boolean("eos")) o.stop_ids = end_ids(folder, ends);
+  if (args.boolean("eos")) o.stop_ids = model::end_ids(folder, ends);
   if (args.given("draft-dial") && args.boolean("draft-repeats")) args.wrong("draft-repeats", "--draft-dial as well", "one of the two");
   if (args.given("draft-dial") || args.boolean("draft-repeats")) o.speculation.emplace();
   if (args.given("draft-dial")) o.speculation->draft = infer::RoutingPolicy::at_dial(folder.config(), folder.dial(), dial_of(args.maybe_number("draft-dial"), folder));
@@ -59,7 +54,7 @@ int run(const Arguments& args) {
   const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
   const text::Tokenizer tokenizer = folder->tokenizer();
   const std::optional<double> dial = dial_of(args, *folder);
-  const study::DocumentEnds ends = study::document_ends(folder->config(), tokenizer);
+  const model::DocumentEnds ends = model::document_ends(folder->config(), tokenizer);
   const infer::GenerateOptions options = options_of(args, dial, *folder, ends);
   std::vector<std::vector<int32_t>> prompts = {prompt_ids(args, tokenizer, ends, prompt)};
   const int64_t room = folder->config().max_position_embeddings;

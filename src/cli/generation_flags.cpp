@@ -31,12 +31,4 @@ infer::SamplerOptions sampling_of(const Arguments& args, const model::Generation
   return o;
 }
 
-std::vector<int32_t> end_ids(const model::ModelFolder& folder, const study::DocumentEnds& ends) {
-  std::vector<int32_t> out;
-  for (const std::vector<int64_t>* ids : {&folder.generation().eos_token_ids, &folder.config().eos_token_ids})
-    for (const int64_t id : *ids) out.push_back(static_cast<int32_t>(id));
-  if (ends.end) out.push_back(*ends.end);
-  return out;
-}
-
 }  // namespace fathom::cli

@@ -102,6 +102,8 @@ inline constexpr double kPenalty = 100;              // presence and frequency, 
 inline constexpr int64_t kLogitBiases = 4096;
 inline constexpr int64_t kTopLogProbs = 128;         // of one token
 inline constexpr int64_t kGuesses = 64;              // of one speculation
+inline constexpr int64_t kTexts = 4096;              // that one engine runs at once
+inline constexpr int64_t kStepRows = 1 << 16;        // tokens that one step reads
 inline constexpr int kThreads = 1024;
 
 // Evaluation

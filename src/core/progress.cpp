@@ -20,6 +20,7 @@ constexpr double kRateSeconds = 0.5;  // a rate from less than this is noise ("1
 std::mutex mutex;
 std::string bar;  // the line drawn last, to redraw after a message
 LogLevel level = LogLevel::info;
+std::function<void(const std::string&)> sink;
 
 size_t terminal_width() {
   winsize w{};
@@ -33,8 +34,14 @@ bool stderr_is_terminal() { return ::isatty(2) == 1; }
 void set_log_level(LogLevel l) { level = l; }
 LogLevel log_level() { return level; }
 
+void set_log_sink(std::function<void(const std::string&)> s) {
+  std::lock_guard lock(mutex);
+  sink = std::move(s);
+}
+
 void log_line(LogLevel, const std::string& text) {
   std::lock_guard lock(mutex);
+  if (sink) return sink(text);
   if (!bar.empty()) std::cerr << "\r\x1b[K";
   std::cerr << text << '\n';
   if (!bar.empty()) std::cerr << bar;

@@ -6,9 +6,14 @@
 
 #include "core/error.h"
 #include "core/limits.h"
-#include "model/cost.h"
 
 namespace fathom::infer {
+
+TextCost cost_of(const model::ModelConfig& config, const Generated& text) {
+  FATHOM_ASSERT(text.read_tokens > 0, "nothing was read");
+  const int64_t head_rows = text.read_tokens < text.prompt_tokens ? 0 : 1 + static_cast<int64_t>(text.ids.size());
+  return {model::forward_cost(config, text.read_tokens, text.decisions, head_rows), model::dense_cost(config, text.read_tokens, head_rows)};
+}
 
 GenerateResult generate(Engine& engine, const text::Tokenizer* tokenizer, std::span<const std::vector<int32_t>> prompts,
                         const GenerateOptions& options, const TokenCallback& on_token) {
@@ -49,13 +54,12 @@ GenerateResult generate(Engine& engine, const text::Tokenizer* tokenizer, std::s
 
   model::ForwardCost cost, dense;
   for (const Generated& text : result.texts) {
-    const int64_t read = text.read_tokens, prompt_read = std::min(read, text.prompt_tokens);
-    const int64_t head_rows = prompt_read < text.prompt_tokens ? 0 : 1 + static_cast<int64_t>(text.ids.size());
-    if (read > 0) {
-      cost += model::forward_cost(config, read, text.decisions, head_rows);
-      dense += model::dense_cost(config, read, head_rows);
+    if (text.read_tokens > 0) {
+      const TextCost of_text = cost_of(config, text);
+      cost += of_text.spent;
+      dense += of_text.dense;
     }
-    stats.prompt_tokens += prompt_read;
+    stats.prompt_tokens += std::min(text.read_tokens, text.prompt_tokens);
     stats.new_tokens += static_cast<int64_t>(text.ids.size());
   }
   if (dense.total() > 0) {

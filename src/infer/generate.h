@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "infer/scheduler.h"
+#include "model/cost.h"
 
 namespace fathom::infer {
 
@@ -38,6 +39,12 @@ struct GenerateResult {
   std::vector<Generated> texts;         // one per prompt
   GenerateStats stats;
 };
+
+// What was computed for a text, and what the same text costs with every token in full. Some of it was read.
+struct TextCost {
+  model::ForwardCost spent, dense;
+};
+TextCost cost_of(const model::ModelConfig& config, const Generated& text);
 
 // Ids in, so that the caller decides about special tokens; a prompt needs at least one. `tokenizer` may be null: then
 // no text is made and stop strings are refused.

@@ -340,8 +340,8 @@ Scheduler::Scheduler(Engine& engine, const SchedulerOptions& options) : state_(s
 
 Scheduler::~Scheduler() = default;
 
-RequestId Scheduler::submit(Request request) {
-  State& s = *state_;
+void Scheduler::check(const Request& request) const {
+  const State& s = *state_;
   check_request(request, s.config);
   if (request.samples > s.options.max_texts)
     throw UserError({"generation", "samples", str(request.samples), str("at most ", s.options.max_texts, ", the texts that run at once"), ""});
@@ -352,6 +352,11 @@ RequestId Scheduler::submit(Request request) {
     throw UserError({"KV cache", "", str("a text of ", tokens, " tokens, which may need ", bytes(pages)), str("at most the limit of ", bytes(limit)),
                      "raise the limit, or ask for fewer new tokens"});
   }
+}
+
+RequestId Scheduler::submit(Request request) {
+  State& s = *state_;
+  check(request);
   std::vector<PolicyPart> policies;
   for (const PolicyFrom& part : request.policies) policies.push_back({part.position, s.share(part.policy)});
   const RequestId id = s.next_id++;

@@ -117,6 +117,7 @@ class Scheduler {
 
   // UserError: a bad field, a prompt beyond the model's context, a text that could never fit into the KV limit.
   RequestId submit(Request request);
+  void check(const Request& request) const;  // the same refusals and nothing else; from any thread
   // Ends its texts (Finish::cancelled) and frees what they hold; within a callback at the end of that step. Unknown ids are ignored.
   void cancel(RequestId id);
   // Tokens that are not read yet go by this policy from now on.

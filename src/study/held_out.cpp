@@ -47,13 +47,6 @@ std::string from_here(const std::string& path) {
 
 }  // namespace
 
-DocumentEnds document_ends(const model::ModelConfig& config, const text::Tokenizer& tokenizer) {
-  DocumentEnds ends;
-  if (config.bos_token_id) ends.begin = tokenizer.bos_id();
-  if (!config.eos_token_ids.empty()) ends.end = tokenizer.eos_id();
-  return ends;
-}
-
 int64_t predicted_tokens(const std::vector<Window>& windows) {
   int64_t tokens = 0;
   for (const Window& w : windows) tokens += static_cast<int64_t>(w.tokens.size()) - 1;

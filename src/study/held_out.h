@@ -3,25 +3,18 @@
 #pragma once
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "data/documents.h"
-#include "model/config.h"
+#include "model/document_ends.h"
 #include "text/tokenizer.h"
 
 namespace fathom::study {
 
-// What stood around the documents that a model was trained on. config.json says whether: bos_token_id and eos_token_id are
-// there or not. Which token is the tokenizer's word, in whose absence there is none: config.json of a Llama may name ids that
-// nothing puts before a text, such as its defaults.
-struct DocumentEnds {
-  std::optional<int32_t> begin, end;
-  bool operator==(const DocumentEnds&) const = default;
-};
-DocumentEnds document_ends(const model::ModelConfig& config, const text::Tokenizer& tokenizer);
+using model::DocumentEnds;
+using model::document_ends;
 
 struct Window {
   size_t document = 0;              // into HeldOut::documents

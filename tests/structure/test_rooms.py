@@ -1,7 +1,8 @@
 """Who may include whom. Reads fathom_room(… USES …) of src/*/CMakeLists.txt and every #include under src/.
 
 The order of the rooms is here, once; a room may use only rooms of a lower rank. `infer` and `nn` share `model` and what is
-below it and never see each other; only `nn`, `train` and the commands of fathom-train know LibTorch.
+below it and never see each other; only `nn`, `train` and the commands of fathom-train know LibTorch. The public headers
+(include/fathom/) include the standard library and each other, and of the rooms `api` alone includes them.
 """
 import pathlib
 import re
@@ -10,7 +11,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-RANK = {"core": 0, "formats": 1, "text": 1, "kernels": 1, "data": 2, "routing": 3, "model": 4, "infer": 5, "convert": 6, "study": 7, "serve": 7, "cli": 8}
+RANK = {"core": 0, "formats": 1, "text": 1, "kernels": 1, "data": 2, "routing": 3, "model": 4, "infer": 5, "api": 6, "convert": 6, "study": 7, "serve": 7, "cli": 8}
 RANK_NN = {room: rank for room, rank in RANK.items() if rank <= RANK["model"]} | {"nn": 5, "train": 6}
 TRAINING = {"nn", "train"}
 ROOMS = set(RANK) | TRAINING
@@ -85,7 +86,7 @@ def bad_includes(root):
         allowed = allowed_rooms(root, graph, path)
         for quote, included in INCLUDE.findall(path.read_text(errors="replace")):
             room = included.split("/")[0]
-            if quote == '"' and not (root / "src" / included).exists():
+            if quote == '"' and not any((root / place / included).exists() for place in ("src", "include")):
                 faults.append(f"{name}: \"{included}\" is not a file under src/ (write includes as \"room/file.h\")")
             elif room in ROOMS and (root / "src" / included).exists() and room not in allowed:
                 faults.append(f"{name} includes {included}, outside of {', '.join(sorted(allowed))}")
@@ -121,12 +122,22 @@ def too_large(root):
     return [f"{p.relative_to(root)}: {p.stat().st_size} bytes, at most {LARGEST_BYTES}" for p in sources(root) if p.stat().st_size > LARGEST_BYTES]
 
 
+def public_headers(root):
+    public = sorted((root / "include/fathom").glob("*")) if (root / "include/fathom").exists() else []
+    faults = [f"{p.relative_to(root)} includes {included}" for p in public for quote, included in INCLUDE.findall(p.read_text())
+              if not (included.startswith("fathom/") if quote == '"' else re.fullmatch(r"[a-z_]+", included))]
+    for path in sources(root):
+        if path.relative_to(root / "src").parts[0] != "api":
+            faults += [f"{path.relative_to(root)} includes {included}" for _, included in INCLUDE.findall(path.read_text(errors="replace")) if included.startswith("fathom/")]
+    return faults
+
+
 def without_readme(root):
     rooms = {p.relative_to(root / "src").parts[0] for p in sources(root)}
     return [f"src/{room} has no README.md" for room in sorted(rooms) if not (root / "src" / room / "README.md").exists()]
 
 
-CHECKS = [upward_uses, bad_includes, libtorch_includes, mixed_engine_and_network, too_large, without_readme]
+CHECKS = [upward_uses, bad_includes, libtorch_includes, mixed_engine_and_network, too_large, public_headers, without_readme]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
@@ -138,7 +149,7 @@ def test_rooms(check):
 
 def tree(root, files):
     for name, text in files.items():
-        path = root / "src" / name
+        path = root / name if name.startswith("include/") else root / "src" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return root
@@ -150,6 +161,8 @@ GOOD = {
     "model/CMakeLists.txt": "fathom_room(model\n  USES routing\n  LIBS x)", "model/README.md": "", "model/config.h": '#include "core/error.h"\n#include "routing/dial.h"\n',
     "infer/CMakeLists.txt": "fathom_room(infer USES model)", "infer/README.md": "", "infer/engine.h": '#include "model/config.h"\n',
     "nn/CMakeLists.txt": "fathom_room(nn USES model LIBS Torch::cpu)", "nn/README.md": "", "nn/net.h": '#include <ATen/ATen.h>\n#include "model/config.h"\n',
+    "api/CMakeLists.txt": "fathom_room(api USES infer)", "api/README.md": "", "api/engine.cpp": '#include "fathom/engine.h"\n#include "infer/engine.h"\n',
+    "include/fathom/engine.h": '#include <string_view>\n#include "fathom/error.h"\n', "include/fathom/error.h": "",
     "cli/README.md": "", "cli/main.cpp": '#include "infer/engine.h"\n', "cli/train/main.cpp": '#include <torch/torch.h>\n',
 }
 
@@ -173,6 +186,9 @@ def test_a_good_tree_passes(tmp_path):
     (libtorch_includes, {"infer/engine.h": '#include <ATen/ATen.h>\n'}, "infer/engine.h includes ATen/ATen.h"),
     (mixed_engine_and_network, {"infer/engine.h": '#include "nn/net.h"\n'}, "infer/engine.h includes nn/net.h"),
     (mixed_engine_and_network, {"nn/net.h": '#include "infer/engine.h"\n'}, "nn/net.h includes infer/engine.h"),
+    (public_headers, {"include/fathom/model.h": '#include <string>\n#include "model/config.h"\n'}, "include/fathom/model.h includes model/config.h"),
+    (public_headers, {"include/fathom/model.h": "#include <nlohmann/json.hpp>\n"}, "model.h includes nlohmann/json.hpp"),
+    (public_headers, {"include/fathom/model.h": "", "core/error.h": '#include "fathom/model.h"\n'}, "core/error.h includes fathom/model.h"),
     (too_large, {"core/error.h": "// " + "x" * 31000}, "core/error.h: 31003 bytes"),
     (without_readme, {"data/shards.h": ""}, "src/data has no README.md"),
 ])

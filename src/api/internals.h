@@ -1,0 +1,57 @@
+// The insides of the public handles, for the other files of this room; and the border at which the library's errors become
+// the public ones.
+#pragma once
+#include <exception>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "core/error.h"
+#include "fathom/error.h"
+#include "fathom/model.h"
+#include "infer/policy.h"
+#include "infer/weights.h"
+#include "model/chat_format.h"
+#include "model/document_ends.h"
+#include "model/folder.h"
+#include "text/tokenizer.h"
+
+namespace fathom {
+
+Error public_error(const UserError& e);
+
+// What `body` returns; its UserError as an Error.
+template <class Body>
+auto at_border(Body&& body) {
+  try {
+    return std::forward<Body>(body)();
+  } catch (const UserError& e) {
+    throw public_error(e);
+  }
+}
+
+// The insides of a handle are no part of what the library shows of the handle.
+#define FATHOM_HIDDEN __attribute__((visibility("hidden")))
+
+struct FATHOM_HIDDEN Model::State {
+  std::shared_ptr<model::ModelFolder> folder;
+  std::optional<text::Tokenizer> tokenizer;
+  std::optional<UserError> no_tokenizer;     // why there is none
+  std::optional<model::ChatFormat> chat_format;
+  std::optional<UserError> no_chat_format;
+  model::DocumentEnds ends;
+  std::shared_ptr<const infer::Weights> weights;  // null: opened without
+  ModelInfo info;
+  Sampling sampling;                         // what the files recommend
+
+  const text::Tokenizer& need_tokenizer() const;
+  const std::shared_ptr<const infer::Weights>& need_weights() const;
+  infer::RoutingPolicy policy(std::optional<double> dial) const;
+};
+
+struct Internals {
+  using ModelState = Model::State;
+  static const ModelState& of(const Model& model) { return *model.state_; }
+};
+
+}  // namespace fathom

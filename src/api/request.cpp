@@ -1,0 +1,66 @@
+#include "api/request.h"
+
+#include <cmath>
+#include <utility>
+
+#include "core/limits.h"
+
+namespace fathom {
+namespace {
+
+std::vector<int32_t> prompt_of(const Internals::ModelState& model, const Request& r) {
+  if (const auto* ids = std::get_if<std::vector<TokenId>>(&r.prompt)) return *ids;
+  const std::string& text = std::get<std::string>(r.prompt);
+  if (static_cast<int64_t>(text.size()) > limits::kPromptBytes)
+    throw UserError({"request", "prompt", str(text.size(), " bytes"), str("at most ", limits::kPromptBytes), ""});
+  std::vector<int32_t> ids = model::prompt_ids(model.need_tokenizer(), model.ends, text);
+  if (ids.empty()) throw UserError({"request", "prompt", "no token", "a text of at least one token", "this model has no token that begins a text"});
+  return ids;
+}
+
+std::vector<infer::PolicyFrom> policies_of(const Internals::ModelState& model, const Request& r) {
+  if (r.dials.empty()) return {{0, model.policy(r.dial)}};
+  if (r.dial) throw UserError({"request", "dials", "dial as well", "one of the two", ""});
+  std::vector<infer::PolicyFrom> policies;
+  for (const DialFrom& d : r.dials) {
+    if (policies.empty() ? d.position != 0 : d.position <= policies.back().position)
+      throw UserError({"request", "dials", str("position ", d.position), policies.empty() ? "0 first" : str("more than ", policies.back().position), ""});
+    policies.push_back({d.position, model.policy(d.dial)});
+  }
+  return policies;
+}
+
+infer::SamplerOptions sampling_of(const Sampling& s, uint64_t seed) {
+  return {.temperature = s.temperature, .top_k = s.top_k, .top_p = s.top_p, .typical_p = s.typical_p, .min_p = s.min_p,
+          .repetition_penalty = s.repetition_penalty, .presence_penalty = s.presence_penalty, .frequency_penalty = s.frequency_penalty,
+          .logit_bias = s.logit_bias, .seed = seed};
+}
+
+}  // namespace
+
+infer::Request request_of(const Internals::ModelState& model, const Request& r, double now) {
+  infer::Request out;
+  out.prompt = prompt_of(model, r);
+  out.policies = policies_of(model, r);
+  out.sampling = sampling_of(r.sampling.value_or(model.sampling), r.seed);
+  out.samples = r.samples;
+  out.max_new_tokens = r.max_tokens;
+  if (r.stop_at_end) out.stop_ids = model.info.end_tokens;
+  out.stop_ids.insert(out.stop_ids.end(), r.stop_ids.begin(), r.stop_ids.end());
+  out.stop = r.stop;
+  out.tokenizer = model.tokenizer ? &*model.tokenizer : nullptr;
+  if (r.speculation) {
+    out.speculation.emplace();
+    out.speculation->most = r.speculation->most;
+    if (r.speculation->draft_dial) out.speculation->draft = model.policy(r.speculation->draft_dial);
+  }
+  out.log_probs = r.log_probs;
+  out.priority = r.priority;
+  if (r.timeout) {
+    if (!(*r.timeout >= 0)) throw UserError({"request", "timeout", str(*r.timeout), "seconds, 0 or more", ""});
+    out.deadline = now + *r.timeout;
+  }
+  return out;
+}
+
+}  // namespace fathom

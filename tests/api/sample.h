@@ -1,0 +1,88 @@
+// Small models with drawn weights as folders on disk, for who knows the public interface alone, and the engine behind it to compare with.
+#pragma once
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "core/file.h"
+#include "fathom/fathom.h"
+#include "in_memory.h"
+#include "infer/generate.h"
+#include "model/document_ends.h"
+#include "model/random_model.h"
+#include "text/bpe_train.h"
+
+namespace fathom::test {
+
+inline const std::string kText =
+    "The sea is calm tonight. The tide is full, the moon lies fair upon the straits; on the French coast the light gleams and is gone. "
+    "In 1867 the cliffs of England stand, glimmering and vast, out in the tranquil bay. Come to the window, sweet is the night-air!\n\n";
+
+inline std::string sample_tokenizer() {
+  text::BpeTrainOptions options;
+  options.vocab_size = 320;
+  int left = 20;
+  return text::train_bpe([&](std::string& text) { return text = kText, left-- > 0; }, options).tokenizer_json;
+}
+
+// Writes the folder; `change` may alter the shape, `damage` the weights.
+inline std::string sample_folder(const TemporaryFolder& folder, const std::string& name, bool routed = true, uint64_t seed = 5,
+                                 const std::function<void(model::ModelConfig&)>& change = {}, const std::function<void(model::Weights&)>& damage = {}) {
+  static const std::string json = sample_tokenizer();
+  model::ModelConfig c;
+  c.vocab_size = text::Tokenizer::from_json(json, "sample").vocab_size();
+  c.hidden_size = 24, c.intermediate_size = 40, c.num_hidden_layers = 4;
+  c.num_attention_heads = 3, c.num_key_value_heads = 1, c.head_dim = 8;
+  c.max_position_embeddings = 240;
+  c.eos_token_ids = {0};
+  if (routed) c.routing.blocks = {{1, 0.25}, {3, 0.5}};
+  if (change) change(c);
+  model::Weights weights = model::random_weights(c, seed);
+  if (damage) damage(weights);
+  model::ModelToWrite out = model::model_to_write(c, std::move(weights), seed);
+  out.tokenizer_json = json;
+  if (routed) {
+    routing::DialTable dial;
+    dial.default_dial = 0.7;
+    dial.points = {{0.6, 0.6, {1.5F, 1.0F}, {0.1, 0.2}, 7.0}, {0.7, 0.7, {0.6F, 0.1F}, {0.25, 0.5}, 6.9}, {1.0, 1.0, {-4.0F, -4.0F}, {1, 1}, 6.8}};
+    out.dial = dial;
+  }
+  const std::string path = join_path(folder.path(), name);
+  model::write_model_folder(path, out);
+  return path;
+}
+
+// The engine behind the interface, for what a request is to become.
+struct Plain {
+  std::shared_ptr<model::ModelFolder> folder;
+  text::Tokenizer tokenizer;
+  model::DocumentEnds ends;
+  infer::Engine engine;
+  explicit Plain(const std::string& path)
+      : folder(model::ModelFolder::open(path)), tokenizer(folder->tokenizer()), ends(model::document_ends(folder->config(), tokenizer)),
+        engine(infer::Weights::load(*folder), {.threads = 1}) {}
+
+  // As `fathom generate` would, at most 24 tokens; events too.
+  infer::GenerateResult generate(const std::string& prompt, std::optional<double> dial, const infer::SamplerOptions& sampling, const infer::TokenCallback& on_token = {},
+                                 int64_t tokens = 24) {
+    infer::GenerateOptions o;
+    o.sampling = sampling;
+    o.policy = infer::RoutingPolicy::at_dial(folder->config(), folder->dial(), dial);
+    o.max_new_tokens = tokens;
+    o.stop_ids = model::end_ids(*folder, ends);
+    const std::vector<std::vector<int32_t>> prompts = {model::prompt_ids(tokenizer, ends, prompt)};
+    return infer::generate(engine, &tokenizer, prompts, o, on_token);
+  }
+};
+
+inline std::string error_of(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+}  // namespace fathom::test
