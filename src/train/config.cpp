@@ -199,6 +199,7 @@ model::ModelConfig read_model(const Fields& f) {
   if (!own_vocabulary) json["vocab_size"] = 1;
   if (!fields.has("rms_norm_eps")) json["rms_norm_eps"] = model::ModelConfig().rms_norm_eps;
   model::ModelConfig c = model::ModelConfig::from_json(json, where);
+  c.routing.require_plain(where);
   if (!own_vocabulary) c.vocab_size = 0;
   // A dense model has no gate to remember: one form for equal models.
   if (c.routing.dense()) c.routing = {};

@@ -32,8 +32,8 @@ struct Case {
     weights = infer::Weights::from(config, model::random_weights(config, seed));
     for (int i = 0; i < 30; ++i) texts.push_back(model::random_tokens(config, 20 + static_cast<int64_t>(random.below(45)), random));
     windows.assign(texts.begin(), texts.end());
-    std::vector<double> trained, none(config.routing.blocks.size(), 0.0);
-    for (const auto& b : config.routing.blocks) trained.push_back(b.capacity);
+    std::vector<double> trained, none(config.routing.units.size(), 0.0);
+    for (const auto& b : config.routing.units) trained.push_back(b.capacity);
     grid.default_dial = std::min(0.999, model::expected_block_fraction(config, 64, trained));
     for (const double dial : routing::default_grid(model::expected_block_fraction(config, 64, none), grid.default_dial)) {
       grid.points.emplace_back();
@@ -44,7 +44,7 @@ struct Case {
 
   // Scores of routed block r when the blocks before it are decided by `before` and nobody runs the ones behind: by whole forwards.
   std::vector<float> scores(size_t r, std::vector<float> before) const {
-    before.resize(config.routing.blocks.size(), kInfinity);
+    before.resize(config.routing.units.size(), kInfinity);
     infer::Engine engine(weights);
     std::vector<float> out;
     infer::score_documents(engine, windows, {.policy = infer::RoutingPolicy::causal(before)}, [&](infer::DocumentScore&& s) {
@@ -66,7 +66,7 @@ TEST(Calibrate, ThresholdsAreThoseOfPlainForwards) {
     for (const auto& w : c.windows) tokens += static_cast<int64_t>(w.size());
     EXPECT_EQ(table.tokens, tokens);
     std::vector<double> trained;
-    for (const auto& b : c.config.routing.blocks) trained.push_back(b.capacity);
+    for (const auto& b : c.config.routing.units) trained.push_back(b.capacity);
     const auto fraction = [&](const std::vector<double>& capacity) { return model::expected_block_fraction(c.config, 64, capacity); };
     for (size_t i = 0; i < table.points.size(); ++i) {
       const routing::DialPoint& point = table.points[i];
@@ -80,7 +80,7 @@ TEST(Calibrate, ThresholdsAreThoseOfPlainForwards) {
       // At least the share asked for runs, and no token more than ties with the threshold's: equal tokens at the first block do.
       for (size_t r = 0; r < wanted.size(); ++r) {
         EXPECT_GE(point.capacity[r], wanted[r] - 1e-12) << point.dial;
-        if (c.config.routing.blocks[0].block > 0) {
+        if (c.config.routing.units[0].block > 0) {
           EXPECT_LE(point.capacity[r], wanted[r] + 4.0 / static_cast<double>(tokens)) << point.dial;
         }
       }

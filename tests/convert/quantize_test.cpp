@@ -45,7 +45,7 @@ model::ModelConfig shape(bool routed, bool tied, int64_t width = 64) {
   c.max_position_embeddings = 64, c.tie_word_embeddings = tied;
   c.eos_token_ids = {0};
   if (routed) {
-    c.routing.blocks = {{1, 0.5}, {2, 0.25}};
+    c.routing.units = {{1, 0.5}, {2, 0.25}};
     c.routing.rule = routing::CausalRule::predictor;
     c.routing.router_bias = true;
   }
@@ -76,7 +76,7 @@ std::vector<float> logits(const std::shared_ptr<const infer::Weights>& weights) 
   infer::Engine engine(weights, {.threads = 1, .kernels = nullptr, .kv_bytes = 0});
   infer::Sequence sequence = engine.new_sequence();
   const std::vector<int32_t> tokens = {5, 1, 200, 17, 300, 42, 42, 9, 77, 128, 255, 3};
-  const auto policy = infer::RoutingPolicy::causal(std::vector<float>(engine.config().routing.blocks.size(), 0.0f));
+  const auto policy = infer::RoutingPolicy::causal(std::vector<float>(engine.config().routing.units.size(), 0.0f));
   const infer::WorkItem item{.sequence = &sequence, .tokens = tokens, .policy = &policy, .logits = infer::Logits::all};
   return engine.forward({&item, 1}).logits;
 }

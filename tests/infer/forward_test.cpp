@@ -45,17 +45,17 @@ TEST(Forward, PoliciesDecideAsTheySay) {
     const Reading causal = read(engine, tokens, RoutingPolicy::causal(thresholds));
     const Reading control = read(engine, tokens, RoutingPolicy::control(model.config));
     const Reading teacher = read(engine, tokens, RoutingPolicy::teacher(model.config));
-    for (size_t r = 0; r < routing.blocks.size(); ++r) {
+    for (size_t r = 0; r < routing.units.size(); ++r) {
       for (int64_t t = 0; t < 50; ++t) {
         const bool forced = t < routing.forced_positions;
         EXPECT_EQ(causal.decisions.run[r][t], forced || causal.decisions.score[r][t] >= thresholds[r]);
         EXPECT_EQ(control.decisions.run[r][t],
-                  forced || routing::random_score(routing.random_seed, routing.blocks[r].block, t) < routing.blocks[r].capacity);
+                  forced || routing::random_score(routing.random_seed, routing.units[r].block, t) < routing.units[r].capacity);
       }
     }
     // The teacher picks by the router's score, whatever the causal rule reads.
     const PlainResult plain = plain_forward(model.config, model.tensors, tokens, teacher.decisions);
-    for (size_t r = 0; r < routing.blocks.size(); ++r) {
+    for (size_t r = 0; r < routing.units.size(); ++r) {
       double least_in = 1e9, greatest_out = -1e9;
       for (int64_t t = routing.forced_positions; t < 50; ++t) {
         if (teacher.decisions.run[r][t]) least_in = std::min(least_in, plain.router[r][t]);
@@ -70,7 +70,7 @@ TEST(Forward, PoliciesDecideAsTheySay) {
 TEST(Forward, ANanScoreNeverRuns) {
   Random random(5);
   model::ModelConfig config = model::random_config(random);
-  config.routing.blocks = {{0, 1.0}};
+  config.routing.units = {{0, 1.0}};
   config.routing.forced_positions = 0;
   config.routing.rule = routing::CausalRule::score;
   model::Weights tensors = model::random_weights(config, 5);
@@ -110,7 +110,7 @@ TEST(Forward, SkippingSkips) {
   Random random(9);
   model::ModelConfig config = model::random_config(random);
   config.num_hidden_layers = 4;
-  config.routing.blocks = {{1, 0.5}, {3, 0.5}};
+  config.routing.units = {{1, 0.5}, {3, 0.5}};
   config.routing.forced_positions = 0;
   config.routing.kv = routing::KvPolicy::drop;
   const Model model(config, 9);

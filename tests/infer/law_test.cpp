@@ -112,7 +112,7 @@ TEST(Law, CapacityOneWithGateOneIsTheDenseModel) {
     const bool forced = seed % 2 == 0;
     if (forced) routed.routing.forced_positions = 1000;
     else routed.routing.gate = Gate::hard;
-    for (auto& block : routed.routing.blocks) block.capacity = 1;
+    for (auto& block : routed.routing.units) block.capacity = 1;
     model::ModelConfig dense = routed;
     dense.routing = {};
     const model::Weights tensors = model::random_weights(routed, seed);
@@ -121,7 +121,7 @@ TEST(Law, CapacityOneWithGateOneIsTheDenseModel) {
       const EngineOptions options{.threads = 1, .kernels = &kernels::kernels_for(isa)};
       Engine a(Weights::from(routed, tensors), options), b(Weights::from(dense, tensors), options);
       const Reading full = read(b, tokens, RoutingPolicy::full(dense));
-      const std::vector<float> never(routed.routing.blocks.size(), std::numeric_limits<float>::infinity());
+      const std::vector<float> never(routed.routing.units.size(), std::numeric_limits<float>::infinity());
       const RoutingPolicy policies[] = {forced ? RoutingPolicy::causal(never) : RoutingPolicy::full(routed),
                                         RoutingPolicy::teacher(routed), RoutingPolicy::control(routed)};
       for (const RoutingPolicy& policy : policies)
@@ -138,7 +138,7 @@ Model model_worth_threads(uint64_t seed) {
   config.hidden_size = 253, config.intermediate_size = 650, config.num_hidden_layers = 3, config.vocab_size = 1003;
   config.num_attention_heads = 6, config.num_key_value_heads = 3, config.head_dim = 36, config.max_position_embeddings = 512;
   config.eos_token_ids.clear(), config.bos_token_id.reset(), config.pad_token_id.reset();
-  config.routing.blocks = {{1, 0.5}, {2, 0.25}};
+  config.routing.units = {{1, 0.5}, {2, 0.25}};
   return Model(config, seed);
 }
 
@@ -202,9 +202,9 @@ TEST(Law, TheTeacherIsTheSameInAnyBatch) {
       together.append(result, i);
       expect_same(together, read(engine, texts[i], teacher), str("text ", i));
       // ceil(capacity · T) tokens run, the forced ones among them
-      for (size_t r = 0; r < model.config.routing.blocks.size(); ++r) {
+      for (size_t r = 0; r < model.config.routing.units.size(); ++r) {
         const int64_t T = static_cast<int64_t>(texts[i].size()), forced = std::min(T, model.config.routing.forced_positions);
-        const double exact = model.config.routing.blocks[r].capacity * static_cast<double>(T);
+        const double exact = model.config.routing.units[r].capacity * static_cast<double>(T);
         const auto& run = together.decisions.run[r];
         EXPECT_EQ(std::count(run.begin(), run.end(), 1), std::max<int64_t>(forced, static_cast<int64_t>(std::ceil(exact - 1e-9))));
       }

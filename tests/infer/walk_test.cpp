@@ -85,7 +85,7 @@ TEST(BlockWalk, RefusesWhatItCannotRead) {
   const std::vector<std::span<const int32_t>> too_long = {longer};
   EXPECT_THROW(BlockWalk(m.weights, too_long), UserError);
   // A router of NaN decides nothing without a word.
-  const std::string router = model::layer_prefix(m.config.routing.blocks[0].block) + "router.weight";
+  const std::string router = model::layer_prefix(m.config.routing.units[0].block) + "router.weight";
   m.tensors.at(router)[0] = NAN;
   const std::vector<int32_t> fine = {1, 2, 3};
   const std::vector<std::span<const int32_t>> text = {fine};

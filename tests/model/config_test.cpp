@@ -75,7 +75,7 @@ TEST(ModelConfig, WritesTheKeysThatTransformersReads) {
   EXPECT_TRUE(j["pad_token_id"].is_null());
   EXPECT_FALSE(j.contains("fathom"));
   c.eos_token_ids = {7};
-  c.routing.blocks = {{1, 0.125}};
+  c.routing.units = {{1, 0.125}};
   j = c.to_json();
   EXPECT_EQ(j["model_type"], "fathom");
   EXPECT_EQ(j["architectures"], Json::array({"FathomForCausalLM"}));
@@ -205,11 +205,11 @@ TEST(ModelConfig, ValidateHoldsWhatWasBuiltInTheProgram) {
     return std::string("no error");
   };
   EXPECT_EQ(message([](ModelConfig&) {}), "no error");
-  EXPECT_EQ(message([](ModelConfig& c) { c.routing.blocks[1].block = 4; }),
+  EXPECT_EQ(message([](ModelConfig& c) { c.routing.units[1].block = 4; }),
             "here: fathom.routed_blocks[1]: found 4, expected ascending indices below num_hidden_layers 4");
-  EXPECT_EQ(message([](ModelConfig& c) { c.routing.blocks[1].block = 1; }),
+  EXPECT_EQ(message([](ModelConfig& c) { c.routing.units[1].block = 1; }),
             "here: fathom.routed_blocks[1]: found 1, expected ascending indices below num_hidden_layers 4");
-  EXPECT_EQ(message([](ModelConfig& c) { c.routing.blocks[0].capacity = 0; }),
+  EXPECT_EQ(message([](ModelConfig& c) { c.routing.units[0].capacity = 0; }),
             "here: fathom.capacity[0]: found 0, expected a number above 0 and at most 1");
   EXPECT_EQ(message([](ModelConfig& c) { c.num_key_value_heads = 0; }),
             "here: num_key_value_heads: found 0, expected a whole number from 1 to 4096");

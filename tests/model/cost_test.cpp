@@ -53,7 +53,7 @@ struct Counter {
 
 std::vector<double> capacities(const ModelConfig& c) {
   std::vector<double> out;
-  for (const auto& b : c.routing.blocks) out.push_back(b.capacity);
+  for (const auto& b : c.routing.units) out.push_back(b.capacity);
   return out;
 }
 
@@ -92,9 +92,9 @@ TEST(ForwardCost, UnderKvDropASkippingTokenPaysTheRouterAlone) {
   c.routing.kv = KvPolicy::drop;
   c.routing.rule = CausalRule::score;
   Decisions none;
-  none.run.assign(c.routing.blocks.size(), std::vector<uint8_t>(10, 0));
+  none.run.assign(c.routing.units.size(), std::vector<uint8_t>(10, 0));
   const ForwardCost cost = forward_cost(c, 10, none, 0);
-  for (const auto& routed : c.routing.blocks)
+  for (const auto& routed : c.routing.units)
     EXPECT_EQ(cost.blocks[static_cast<size_t>(routed.block)], (BlockCost{0, 0, 0, 10 * c.hidden_size, 0}));
 }
 
@@ -105,7 +105,7 @@ TEST(ForwardCost, DecisionsOfAnotherModelAreAProgrammersFault) {
   EXPECT_THROW(forward_cost(c, 9, d, 0), std::logic_error);
   d.run.emplace_back();
   EXPECT_THROW(forward_cost(c, 8, d, 0), std::logic_error);
-  EXPECT_THROW(topk_cost(c, 8, 0, std::vector<double>(c.routing.blocks.size() + 1, 0.5)), std::logic_error);
+  EXPECT_THROW(topk_cost(c, 8, 0, std::vector<double>(c.routing.units.size() + 1, 0.5)), std::logic_error);
 }
 
 TEST(DenseCost, IsTheTwinWithoutRouters) {
@@ -153,7 +153,7 @@ TEST(TopkCost, UnderKvKeepAttentionIsTheMeanOverAllPlaces) {
   Random random(6);
   ModelConfig c = random_config(random);
   c.routing.kv = KvPolicy::keep;
-  c.routing.blocks = {{0, 0.25}};
+  c.routing.units = {{0, 0.25}};
   const int64_t T = 7, K = routing::selected_count(0.25, T);
   double sum = 0;
   int64_t sets = 0;
@@ -171,7 +171,7 @@ TEST(TopkCost, UnderKvKeepAttentionIsTheMeanOverAllPlaces) {
 TEST(TopkCost, TakesOtherCapacities) {
   Random random(7);
   ModelConfig c = random_config(random);
-  const std::vector<double> all(c.routing.blocks.size(), 1.0);
+  const std::vector<double> all(c.routing.units.size(), 1.0);
   const ForwardCost full = topk_cost(c, 20, 20, all), dense = dense_cost(c, 20, 20);
   for (size_t b = 0; b < full.blocks.size(); ++b) {
     BlockCost without = full.blocks[b];
@@ -194,7 +194,7 @@ ModelConfig llama_like(int64_t width, int64_t blocks) {
   c.num_hidden_layers = blocks;
   c.head_dim = 64;
   c.num_attention_heads = c.num_key_value_heads = width / 64;
-  for (int b = 1; b < blocks; b += 2) c.routing.blocks.push_back({b, 0.125});
+  for (int b = 1; b < blocks; b += 2) c.routing.units.push_back({b, 0.125});
   return c;
 }
 
@@ -245,7 +245,7 @@ TEST(ExpectedBlockFraction, MeetsTheExactCountWhereCapacityTimesTokensIsWhole) {
   Random random(10);
   for (int trial = 0; trial < 100; ++trial) {
     ModelConfig c = random_config(random);
-    for (auto& b : c.routing.blocks) b.capacity = static_cast<double>(1 + random.below(8)) / 8;
+    for (auto& b : c.routing.units) b.capacity = static_cast<double>(1 + random.below(8)) / 8;
     const double expected = expected_block_fraction(c, 64, capacities(c));
     EXPECT_NEAR(expected, block_fraction(c, topk_cost(c, 64, 0), 64), 1e-4 * expected);  // kv keep rounds half a pair
     EXPECT_EQ(expected, expected_block_fraction(c, 64, {}));
@@ -300,7 +300,7 @@ TEST(Parameters, OfAKnownModel) {
   c.tie_word_embeddings = true;
   EXPECT_EQ(parameters(c).total(), 134515008);
   EXPECT_EQ(parameters(c).head, 0);
-  c.routing.blocks = {{1, 0.5}, {3, 0.5}};
+  c.routing.units = {{1, 0.5}, {3, 0.5}};
   c.routing.router_bias = true;
   c.routing.rule = CausalRule::predictor;
   EXPECT_EQ(parameters(c).routers, 2 * 577);
@@ -334,7 +334,7 @@ TEST(DecodeBytes, EveryOtherBlockAtAnEighthMovesFiftySixPercent) {
 
 TEST(DecodeBytes, OfARoutedBlockByHand) {
   ModelConfig c = llama_like(128, 2);  // C 128, H = G = 2, D = 64, F 341; block 1 at 0.125
-  c.routing.blocks[0].capacity = 0.5;
+  c.routing.units[0].capacity = 0.5;
   const double C = 128, qo = 2 * 128 * 128, kv = qo, mlp = 3 * 341 * 128, slot = 2 * 128 * 4.0;
   const double always = 32000 * C + 2 * C + C + qo + kv + mlp + 2 * C;  // head, norm, row; router; block 0
   const DecodeBytes drop = decode_bytes(c, 40, {});
@@ -354,7 +354,7 @@ TEST(DecodeBytes, BlockByBlockAreWhatTheirTensorsHold) {
   for (int trial = 0; trial < 100; ++trial) {
     const ModelConfig c = random_config(random);
     const int64_t context = static_cast<int64_t>(random.below(50));
-    std::vector<double> share(c.routing.blocks.size());
+    std::vector<double> share(c.routing.units.size());
     for (double& s : share) s = random.uniform();
     const DecodeBytes found = decode_bytes(c, context, share, {.blocks = 2, .head = 2}, 4);
     ASSERT_EQ(static_cast<int64_t>(found.blocks.size()), c.num_hidden_layers);

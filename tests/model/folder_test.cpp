@@ -219,11 +219,11 @@ TEST_F(FolderTest, TheDialMustFitTheModel) {
   write(c);
   ModelConfig other = c;
   other.num_hidden_layers = 9;
-  other.routing.blocks = {{0, 0.5}, {1, 0.5}, {2, 0.5}, {3, 0.5}, {4, 0.5}, {5, 0.5}, {6, 0.5}};
+  other.routing.units = {{0, 0.5}, {1, 0.5}, {2, 0.5}, {3, 0.5}, {4, 0.5}, {5, 0.5}, {6, 0.5}};
   Random random(1);
   atomic_write(path("m/fathom_dial.json"), random_dial(other, random).to_json().dump());
   EXPECT_EQ(open_error(), path("m/fathom_dial.json") + ": points[0].thresholds: found an array of 7, expected one per routed block: " +
-                              std::to_string(c.routing.blocks.size()));
+                              std::to_string(c.routing.units.size()));
 }
 
 TEST_F(FolderTest, TensorsAreHeldAgainstTheConfiguration) {
@@ -399,7 +399,7 @@ TEST(Formats, TheDocumentNamesEveryKey) {
   for (const auto& [key, value] : config["fathom"].items()) named(key);
   for (const auto& [key, value] : dial.items()) named(key);
   for (const auto& [key, value] : dial["points"][0].items()) named("points[]." + key);
-  const std::string layer = layer_prefix(c.routing.blocks[0].block);
+  const std::string layer = layer_prefix(c.routing.units[0].block);
   for (const TensorSpec& spec : schema(c))
     if (spec.name.starts_with(layer + "router.") || spec.name.starts_with(layer + "predictor.")) named("model.layers.N." + spec.name.substr(layer.size()));
   const auto every = [&](const auto& names) {

@@ -16,7 +16,7 @@ TEST(RandomModel, ConfigurationsCoverTheChoices) {
   int odd_width = 0;
   for (int i = 0; i < 400; ++i) {
     const ModelConfig c = random_config(random);
-    EXPECT_GE(c.routing.blocks.size(), 1u);
+    EXPECT_GE(c.routing.units.size(), 1u);
     gates.insert(static_cast<int>(c.routing.gate));
     rules.insert(static_cast<int>(c.routing.rule));
     kvs.insert(static_cast<int>(c.routing.kv));
@@ -24,7 +24,7 @@ TEST(RandomModel, ConfigurationsCoverTheChoices) {
     biases.insert(c.routing.router_bias);
     tied.insert(c.tie_word_embeddings);
     forced.insert(c.routing.forced_positions > 0);
-    routed_all.insert(static_cast<int64_t>(c.routing.blocks.size()) == c.num_hidden_layers);
+    routed_all.insert(static_cast<int64_t>(c.routing.units.size()) == c.num_hidden_layers);
     full_groups.insert(c.num_key_value_heads == 1 ? 1 : c.num_key_value_heads == c.num_attention_heads ? 2 : 3);
     odd_width += c.hidden_size % 16 != 0;
   }
@@ -75,7 +75,7 @@ TEST(RandomModel, WeightsHaveTheirDeviation) {
   c.num_hidden_layers = 2;
   c.num_attention_heads = c.num_key_value_heads = 4;
   c.head_dim = 16;
-  c.routing.blocks = {{0, 0.5}, {1, 0.5}};
+  c.routing.units = {{0, 0.5}, {1, 0.5}};
   c.routing.rule = routing::CausalRule::predictor;
   const Weights w = random_weights(c, 1);
   EXPECT_EQ(w.size(), schema(c).size());
@@ -100,7 +100,7 @@ TEST(RandomModel, DecisionsKeepForcedPositions) {
     ModelConfig c = random_config(random);
     c.routing.forced_positions = 3;
     const routing::Decisions d = random_decisions(c, 9, random);
-    ASSERT_EQ(d.run.size(), c.routing.blocks.size());
+    ASSERT_EQ(d.run.size(), c.routing.units.size());
     for (const auto& run : d.run) {
       ASSERT_EQ(run.size(), 9u);
       EXPECT_TRUE(run[0] && run[1] && run[2]);
@@ -113,7 +113,7 @@ TEST(RandomModel, DialTablesAreValid) {
   for (int i = 0; i < 100; ++i) {
     const ModelConfig c = random_config(random);
     const routing::DialTable t = random_dial(c, random);
-    const size_t routed = c.routing.blocks.size();
+    const size_t routed = c.routing.units.size();
     EXPECT_EQ(routing::DialTable::from_json(t.to_json(), "t", routed).points.size(), t.points.size());
     EXPECT_EQ(t.thresholds(t.default_dial).size(), routed);
   }

@@ -18,7 +18,7 @@ ModelConfig small() {
   c.num_attention_heads = 6;
   c.num_key_value_heads = 3;
   c.head_dim = 4;
-  c.routing.blocks = {{1, 0.5}};
+  c.routing.units = {{1, 0.5}};
   return c;
 }
 

@@ -113,7 +113,7 @@ void matmul(const Matmul& a) {
   }
 }
 
-constexpr Kernels kTable{Isa::avx512, "avx512", matmul, quantized_matmul, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
+constexpr Kernels kTable{Isa::avx512, "avx512", matmul, quantized_matmul, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, scaled_add,
                          attend, log_sum_exp, exp_shifted, argmax};
 
 }  // namespace

@@ -30,7 +30,7 @@ int main(int argc, char** argv) {
     if (const auto eos = tokenizer.eos_id()) c.eos_token_ids = {*eos};
     if (kind == "blocky") c.hidden_size = 64, c.head_dim = 16;
     const bool routed = kind == "mod" || kind == "long";
-    if (routed) c.routing.blocks = {{1, 0.25}, {3, 0.5}};
+    if (routed) c.routing.units = {{1, 0.25}, {3, 0.5}};
     model::Weights weights = model::random_weights(c, seed);
     for (float& w : weights.at("lm_head.weight")) w *= 0.25F;  // a loss not far from ln V, and texts that vary
     model::ModelToWrite out = model::model_to_write(c, std::move(weights), seed);
