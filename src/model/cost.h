@@ -65,7 +65,7 @@ double block_fraction(const ModelConfig& config, const ForwardCost& cost, int64_
 double total_fraction(const ModelConfig& config, const ForwardCost& cost, int64_t tokens, int64_t head_rows);
 
 // Expected block fraction at context `tokens` for capacities per cut (for the dial), each in [0, 1]: as
-// topk_cost, but with K = capacity · T not rounded up, so that it rises with every capacity.
+// topk_cost, but with K = capacity · T not rounded up, so that it rises with every capacity of full, and of light beside skip.
 double expected_block_fraction(const ModelConfig& config, int64_t tokens, std::span<const double> capacity);
 
 struct Parameters {

@@ -46,7 +46,7 @@ struct DialTable {
 
 // The capacities (per cut) whose expected block fraction is `dial`: the trained capacities scaled down together (below the
 // trained point) or moved together towards 1 (above it), so that a unit's stay falling. `block_fraction(capacities)` comes
-// from the cost model and must increase with every capacity. The result is clamped to [0, 1] each.
+// from the cost model: it falls with no capacity and rises with all together. The result is clamped to [0, 1] each.
 std::vector<double> capacities_for_dial(double dial, const std::vector<double>& trained,
                                         const std::function<double(const std::vector<double>&)>& block_fraction);
 

@@ -222,7 +222,7 @@ TEST_F(FolderTest, TheDialMustFitTheModel) {
   other.routing.units = {{0, 0.5}, {1, 0.5}, {2, 0.5}, {3, 0.5}, {4, 0.5}, {5, 0.5}, {6, 0.5}};
   Random random(1);
   atomic_write(path("m/fathom_dial.json"), random_dial(other, random).to_json().dump());
-  EXPECT_EQ(open_error(), path("m/fathom_dial.json") + ": points[0].thresholds: found an array of 7, expected one per routed block: " +
+  EXPECT_EQ(open_error(), path("m/fathom_dial.json") + ": points[0].thresholds: found an array of 7, expected one per cut of a routed block: " +
                               std::to_string(c.routing.units.size()));
 }
 

@@ -94,6 +94,31 @@ TEST(RandomModel, WeightsHaveTheirDeviation) {
   EXPECT_GT(w.at("model.norm.weight")[0], 0.4f);
 }
 
+TEST(RandomModel, PathsCoverTheChoices) {
+  Random random(1);
+  std::set<std::string> paths;
+  std::set<int> parts;
+  int plain = 0, split = 0, statics = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const ModelConfig c = random_config(random, {.paths = true});
+    bool all_plain = true;
+    for (size_t u = 0; u < c.routing.units.size(); ++u) {
+      const routing::RoutedUnit& unit = c.routing.units[u];
+      paths.insert(unit.paths.text()), parts.insert(static_cast<int>(unit.part));
+      all_plain = all_plain && unit.is_plain();
+      split += u > 0 && c.routing.units[u - 1].block == unit.block;
+      statics += unit.is_static();
+    }
+    plain += all_plain;
+    EXPECT_EQ(ModelConfig::from_json(c.to_json(), "c"), c);
+  }
+  EXPECT_EQ(paths.size(), 9u);  // seven with full, two alone
+  EXPECT_EQ(parts.size(), 3u);
+  EXPECT_GT(plain, 400);
+  EXPECT_GT(split, 100);
+  EXPECT_GT(statics, 100);
+}
+
 TEST(RandomModel, DecisionsKeepForcedPositions) {
   Random random(4);
   for (int i = 0; i < 100; ++i) {
@@ -111,11 +136,15 @@ TEST(RandomModel, DecisionsKeepForcedPositions) {
 TEST(RandomModel, DialTablesAreValid) {
   Random random(6);
   for (int i = 0; i < 100; ++i) {
-    const ModelConfig c = random_config(random);
+    const ModelConfig c = random_config(random, {.paths = true});
     const routing::DialTable t = random_dial(c, random);
-    const size_t routed = c.routing.units.size();
-    EXPECT_EQ(routing::DialTable::from_json(t.to_json(), "t", routed).points.size(), t.points.size());
-    EXPECT_EQ(t.thresholds(t.default_dial).size(), routed);
+    const size_t cuts = c.routing.cuts();
+    EXPECT_EQ(routing::DialTable::from_json(t.to_json(), "t", cuts).points.size(), t.points.size());
+    EXPECT_EQ(t.thresholds(t.default_dial).size(), cuts);
+    t.require_order(c.routing, "t");
+    const std::vector<float> drawn = random_thresholds(c, random);
+    for (size_t u = 0; u < c.routing.units.size(); ++u)
+      for (size_t i = 1; i < c.routing.units[u].cuts(); ++i) EXPECT_LE(drawn[c.routing.first_cut(u) + i - 1], drawn[c.routing.first_cut(u) + i]);
   }
 }
 
