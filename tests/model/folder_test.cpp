@@ -401,13 +401,20 @@ TEST(Formats, TheDocumentNamesEveryKey) {
   for (const auto& [key, value] : dial["points"][0].items()) named("points[]." + key);
   const std::string layer = layer_prefix(c.routing.units[0].block);
   for (const TensorSpec& spec : schema(c))
-    if (spec.name.starts_with(layer + "router.") || spec.name.starts_with(layer + "predictor.")) named("model.layers.N." + spec.name.substr(layer.size()));
+    if (spec.name.starts_with(layer + "router.") || spec.name.starts_with(layer + "predictor.")) named(spec.name.substr(layer.size()));
   const auto every = [&](const auto& names) {
     for (const auto& [name, value] : names) named(name);
   };
   every(routing::kGateNames), every(routing::kCausalRuleNames), every(routing::kSelectionNames), every(routing::kKvPolicyNames), every(routing::kRouterInputNames);
+  every(routing::kPathNames), every(routing::kPartNames);
+  c.routing.units = {{.block = 0, .capacity = 0.25, .part = routing::Part::mlp, .paths = {.exit = true, .skip = true, .light = true}, .light_rank = 1, .light_capacity = 0.25, .skip_capacity = 0.25}};
+  const Json routing = c.routing.to_json();
+  for (const auto& [key, value] : routing.items()) named(key);
+  for (const auto& [key, value] : routing["units"][0].items()) named(key);
+  for (const TensorSpec& spec : schema(c))
+    if (const size_t at = spec.name.find("light."); at != std::string::npos) named(spec.name.substr(at));
   const std::string version = std::to_string(routing::kRoutingVersion);
-  EXPECT_NE(text.find("object `fathom`, version " + version + ";"), std::string::npos);
+  EXPECT_NE(text.find("object `fathom`, version 1 or " + version + ";"), std::string::npos);
   EXPECT_NE(text.find("**fathom_dial.json**, version " + std::to_string(routing::kDialVersion) + ":"), std::string::npos);
 }
 

@@ -373,6 +373,23 @@ TEST(Parameters, ThroughAModelFolderAndBack) {
   for (const auto& [name, values] : weights) EXPECT_EQ(model.read(name), values) << name;
 }
 
+TEST(Transformer, RefusesUnitsThatItDoesNotCompute) {
+  Random random(1);
+  model::ModelConfig config = model::random_config(random);
+  const auto refusal = [&](const routing::RoutedUnit& unit) {
+    config.routing.units = {unit};
+    try {
+      Transformer network(config);
+    } catch (const UserError& e) {
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_EQ(refusal({.block = 0, .capacity = 0.5}), "no error");
+  EXPECT_NE(refusal({.block = 0, .capacity = 0.5, .part = routing::Part::attention}).find("fathom.units[0].part: found attention, expected block"), std::string::npos);
+  EXPECT_NE(refusal({.block = 0, .capacity = 0.5, .paths = {.light = true}, .light_rank = 1}).find("fathom.units[0].paths: found skip,light,full, expected skip,full"), std::string::npos);
+}
+
 TEST(CalibrationWalk, EqualsTheForwardUnderTheCausalRule) {
   at::NoGradGuard no_grad;
   at::manual_seed(12);

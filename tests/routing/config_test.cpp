@@ -236,7 +236,7 @@ TEST(RoutingConfig, BadFiles) {
       {R"({"units": [{"block": 1}]})", "c.json: fathom.units[0].capacity: found no such key, expected a number from 0 to 1"},
       {R"({"units": [{"block": 1, "capacity": 0}]})", "c.json: fathom.units[0].capacity: found 0, expected a number above 0 and at most 1"},
       {R"({"units": [{"block": 1, "capacity": 1, "part": "norm"}]})", "c.json: fathom.units[0].part: found \"norm\", expected one of block, attention, mlp"},
-      {R"({"units": [{"block": 1, "capacity": 1, "rank": 3}]})", "c.json: fathom.units[0].rank: found an unknown key, expected \"part\" perhaps; remove it or correct its name"},
+      {R"({"units": [{"block": 1, "capacity": 1, "capasity": 3}]})", "c.json: fathom.units[0].capasity: found an unknown key, expected \"capacity\" perhaps; remove it or correct its name"},
       {R"({"units": [{"block": 1, "capacity": 1}, {"block": 1, "capacity": 1, "part": "mlp"}]})",
        "c.json: fathom.units[1]: found MLP of block 1 after block 1, expected units ascending by block, a block's attention before its MLP, each once"},
       {R"({"units": [{"block": 1, "part": "mlp", "capacity": 1}, {"block": 1, "part": "attention", "capacity": 1}]})",
@@ -246,8 +246,6 @@ TEST(RoutingConfig, BadFiles) {
       {R"({"units": [{"block": 1, "paths": "skip,light"}]})", str("c.json: fathom.units[0].paths: found \"skip,light\", ", kPaths)},
       {R"({"units": [{"block": 1, "paths": "skip,skip,full"}]})", str("c.json: fathom.units[0].paths: found \"skip,skip,full\", ", kPaths)},
       {R"({"units": [{"block": 1, "paths": "skip,full,"}]})", str("c.json: fathom.units[0].paths: found \"skip,full,\", ", kPaths)},
-      {R"({"units": [{"block": 1, "paths": "light,full", "capacity": 0.5, "light_rank": 131073}]})",
-       "c.json: fathom.units[0].light_rank: found the number 131073, expected a whole number from 1 to 131072"},
       {R"({"units": [{"block": 1, "paths": "exit,skip,full", "capacity": 0.5, "skip_capacity": 0.6}]})",
        "c.json: fathom.units[0].skip_capacity: found the number 0.6, expected a share of tokens that the dearer paths leave over"},
       {R"({"units": [{"block": 1, "capacity": 0.5, "skip_capacity": 0.2}]})",
@@ -277,7 +275,9 @@ TEST(RoutingConfig, APatternThatRoutesNothingIsSaid) {
 TEST(RoutingConfig, BoundsAreInclusive) {
   EXPECT_EQ(read(R"({"routed_blocks": [7], "capacity": 1, "gate_scale": 100, "forced_positions": 16777216})").gate_scale, 100);
   EXPECT_EQ(read(R"({"routed_blocks": [0], "capacity": 1e-9, "gate_scale": 0})").units[0].capacity, 1e-9);
-  EXPECT_EQ(read(R"({"units": [{"block": 0, "paths": "light", "light_rank": 131072}]})").units[0].light_rank, 131072);
+  const auto rank = [](int64_t r) { return str(R"({"units": [{"block": 0, "paths": "light", "light_rank": )", r, "}]}"); };
+  EXPECT_EQ(read(rank(limits::kWidth)).units[0].light_rank, limits::kWidth);
+  EXPECT_EQ(error(rank(limits::kWidth + 1)), "c.json: fathom.units[0].light_rank: found the number 131073, expected a whole number from 1 to 131072");
 }
 
 }  // namespace
