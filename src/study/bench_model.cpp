@@ -31,7 +31,7 @@ constexpr Named kNamed[] = {{"llama-110m", 768, 12, 12, 12, 2048, 32000, true},
 
 // PATTERN:CAPACITY and then KEY=VALUE, of the keys of config.json's "fathom" object.
 routing::RoutingConfig routed_form(const std::string& text, int64_t blocks, const std::string& where) {
-  const auto refuse = [&](const std::string& found, const std::string& expected, const std::string& hint = "") {
+  const auto refuse = [&](const std::string& found, const std::string& expected, const std::string& hint) {
     throw UserError({where, "--routed", found, expected, hint});
   };
   std::vector<std::string> parts;
@@ -39,7 +39,7 @@ routing::RoutingConfig routed_form(const std::string& text, int64_t blocks, cons
   for (std::string part; std::getline(in, part, ':');) parts.push_back(part);
   const std::string pattern = parts.empty() ? "" : parts[0];
   if (pattern != "every-second" && pattern != "all-but-ends")
-    refuse("\"" + printable(text) + "\"", "every-second:CAPACITY or all-but-ends:CAPACITY, a capacity above 0 and at most 1");
+    refuse("\"" + printable(text) + "\"", "every-second:CAPACITY or all-but-ends:CAPACITY, a capacity above 0 and at most 1", "");
   Json json = {{"routed_blocks", Json::array()}};
   for (int64_t block = 1; block < blocks - (pattern == "all-but-ends"); block += pattern == "every-second" ? 2 : 1) json["routed_blocks"].push_back(block);
   for (size_t i = 1; i < parts.size(); ++i) {
@@ -55,7 +55,7 @@ routing::RoutingConfig routed_form(const std::string& text, int64_t blocks, cons
   try {
     return routing::RoutingConfig::from_json(Fields(json, where), blocks);
   } catch (const UserError& e) {
-    refuse(str("\"", printable(text), "\", whose ", e.parts().field, " is ", e.parts().found), e.parts().expected, e.parts().hint);
+    refuse(str("\"", printable(text), "\", whose ", e.parts().field, " is ", e.parts().found), e.parts().expected, "the form is every-second:CAPACITY or all-but-ends:CAPACITY, then :KEY=VALUE");
   }
   return {};
 }
