@@ -43,7 +43,7 @@ model::ModelConfig config_of(bool mod) {
   c.head_dim = 64;
   c.intermediate_size = 1024;
   if (mod)
-    for (int block = 1; block < 8; block += 2) c.routing.blocks.push_back({block, 0.125});
+    for (int block = 1; block < 8; block += 2) c.routing.units.push_back({block, 0.125});
   return c;
 }
 

@@ -93,7 +93,7 @@ std::vector<Form> forms_of(const Arguments& args, int64_t positions) {
       args.wrong("prompt", str(positions, " positions"), str("at most the model's ", folder->config().max_position_embeddings));
     const std::optional<double> dial = dial_of(args, *folder);
     const auto weights = infer::Weights::load(*folder);
-    if (folder->config().routing.dense()) return {{"dense", weights, infer::RoutingPolicy::full(folder->config())}};
+    if (!folder->config().routing.decides()) return {{"dense", weights, infer::RoutingPolicy::full(folder->config())}};
     return {{"every token in full", weights, infer::RoutingPolicy::full(folder->config())},
             {str("dial ", fixed(dial.value_or(folder->dial()->default_dial), 2)), weights, infer::RoutingPolicy::at_dial(folder->config(), folder->dial(), dial)}};
   }
@@ -104,8 +104,7 @@ std::vector<Form> forms_of(const Arguments& args, int64_t positions) {
   const auto add = [&](const std::string& name, const std::string& routed) {
     const model::ModelConfig config = shape_of(args, routed, positions);
     const auto weights = study::bench_weights(config, *type, 1);
-    infer::Engine engine(weights);
-    forms.push_back({name, weights, study::bench_policy(engine, 512, 3)});
+    forms.push_back({name, weights, study::bench_policy(weights, 512, 3)});
   };
   add("dense", "");
   if (args.given("routed")) add("routed " + args.text("routed"), args.text("routed"));
@@ -184,7 +183,7 @@ Command bench_command() {
       "beside the peak of its arithmetic. \"Allowed\" is what the bytes or FLOPs that were skipped would save at most.";
   c.positionals.push_back({.name = "MODEL", .help = "a model folder, the folder of a run, or a GGUF file", .required = false, .repeated = false});
   c.flag(text_flag("shape", "SHAPE", "random weights instead: llama-110m, llama-1b, smollm2-135m, or C,L,H,G,F,V"));
-  c.flag(text_flag("routed", "PATTERN", "also a routed form: every-second:0.125 or all-but-ends:0.25"));
+  c.flag(text_flag("routed", "PATTERN", "also a routed form: every-second:0.125 or all-but-ends:0.25, then keys of the configuration as :KEY=VALUE"));
   c.flag(text_flag("type", "TYPE", "of a shape's matrices: f32, q8_0, q4_0, q4_1, …").otherwise("f32"));
   c.flag(dial_flag());
   c.group("Work");

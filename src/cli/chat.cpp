@@ -42,8 +42,7 @@ class Chat {
         end_ids_(model::end_ids(*folder_, model::document_ends(folder_->config(), tokenizer))), depth_(args.boolean("show-depth")), stats_(args.boolean("stats")) {
     set_dial(args.maybe_number("dial"));
     conversation_.begin(system_);
-    const int64_t blocks = folder_->config().num_hidden_layers;
-    range_ = {blocks - static_cast<int64_t>(folder_->config().routing.blocks.size()), blocks};
+    range_ = {folder_->config().least_depth(), folder_->config().most_depth()};
   }
 
   // false: the end was asked for.

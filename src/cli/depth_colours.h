@@ -8,7 +8,7 @@
 namespace fathom::cli {
 
 struct DepthRange {
-  int64_t least = 0, most = 0;  // blocks that every token runs, blocks of the model
+  int64_t least = 0, most = 0;  // blocks that every token runs in full, that a token may run in full
 };
 
 // `text` between colour sequences; control characters that would steer the terminal become visible.

@@ -39,7 +39,7 @@ std::vector<Subject> open_subjects(const Arguments& args, int threads) {
       throw UserError({path, "tokenizer.json", "another tokenizer than that of " + args.positional("MODEL"), "the same one",
                        "losses per token of different tokenizers do not compare; evaluate it on its own and compare bits per byte"});
     study::warn_of_other_ends(subjects.front(), subjects.back());
-    if (!subjects.back().engine->config().routing.dense() && args.given("dial"))
+    if (subjects.back().engine->config().routing.decides() && args.given("dial"))
       throw UserError({path, "fathom.routed_blocks", "a twin with routed blocks", "a dense twin when --dial is given", ""});
   }
   return subjects;

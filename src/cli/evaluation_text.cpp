@@ -1,5 +1,6 @@
 #include "cli/evaluation_text.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 
@@ -60,10 +61,13 @@ std::string evaluation_text(const EvaluationReport& report) {
     text += str(report.names[0], " − ", report.names[i], ", paired: ", with_interval(loss_difference(first, report.results[i]), 4),
                 " nats per token, ", with_interval(bits_difference(first, report.results[i]), 4), " bits per byte\n");
   if (!first.blocks.empty()) {
+    const bool light = std::ranges::any_of(first.blocks, [](const study::BlockAgreement& b) { return b.unit.paths.light; });
     rows = {{"\n  routed block", "capacity", "realised"}};
+    if (light) rows[0].push_back("light");
     if (report.teacher) rows[0].insert(rows[0].end(), {"agreement", "precision", "recall"});
     for (const study::BlockAgreement& b : first.blocks) {
-      rows.push_back({str("  ", b.block), percent(b.capacity), percent(b.realised)});
+      rows.push_back({"  " + b.unit.label(), percent(b.capacity), percent(b.realised)});
+      if (light) rows.back().push_back(b.unit.paths.light ? percent(b.light) : "–");
       if (report.teacher) rows.back().insert(rows.back().end(), {percent(b.agreement()), percent(b.precision()), percent(b.recall())});
     }
     text += text_table(rows);

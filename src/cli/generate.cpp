@@ -63,8 +63,7 @@ int run(const Arguments& args) {
                      str("fewer than the model's max_position_embeddings ", room), ""});
   infer::Engine engine(infer::Weights::load(*folder), {.threads = threads_of(args)});
 
-  const int64_t blocks = folder->config().num_hidden_layers, routed = static_cast<int64_t>(folder->config().routing.blocks.size());
-  const DepthRange range{blocks - routed, blocks};
+  const DepthRange range{folder->config().least_depth(), folder->config().most_depth()};
   const bool safe = stdout_is_terminal();
   if (coloured) out(depth_legend(range) + "\n\n");
   if (args.boolean("echo") && !json) out(safe ? terminal_safe(prompt) : prompt);

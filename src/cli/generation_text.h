@@ -13,7 +13,7 @@ struct GenerationRecord {
   struct Token {
     int32_t id;
     int64_t depth;
-    std::vector<uint8_t> run;  // [routed blocks]
+    std::vector<uint8_t> run;  // [units] routing::Path
   };
   std::vector<Token> tokens;
   void add(const infer::TokenEvent& e) { tokens.push_back({e.id, e.depth, {e.run.begin(), e.run.end()}}); }

@@ -18,24 +18,27 @@ namespace fathom::cli {
 namespace {
 
 using model::ModelConfig;
+using routing::Part;
 
 struct Costs {
   int64_t context;
   double dense, expected, worst;  // forward FLOPs per token, averaged over a document of `context` tokens
   model::ForwardCost forward;     // expected, of the whole document
   model::DecodeBytes dense_bytes, expected_bytes;
-  std::vector<double> capacity;   // per routed block at the dial
-  double share(const ModelConfig& c, int64_t block) const {  // of the tokens that are expected to run it
-    const int r = c.routing.routed_index(static_cast<int>(block));
-    return r < 0 ? 1 : capacity.empty() ? c.routing.blocks[static_cast<size_t>(r)].capacity : capacity[static_cast<size_t>(r)];
+  std::vector<double> capacity;   // [cuts] at the dial
+  // Shares of the tokens that are expected to run a block's attention or MLP in full, and to take a light path there.
+  routing::RoutingConfig::Shares shares(const ModelConfig& c, int64_t block, Part half) const {
+    const int u = c.routing.unit_of(block, half);
+    if (u < 0) return {.full = 1, .light = 0};
+    return c.routing.shares(static_cast<size_t>(u), capacity);
   }
 };
 
 Costs costs(const ModelConfig& c, const model::ModelFolder& folder, double dial, int64_t context) {
   Costs k{.context = context, .dense = 0, .expected = 0, .worst = 0, .forward = {}, .dense_bytes = {}, .expected_bytes = {}, .capacity = {}};
   const double per_token = 1.0 / static_cast<double>(context);
-  if (folder.dial()) k.capacity = folder.dial()->at(dial).capacity;
-  const std::vector<double> all(c.routing.blocks.size(), 1.0);
+  k.capacity = folder.dial() ? folder.dial()->at(dial).capacity : c.routing.capacities();
+  const std::vector<double> all(c.routing.cuts(), 1.0);
   k.dense = model::dense_cost(c, context, context).flops() * per_token;
   k.forward = model::topk_cost(c, context, context, k.capacity);
   k.expected = k.forward.flops() * per_token;
@@ -50,7 +53,7 @@ Costs costs(const ModelConfig& c, const model::ModelFolder& folder, double dial,
 Json to_json(const ModelConfig& c, const model::ModelFolder& folder, const Costs& k, double dial) {
   const model::Parameters p = model::parameters(c);
   Json j = {{"path", folder.path()}, {"config", c.to_json()}, {"context", k.context}, {"dial", dial}};
-  j["parameters"] = {{"total", p.total()}, {"embedding", p.embedding}, {"blocks", p.blocks}, {"routers", p.routers},
+  j["parameters"] = {{"total", p.total()}, {"embedding", p.embedding}, {"blocks", p.blocks}, {"light", p.light}, {"routers", p.routers},
                      {"predictors", p.predictors}, {"norms", p.norms}, {"head", p.head}};
   j["flops_per_token"] = {{"dense", k.dense}, {"expected", k.expected}, {"worst", k.worst}};
   j["decode_bytes_per_token"] = {{"dense", k.dense_bytes.total()}, {"expected", k.expected_bytes.total()},
@@ -62,10 +65,11 @@ Json to_json(const ModelConfig& c, const model::ModelFolder& folder, const Costs
   for (int64_t block = 0; block < c.num_hidden_layers; ++block) {
     const model::BlockCost& f = k.forward.blocks[static_cast<size_t>(block)];
     const model::BlockBytes& b = k.expected_bytes.blocks[static_cast<size_t>(block)];
-    j["blocks"].push_back({{"block", block}, {"share", k.share(c, block)},
+    const auto attention = k.shares(c, block, Part::attention), mlp = k.shares(c, block, Part::mlp);
+    j["blocks"].push_back({{"block", block}, {"share", attention.full}, {"light_share", attention.light}, {"mlp_share", mlp.full}, {"mlp_light_share", mlp.light},
                            {"flops_per_token", {{"attention_linear", flops(f.attention_linear)}, {"attention_scores", flops(f.attention_scores)},
-                                                {"mlp", flops(f.mlp)}, {"router", flops(f.router)}, {"predictor", flops(f.predictor)}}},
-                           {"decode_bytes_per_token", {{"weights", b.weights}, {"router", b.router}, {"predictor", b.predictor},
+                                                {"mlp", flops(f.mlp)}, {"router", flops(f.router)}, {"predictor", flops(f.predictor)}, {"light", flops(f.light)}}},
+                           {"decode_bytes_per_token", {{"weights", b.weights}, {"router", b.router}, {"predictor", b.predictor}, {"light", b.light},
                                                        {"kv_read", b.kv_read}, {"kv_write", b.kv_write}}}});
   }
   j["dials"] = Json::array();
@@ -79,7 +83,11 @@ Json to_json(const ModelConfig& c, const model::ModelFolder& folder, const Costs
 std::string routing_line(const ModelConfig& c) {
   if (c.routing.dense()) return "none: a dense model";
   std::string blocks;
-  for (const routing::RoutedBlock& b : c.routing.blocks) blocks += (blocks.empty() ? "" : ", ") + str(b.block, " at ", percent(b.capacity));
+  for (const routing::RoutedUnit& unit : c.routing.units) {
+    blocks += (blocks.empty() ? "" : ", ") + unit.label();
+    if (!unit.is_static()) blocks += " at " + percent(unit.capacity);
+    if (unit.paths != routing::Paths{}) blocks += str(" (", unit.is_static() ? "static: " : "", unit.paths.text(), unit.paths.light ? str(", rank ", unit.light_rank) : "", ")");
+  }
   return str("blocks ", blocks, "; gate ", name_of(c.routing.gate, routing::kGateNames), ", ",
              c.routing.random() ? "tokens picked at random (control)" : str("rule ", name_of(c.routing.rule, routing::kCausalRuleNames)),
              ", keys and values of skipped tokens ", c.routing.kv == routing::KvPolicy::drop ? "dropped" : "kept");
@@ -113,15 +121,28 @@ std::string stored_as(const model::ModelFolder& folder) {
 std::string block_table(const ModelConfig& c, const Costs& k) {
   const auto flops = [&](int64_t macs) { return macs == 0 ? std::string("—") : human_count(2 * static_cast<double>(macs) / static_cast<double>(k.context)); };
   const auto bytes = [](double n) { return n == 0 ? std::string("—") : human_bytes(n); };
-  std::vector<std::vector<std::string>> rows = {{"  block", "tokens", "FLOPs: attention", "MLP", "router", "predictor",
-                                                 "bytes: weights", "router", "predictor", "KV read", "KV written"}};
+  const bool light = std::ranges::any_of(c.routing.units, [](const routing::RoutedUnit& unit) { return unit.paths.light; });
+  const auto both = [](double a, double m) { return a == m ? percent(a) : percent(a) + " / " + percent(m); };  // of attention and MLP
+  std::vector<std::vector<std::string>> rows;
+  const auto row = [&](std::vector<std::string> tokens, std::vector<std::string> flops_cells, const std::string& light_flops, std::vector<std::string> bytes_cells,
+                       const std::string& light_bytes) {
+    rows.push_back(std::move(tokens));
+    if (!light) rows.back().resize(2);  // without the share of light
+    rows.back().insert(rows.back().end(), flops_cells.begin(), flops_cells.end());
+    if (light) rows.back().push_back(light_flops);
+    rows.back().insert(rows.back().end(), bytes_cells.begin(), bytes_cells.end());
+    if (light) rows.back().push_back(light_bytes);
+  };
+  row({"  block", "tokens", "light"}, {"FLOPs: attention", "MLP", "router", "predictor"}, "light", {"bytes: weights", "router", "predictor", "KV read", "KV written"}, "light");
   for (int64_t block = 0; block < c.num_hidden_layers; ++block) {
     const model::BlockCost& f = k.forward.blocks[static_cast<size_t>(block)];
     const model::BlockBytes& b = k.expected_bytes.blocks[static_cast<size_t>(block)];
-    rows.push_back({str("  ", block), percent(k.share(c, block)), flops(f.attention_linear + f.attention_scores), flops(f.mlp), flops(f.router), flops(f.predictor),
-                    bytes(b.weights), bytes(b.router), bytes(b.predictor), bytes(b.kv_read), bytes(b.kv_write)});
+    const auto attention = k.shares(c, block, Part::attention), mlp = k.shares(c, block, Part::mlp);
+    row({str("  ", block), both(attention.full, mlp.full), both(attention.light, mlp.light)},
+        {flops(f.attention_linear + f.attention_scores), flops(f.mlp), flops(f.router), flops(f.predictor)}, flops(f.light),
+        {bytes(b.weights), bytes(b.router), bytes(b.predictor), bytes(b.kv_read), bytes(b.kv_write)}, bytes(b.light));
   }
-  rows.push_back({"  head", "", flops(k.forward.head), "", "", "", bytes(k.expected_bytes.head), "", "", "", ""});
+  row({"  head", "", ""}, {flops(k.forward.head), "", "", ""}, "", {bytes(k.expected_bytes.head), "", "", "", ""}, "");
   return text_table(rows);
 }
 
@@ -146,7 +167,7 @@ int run(const Arguments& args) {
   if (const std::string line = properties_line(c); !line.empty()) facts.insert(facts.begin() + 1, {"  besides", line});
   out(text_table(facts, 2));
   out("\nParameters\n");
-  out(text_table({{"  total", count(p.total())}, {"  embedding", count(p.embedding)}, {"  blocks", count(p.blocks)}, {"  routers", count(p.routers)},
+  out(text_table({{"  total", count(p.total())}, {"  embedding", count(p.embedding)}, {"  blocks", count(p.blocks)}, {"  light paths", count(p.light)}, {"  routers", count(p.routers)},
                   {"  predictors", count(p.predictors)}, {"  norms", count(p.norms)}, {"  head", c.tie_word_embeddings ? "tied" : count(p.head)}}));
   const auto ratio = [](double x, double base) { return percent(x / base); };
   out(str("\nPer token in a context of ", context, ", dial ", fixed(dial, 3), "\n"));

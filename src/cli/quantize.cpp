@@ -48,11 +48,11 @@ struct Texts {
 };
 
 bool to_calibrate(const Arguments& args, const model::ModelFolder& model) {
-  return !model.config().routing.dense() && !model.config().routing.random() && args.boolean("calibrate");
+  return model.config().routing.decides() && !model.config().routing.random() && args.boolean("calibrate");
 }
 
 void check_words(const Arguments& args, const model::ModelFolder& model) {
-  if (args.given("calibrate-on") && model.config().routing.dense()) args.wrong("calibrate-on", "text", "none: this model has no routed block");
+  if (args.given("calibrate-on") && !model.config().routing.decides()) args.wrong("calibrate-on", "text", "none: this model has no routed block");
   if (args.given("calibrate-on") && !args.boolean("calibrate")) args.wrong("calibrate-on", "text beside --no-calibrate", "one of the two");
   if (to_calibrate(args, model) && !args.given("data") && !args.given("calibrate-on"))
     args.wrong("data", "no text", "text to calibrate the thresholds of the routed blocks on", "or --no-calibrate, to keep those of the original weights");
@@ -137,7 +137,7 @@ int run(const Arguments& args) {
                         .tied = model->config().tie_word_embeddings, .before = model->dial(), .after = {}, .text = {}, .quality = {}};
   if (const std::string twice = requantized_words(report.plan); !twice.empty())
     log_warning(twice, ", through f32: rounding of rounded weights; better begin from the original ones");
-  if (!model->config().routing.dense() && !model->config().routing.random() && !args.boolean("calibrate"))
+  if (model->config().routing.decides() && !model->config().routing.random() && !args.boolean("calibrate"))
     log_warning("the thresholds of the routed blocks are those of the original weights: the share of tokens that run may differ");
   Bar bar(args, "quantising", "weights", convert::totals(report.plan).elements);
   options.progress = [&](int64_t done, int64_t) { bar.update(done); };

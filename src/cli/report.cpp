@@ -75,7 +75,7 @@ study::Sample sample(const Subject& s, std::optional<double> dial, const std::ve
   std::vector<int32_t> ids = prompt;
   ids.insert(ids.end(), r.texts[0].ids.begin(), r.texts[0].ids.end());
   const model::ModelConfig& c = s.engine->config();
-  return {study::views(*s.tokenizer, ids, r.texts[0].decisions, c.num_hidden_layers - static_cast<int64_t>(c.routing.blocks.size())), prompt.size()};
+  return {study::views(*s.tokenizer, ids, r.texts[0].decisions, c), prompt.size()};
 }
 
 std::vector<int32_t> prompt_of(const Subject& s, const std::string& text) {
@@ -157,8 +157,7 @@ Report make_report(const Arguments& args) {
     m.quality = study::evaluate(subjects[i], text, infer::Rule::causal, own, watch("evaluating " + m.run.name));
     if (study::has_teacher(subjects[i]))
       m.teacher = study::compare_with_teacher(subjects[i], text, m.quality, own, watch("teacher's view of " + m.run.name));
-    std::vector<double> realised;
-    for (const study::BlockAgreement& b : m.quality.blocks) realised.push_back(b.realised);
+    const std::vector<double> realised = m.quality.capacities();
     m.decode_bytes = model::decode_bytes(subjects[i].engine->config(), context, realised, infer::weight_bytes(*subjects[i].folder)).total();
     m.kv_bytes = study::kv_bytes_per_token(subjects[i].engine->config(), realised);
     m.kv_bytes_dense = study::kv_bytes_per_token(subjects[i].engine->config(), {});

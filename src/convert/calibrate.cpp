@@ -14,7 +14,7 @@ constexpr double kSameDial = 1e-9;
 routing::DialTable calibrate_dial(std::shared_ptr<const infer::Weights> weights, const routing::DialTable& grid, const CalibrationText& text,
                                   const CalibrationOptions& options) {
   const model::ModelConfig& config = weights->config();
-  FATHOM_ASSERT(!config.routing.dense(), "a dense model has no dial");
+  FATHOM_ASSERT(config.routing.decides(), "a model that decides nothing has no dial");
   if (config.routing.random()) return grid;
   routing::DialTable table;
   table.default_dial = grid.default_dial;
@@ -26,8 +26,7 @@ routing::DialTable calibrate_dial(std::shared_ptr<const infer::Weights> weights,
   if (table.tokens == 0) throw UserError({text.name, "", "no token", "text to calibrate on", ""});
   table.text = str(text.name, ", ", text.windows.size(), " windows of at most ", longest, " tokens");
 
-  std::vector<double> trained;
-  for (const routing::RoutedBlock& b : config.routing.blocks) trained.push_back(b.capacity);
+  const std::vector<double> trained = config.routing.capacities();
   const int64_t context = text.context > 0 ? text.context : static_cast<int64_t>(longest);
   const auto fraction = [&](const std::vector<double>& capacity) { return model::expected_block_fraction(config, context, capacity); };
 
@@ -39,7 +38,7 @@ routing::DialTable calibrate_dial(std::shared_ptr<const infer::Weights> weights,
     if (old.dial >= 1) capacity.assign(trained.size(), 1.0);
     else if (std::abs(old.dial - grid.default_dial) > kSameDial) capacity = routing::capacities_for_dial(old.dial, trained, fraction);
     walk.restart();
-    point.thresholds = routing::calibrate(capacity, [&](size_t r, const std::vector<float>& before) { return walk.scores(r, before); });
+    point.thresholds = routing::calibrate(config.routing, capacity, [&](size_t u, const std::vector<float>& before) { return walk.scores(u, before); });
     const infer::BlockWalk::Figures figures = walk.finish(point.thresholds);
     point.loss = figures.loss;
     point.capacity = figures.capacity;

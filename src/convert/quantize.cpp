@@ -132,7 +132,7 @@ void fill_folder(const ModelFolder& model, const std::string& folder, const std:
     to.metadata = {{"producer", "fathom"}};
   }
   model::write_model_files(folder, to);
-  if (!options.calibrate || model.config().routing.dense()) return;
+  if (!options.calibrate || !model.config().routing.decides()) return;
   model::write_dial(folder, options.calibrate(*ModelFolder::open(folder, false)));
 }
 

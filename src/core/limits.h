@@ -33,7 +33,7 @@ inline constexpr int64_t kGgufAlignment = 64 * kKiB;        // of tensors, from 
 
 // Model shape
 inline constexpr int64_t kBlocks = 1024;            // L
-inline constexpr int64_t kWidth = 1 << 17;          // C
+inline constexpr int64_t kWidth = 1 << 17;          // C, and the rank of a light path
 inline constexpr int64_t kFeedForwardWidth = 1 << 20;  // F
 inline constexpr int64_t kHeads = 4096;             // H
 inline constexpr int64_t kHeadWidth = 1024;         // D

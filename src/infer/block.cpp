@@ -1,4 +1,5 @@
-// One block over the rows that run it: compacted, computed against that block's pages, written back.
+// One block: rows that run its attention, compacted, against that block's pages; rows that run its MLP; rows of light paths. Each
+// adds its delta to the residual stream.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -30,6 +31,27 @@ void finish_heads(const Step& step, float* x, int64_t heads, const std::vector<f
   add_bias(step, x, 1, bias);
   if (!norm.empty()) step.kernels.rms_norm(x, D, heads, D, norm.data(), static_cast<float>(step.config.rms_norm_eps), x, D);
   step.kernels.rope(x, heads, D, step.rope.cosine(position), step.rope.sine(position));
+}
+
+// Some rows of the residual stream, side by side and normed; `weight` may be null.
+void norm_stream(Step& step, std::span<const int64_t> rows, const float* weight, float* y) {
+  const int64_t C = step.config.hidden_size;
+  over_rows(step, static_cast<int64_t>(rows.size()), C, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i)
+      step.kernels.rms_norm(step.x.data() + rows[i] * C, C, 1, C, weight, static_cast<float>(step.config.rms_norm_eps), y + i * C, C);
+  });
+}
+
+// x += g · delta [rows, C] in the residual stream; no gates: 1 everywhere.
+void add_delta(Step& step, std::span<const int64_t> rows, const std::vector<float>& gate, const float* delta) {
+  const int64_t C = step.config.hidden_size;
+  over_rows(step, static_cast<int64_t>(rows.size()), C, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      float* const x = step.x.data() + rows[i] * C;
+      if (gate.empty()) step.kernels.add(x, delta + i * C, C, x);
+      else step.kernels.scaled_add(x, delta + i * C, gate[i], C, x);
+    }
+  });
 }
 
 void gather(Step& step, const float* from, std::span<const int64_t> rows, int64_t width, float* to) {
@@ -127,28 +149,22 @@ static void attend(Step& step, std::span<const int64_t> visible, int64_t block) 
   }
 }
 
-int64_t run_block(Step& step, int64_t block, bool routed) {
+// a = attention(norm(x)) of step.running: adds g·a to the stream. Where the MLP is to read x + a and the gate is not 1, keeps that in
+// step.hidden. Returns the slots of keys and values written.
+static int64_t run_attention(Step& step, int64_t block) {
   const model::ModelConfig& config = step.config;
+  if (!config.has_part(block, routing::Part::attention)) return 0;
   const BlockWeights& w = step.weights.blocks()[block];
-  const int64_t N = step.row_count(), M = static_cast<int64_t>(step.running.size());
-  const int64_t C = config.hidden_size, F = config.intermediate_size;
+  const int64_t N = step.row_count(), M = static_cast<int64_t>(step.running.size()), C = config.hidden_size;
   const int64_t H = config.num_attention_heads, G = config.num_key_value_heads, D = config.head_dim;
-  const bool all_run = M == N;
-  const bool all_write = all_run || config.routing.kv == routing::KvPolicy::keep;  // keys and values
+  const bool all_write = M == N || config.routing.kv == routing::KvPolicy::keep;  // keys and values
   const int64_t writers = all_write ? N : M;
   if (writers == 0) return 0;
 
-  // Rows that run, side by side: x_r [M, C].
-  float* x_r = step.x.data();
-  if (!all_run) {
-    step.compact.grow(M * C);
-    x_r = step.compact.data();
-    gather(step, step.x.data(), step.running, C, x_r);
-  }
-
   // u = norm(x) of the rows that write keys and values, and of those that run among them.
   step.normed.grow(writers * C);
-  norm_rows(step, all_write ? step.x.data() : x_r, writers, w.attention_norm, step.normed.data());
+  if (all_write) norm_rows(step, step.x.data(), N, w.attention_norm, step.normed.data());
+  else norm_stream(step, step.running, w.attention_norm.data(), step.normed.data());
   const float* u = step.normed.data();
   if (writers != M) {
     step.normed_running.grow(M * C);
@@ -184,46 +200,69 @@ int64_t run_block(Step& step, int64_t block, bool routed) {
   for (int64_t i = 0; i < M; ++i) step.visible[i] = step.slots[writers == M ? i : step.running[i]] + 1;
   attend(step, step.visible, block);
 
-  // h = x + a
-  step.attention.grow(M * C);
-  step.hidden.grow(M * C);
-  float* const a = step.attention.data();
-  float* const h = step.hidden.data();
-  const Product output{step.q.data(), M, &w.o, a};
+  step.delta.grow(M * C);
+  const Product output{step.q.data(), M, &w.o, step.delta.data()};
   products(step, {&output, 1});
-  step.normed.grow(M * C);
-  float* const u2 = step.normed.data();
-  over_rows(step, M, C, [&](int64_t first, int64_t last) {
-    add_bias(step, a + first * C, last - first, w.o_bias);
-    step.kernels.add(x_r + first * C, a + first * C, (last - first) * C, h + first * C);
-    step.kernels.rms_norm(h + first * C, C, last - first, C, w.mlp_norm.data(), static_cast<float>(config.rms_norm_eps),
-                          u2 + first * C, C);
-  });
+  add_bias(step, step.delta.data(), M, w.o_bias);
+  if (step.whole && !step.gate.empty()) {  // h = x + a
+    step.hidden.grow(M * C);
+    over_rows(step, M, C, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i)
+        step.kernels.add(step.x.data() + step.running[i] * C, step.delta.data() + i * C, C, step.hidden.data() + i * C);
+    });
+  }
+  add_delta(step, step.running, step.gate, step.delta.data());
+  return writers;
+}
 
-  // m = down(silu(gate u2) · up u2)
+// m = down(silu(gate u) · up u) of step.mlp_running, u = norm(h): adds g·m to the stream.
+static void run_mlp(Step& step, int64_t block) {
+  const int64_t M = static_cast<int64_t>(step.mlp_running.size()), C = step.config.hidden_size, F = step.config.intermediate_size;
+  if (M == 0) return;
+  const BlockWeights& w = step.weights.blocks()[block];
+  step.normed.grow(M * C);
+  float* const u = step.normed.data();
+  if (step.whole && !step.gate.empty()) norm_rows(step, step.hidden.data(), M, w.mlp_norm, u);
+  else norm_stream(step, step.mlp_running, w.mlp_norm.data(), u);
   step.gate_up.grow(2 * M * F);
-  step.mlp.grow(M * C);
+  step.delta.grow(M * C);
   float* const gate = step.gate_up.data();
   float* const up = gate + M * F;
-  float* const m = step.mlp.data();
-  const std::array gate_up{Product{u2, M, &w.gate, gate}, Product{u2, M, &w.up, up}};
+  const std::array gate_up{Product{u, M, &w.gate, gate}, Product{u, M, &w.up, up}};
   products(step, gate_up);
   over_rows(step, M, F, [&](int64_t first, int64_t last) {
     add_bias(step, gate + first * F, last - first, w.gate_bias);
     add_bias(step, up + first * F, last - first, w.up_bias);
     step.kernels.silu_mul(gate + first * F, up + first * F, (last - first) * F, gate + first * F);
   });
-  const Product down{gate, M, &w.down, m};
+  const Product down{gate, M, &w.down, step.delta.data()};
   products(step, {&down, 1});
+  add_bias(step, step.delta.data(), M, w.down_bias);
+  add_delta(step, step.mlp_running, step.mlp_gate, step.delta.data());
+}
 
-  // x' = (x + g·a) + g·m; in a block that is not routed h + m, the same for g = 1.
-  over_rows(step, M, C, [&](int64_t first, int64_t last) {
-    add_bias(step, m + first * C, last - first, w.down_bias);
-    if (!routed) return step.kernels.add(h + first * C, m + first * C, (last - first) * C, step.x.data() + first * C);
-    for (int64_t i = first; i < last; ++i)
-      step.kernels.gated_add(x_r + i * C, a + i * C, m + i * C, step.gate[i], C, step.x.data() + step.running[i] * C);
-  });
-  return writers;
+// up(down(x / rms(x))) of some rows: added to the stream.
+static void run_light(Step& step, std::span<const int64_t> rows, const UnitWeights* w) {
+  const int64_t M = static_cast<int64_t>(rows.size()), C = step.config.hidden_size;
+  if (M == 0) return;
+  step.normed.grow(M * C);
+  step.low.grow(M * w->light_down.outputs());
+  step.delta.grow(M * C);
+  norm_stream(step, rows, nullptr, step.normed.data());
+  const Product down{step.normed.data(), M, &w->light_down, step.low.data()};
+  products(step, {&down, 1});
+  const Product up{step.low.data(), M, &w->light_up, step.delta.data()};
+  products(step, {&up, 1});
+  add_delta(step, rows, {}, step.delta.data());
+}
+
+// Rows of one part are disjoint; the MLP's read what attention and its light path left in the stream.
+int64_t run_block(Step& step, int64_t block) {
+  const int64_t slots = run_attention(step, block);
+  run_light(step, step.light, step.light_weights);
+  run_mlp(step, block);
+  run_light(step, step.mlp_light, step.mlp_light_weights);
+  return slots;
 }
 
 }  // namespace fathom::infer

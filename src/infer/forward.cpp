@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "core/error.h"
 #include "core/limits.h"
@@ -46,7 +45,7 @@ struct Engine::State {
         threads(options.threads > 0 ? options.threads : available_threads()),
         pool(std::make_shared<PagePool>(weights->config().num_key_value_heads, weights->config().head_dim, options.kv_bytes)),
         step(*weights, options.kernels ? *options.kernels : kernels::chosen(), threads, *pool) {
-    counters.block_steps.resize(weights->config().num_hidden_layers);
+    counters.unit_rows.resize(weights->config().routing.units.size());
     counters.block_rows.resize(weights->config().num_hidden_layers);
     counters.kv_slots.resize(weights->config().num_hidden_layers);
   }
@@ -57,7 +56,7 @@ struct Engine::State {
 
 void Engine::State::check(std::span<const WorkItem> items) const {
   const model::ModelConfig& config = weights->config();
-  const size_t routed = config.routing.blocks.size();
+  const size_t units = config.routing.units.size(), cuts = config.routing.cuts();
   std::vector<const Sequence*> sequences;
   for (const WorkItem& item : items) {
     FATHOM_ASSERT(item.sequence && item.policy && !item.tokens.empty(), "an item without sequence, policy or tokens");
@@ -66,11 +65,11 @@ void Engine::State::check(std::span<const WorkItem> items) const {
     const RoutingPolicy& policy = *item.policy;
     const int64_t end = item.sequence->position() + static_cast<int64_t>(item.tokens.size());
     switch (policy.rule) {
-      case Rule::causal: FATHOM_ASSERT(policy.thresholds.size() == routed, policy.thresholds.size()); break;
+      case Rule::causal: FATHOM_ASSERT(policy.thresholds.size() == cuts, policy.thresholds.size()); break;
       case Rule::topk: FATHOM_ASSERT(item.sequence->position() == 0, "topk needs the whole sequence in one step"); [[fallthrough]];
-      case Rule::random: FATHOM_ASSERT(policy.capacity.size() == routed, policy.capacity.size()); break;
+      case Rule::random: FATHOM_ASSERT(policy.capacity.size() == cuts, policy.capacity.size()); break;
       case Rule::imposed:
-        FATHOM_ASSERT(policy.imposed && policy.imposed->run.size() == routed, "decisions of another model");
+        FATHOM_ASSERT(policy.imposed && policy.imposed->run.size() == units, "decisions of another model");
         for (const auto& run : policy.imposed->run) FATHOM_ASSERT(static_cast<int64_t>(run.size()) >= end, run.size());
         break;
     }
@@ -100,6 +99,8 @@ void Engine::State::lay_out(std::span<const WorkItem> items, StepResult& result)
     positions = std::max(positions, items[i].sequence->position() + result.items[i].rows);
   }
   step.rope.reach(positions);
+  step.exited.assign(static_cast<size_t>(step.row_count()), 0);
+  step.weight_bytes = 0;
   step.x.grow(step.row_count() * C);
   for (size_t i = 0; i < items.size(); ++i)
     for (int64_t t = 0; t < result.items[i].rows; ++t)
@@ -116,6 +117,16 @@ Engine::~Engine() = default;
 
 Sequence Engine::new_sequence() { return Sequence(state_->pool, state_->weights->config().num_hidden_layers); }
 
+// Rows that are in both of two ascending lists.
+static int64_t in_both(const std::vector<int64_t>& a, const std::vector<int64_t>& b) {
+  int64_t count = 0;
+  for (auto i = a.begin(), j = b.begin(); i != a.end() && j != b.end();) {
+    if (*i == *j) ++count, ++i, ++j;
+    else ++(*i < *j ? i : j);
+  }
+  return count;
+}
+
 void Engine::forward(std::span<const WorkItem> items, StepResult& result) {
   State& s = *state_;
   Step& step = s.step;
@@ -124,21 +135,19 @@ void Engine::forward(std::span<const WorkItem> items, StepResult& result) {
   StepGuard guard(items);
   s.lay_out(items, result);
   const int64_t N = step.row_count();
-  result.decisions.run.resize(config.routing.blocks.size());
-  result.decisions.score.resize(config.routing.blocks.size());
+  result.decisions.run.resize(config.routing.units.size());
+  result.decisions.score.resize(config.routing.units.size());
 
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
-    const int r = config.routing.routed_index(static_cast<int>(block));
-    if (r >= 0) {
-      decide(step, r, block, result.decisions.run[r]);
-      result.decisions.score[r] = step.score;
-    } else {
-      step.running.resize(N);
-      std::iota(step.running.begin(), step.running.end(), 0);
+    begin_block(step);
+    const auto [first, last] = config.routing.units_of(block);
+    for (size_t u = first; u < last; ++u) {
+      decide(step, u, result.decisions.run[u]);
+      result.decisions.score[u] = step.score;
+      s.counters.unit_rows[u] += std::ranges::count(result.decisions.run[u], static_cast<uint8_t>(routing::Path::full));
     }
-    s.counters.kv_slots[block] += run_block(step, block, r >= 0);
-    s.counters.block_steps[block] += !step.running.empty();
-    s.counters.block_rows[block] += static_cast<int64_t>(step.running.size());
+    s.counters.kv_slots[block] += run_block(step, block);
+    s.counters.block_rows[block] += in_both(step.running, step.mlp_running);
   }
   const int64_t head_rows = run_head(step, result);
 
@@ -146,7 +155,7 @@ void Engine::forward(std::span<const WorkItem> items, StepResult& result) {
   s.counters.steps += 1;
   s.counters.rows += N;
   s.counters.head_rows += head_rows;
-  s.counters.head_steps += head_rows > 0;
+  s.counters.weight_bytes += step.weight_bytes;
 }
 
 StepResult Engine::forward(std::span<const WorkItem> items) {
@@ -177,7 +186,7 @@ void StepResult::refuse_nan_scores(const model::ModelConfig& config) const {
   for (size_t r = 0; r < decisions.score.size(); ++r)
     for (const float score : decisions.score[r])
       if (std::isnan(score))
-        throw UserError({"the model", str("router of block ", config.routing.blocks[r].block), "a score that is NaN", "numbers", "are its weights damaged?"});
+        throw UserError({"the model", "router of " + config.routing.units[r].name(), "a score that is NaN", "numbers", "are its weights damaged?"});
 }
 
 routing::Decisions StepResult::decisions_of(size_t item) const {

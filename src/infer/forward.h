@@ -1,7 +1,7 @@
 // One step of the engine: rows of many sequences, ragged, through all blocks, with their keys and values in pages.
 //
-//   rows [N, C] → per block: routing decision → rows that run, compacted → kernels over that block's pages →
-//   rows written back → head for the rows that were asked for
+//   rows [N, C] → per block: decisions of its units → rows that run, compacted → kernels over that block's pages →
+//   rows written back, those of light paths too → head for the rows that were asked for
 //
 // The result for a row does not depend, to the bit, on which rows travel with it, on how its sequence was cut into
 // steps, on the number of threads or on the ISA.
@@ -40,7 +40,7 @@ struct StepResult {
   std::vector<float> logits;         // [rows asked for, V]
   std::vector<float> nll;            // [N] −log p(target), NaN where no target was given; empty without targets
   std::vector<int32_t> best;         // [N] the most likely id, where a target was given; empty without targets
-  // run[r][N]; score[r][N] is the decision score of the model's causal rule, whatever rule decided.
+  // run[u][N]; score[u][N] is the decision score of the model's causal rule, whatever rule decided.
   routing::Decisions decisions;
 
   std::span<const float> logits_of(size_t item, int64_t row = -1) const;  // row −1: the last
@@ -54,9 +54,9 @@ struct StepResult {
 // What an engine has done since it was made, in rows and slots.
 struct EngineCounters {
   int64_t steps = 0, rows = 0, head_rows = 0;
-  int64_t head_steps = 0;            // steps that computed the head
-  std::vector<int64_t> block_rows;   // [L] rows that ran the block in full
-  std::vector<int64_t> block_steps;  // [L] steps in which a row did, and read its weights
+  int64_t weight_bytes = 0;          // of the matrices that steps read, each once in a step that had a row for it
+  std::vector<int64_t> block_rows;   // [L] rows that ran the block in full, attention and MLP
+  std::vector<int64_t> unit_rows;    // [U] rows that ran the unit in full
   std::vector<int64_t> kv_slots;     // [L] slots written
 };
 

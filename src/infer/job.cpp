@@ -97,11 +97,12 @@ int64_t Job::keepable() const {
 
 std::vector<int64_t> Job::slots_at(int64_t position, const model::ModelConfig& config) const {
   std::vector<int64_t> slots(static_cast<size_t>(config.num_hidden_layers), position);
-  if (config.routing.kv == routing::KvPolicy::drop)
-    for (size_t r = 0; r < config.routing.blocks.size(); ++r) {
-      const auto first = out.decisions.run[r].begin();
-      slots[static_cast<size_t>(config.routing.blocks[r].block)] = std::count(first, first + position, 1);
-    }
+  for (size_t u = 0; u < config.routing.units.size(); ++u) {
+    const routing::RoutedUnit& unit = config.routing.units[u];
+    if (!unit.covers(routing::Part::attention) || (config.routing.kv == routing::KvPolicy::keep && !unit.is_static())) continue;
+    const auto first = out.decisions.run[u].begin();
+    slots[static_cast<size_t>(unit.block)] = std::count(first, first + position, static_cast<uint8_t>(routing::Path::full));
+  }
   return slots;
 }
 
@@ -112,20 +113,20 @@ void Job::take(const StepResult& result, int64_t first, int64_t rows) {
   decided += fresh;
   SharedPolicy& policy = *policy_at(position - 1).policy;
   policy.rows += rows;
-  policy.slots.resize(result.decisions.run.size());
-  for (size_t r = 0; r < policy.slots.size(); ++r) {
-    const auto begin = result.decisions.run[r].begin() + first;
-    policy.slots[r] += std::count(begin, begin + rows, 1);
+  policy.full.resize(result.decisions.run.size());
+  for (size_t u = 0; u < policy.full.size(); ++u) {
+    const auto begin = result.decisions.run[u].begin() + first;
+    policy.full[u] += std::count(begin, begin + rows, static_cast<uint8_t>(routing::Path::full));
   }
 }
 
-void Job::tell(int64_t dense_blocks) {
+void Job::tell(const model::ModelConfig& config) {
   if (left() > 0 || told == static_cast<int64_t>(tokens.size())) return;
   const int32_t id = tokens[static_cast<size_t>(told++)];
   std::vector<uint8_t> run;
   for (const auto& r : out.decisions.run) run.push_back(r.back());
   TokenEvent event{.prompt = sample, .id = id, .position = read() - 1, .text = {},
-                   .depth = dense_blocks + std::count(run.begin(), run.end(), 1), .run = run,
+                   .depth = config.least_depth() + config.routing.full_blocks(run), .run = run,
                    .log_probs = request->log_probs ? &out.log_probs.back() : nullptr};
   if (stream) {
     event.text = stream->push(id);

@@ -13,10 +13,10 @@ struct SharedPolicy {
   uint32_t number = 0;              // never given twice
   RoutingPolicy policy;
   int64_t rows = 0;                 // read under it
-  std::vector<int64_t> slots;       // [routed blocks] that they took
+  std::vector<int64_t> full;        // [units] that they ran in full
   // Whether what was read under it may be kept for others: only what a token's own past decides.
   bool keepable() const { return policy.rule == Rule::causal || policy.rule == Rule::random; }
-  double share(size_t r) const { return rows == 0 ? 1.0 : static_cast<double>(slots[r]) / static_cast<double>(rows); }
+  double share(size_t u) const { return rows == 0 ? 1.0 : static_cast<double>(full[u]) / static_cast<double>(rows); }
 };
 
 struct PolicyPart {
@@ -74,7 +74,7 @@ struct Job {
 
   // Rows of a step, from `first`, are read: what they decided, then the event of a token not told yet.
   void take(const StepResult& result, int64_t first, int64_t rows);
-  void tell(int64_t dense_blocks);
+  void tell(const model::ModelConfig& config);
   void choose_next(std::span<const float> logits, const model::ModelConfig& config, const kernels::Kernels& kernels);
   void finish(Finish why);            // the first reason counts
   void give_up_memory();              // to be read again

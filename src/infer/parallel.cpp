@@ -83,6 +83,7 @@ void products(Step& step, std::span<const Product> jobs) {
     operands.add(job);
     chunks += job.w->groups() * ((job.rows + kRowBlock - 1) / kRowBlock);
     work += job.w->outputs() * job.w->inner() * job.rows;
+    if (job.rows > 0) step.weight_bytes += job.w->bytes();
   }
   const auto one = [&](int64_t chunk) {
     for (const Product& job : jobs) {

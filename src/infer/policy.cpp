@@ -14,7 +14,7 @@ const std::vector<std::pair<const char*, Rule>> kRuleNames = {
     {"causal", Rule::causal}, {"imposed", Rule::imposed}, {"random", Rule::random}, {"topk", Rule::topk}};
 
 RoutingPolicy RoutingPolicy::full(const model::ModelConfig& config) {
-  return causal(std::vector<float>(config.routing.blocks.size(), -std::numeric_limits<float>::infinity()));
+  return causal(std::vector<float>(config.routing.cuts(), -std::numeric_limits<float>::infinity()));
 }
 
 RoutingPolicy RoutingPolicy::causal(std::vector<float> thresholds) {
@@ -31,10 +31,10 @@ RoutingPolicy RoutingPolicy::at_dial(const model::ModelConfig& config, const std
     throw UserError({"dial", "", str(*dial), table && table->default_dial < 1 ? str("1, or ", table->default_dial, ", the model's own") : "1, or none",
                      "the model's blocks pick tokens at random (selection \"random\"), at the capacities of its config.json alone"});
   }
-  if (config.routing.dense() || !table) {
+  if (!config.routing.decides() || !table) {
     if (dial && !(*dial == 1.0))
-      throw UserError({"dial", "", str(*dial), "1", config.routing.dense() ? "this model has no routed block" : "this model has no fathom_dial.json"});
-    if (config.routing.dense() || dial) return full(config);
+      throw UserError({"dial", "", str(*dial), "1", !config.routing.decides() ? "this model has no routed block" : "this model has no fathom_dial.json"});
+    if (!config.routing.decides() || dial) return full(config);
     throw UserError({"fathom_dial.json", "", "nothing", "the thresholds of the routed blocks", "calibrate the model, or run it at dial 1"});
   }
   return causal(table->thresholds(dial.value_or(table->default_dial)));
@@ -43,7 +43,7 @@ RoutingPolicy RoutingPolicy::at_dial(const model::ModelConfig& config, const std
 RoutingPolicy RoutingPolicy::teacher(const model::ModelConfig& config) {
   RoutingPolicy policy;
   policy.rule = Rule::topk;
-  for (const auto& block : config.routing.blocks) policy.capacity.push_back(block.capacity);
+  policy.capacity = config.routing.capacities();
   return policy;
 }
 

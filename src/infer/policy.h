@@ -13,21 +13,21 @@
 namespace fathom::infer {
 
 enum class Rule {
-  causal,   // decision score ≥ threshold
+  causal,   // decision score ≥ the thresholds of a unit's cuts
   imposed,  // given decisions
-  random,   // control: a hash of seed, block and position below the capacity
+  random,   // control: a hash of seed, unit and position below the capacities of its cuts
   topk,     // the teacher's view: looks into the future, so the whole sequence is one item from position 0
 };
 extern const std::vector<std::pair<const char*, Rule>> kRuleNames;
 
 struct RoutingPolicy {
   Rule rule = Rule::causal;
-  std::vector<float> thresholds;                      // causal: [routed blocks]
-  std::vector<double> capacity;                       // random, topk: [routed blocks]
+  std::vector<float> thresholds;                      // causal: [cuts]
+  std::vector<double> capacity;                       // random, topk: [cuts]
   uint64_t seed = 0;                                  // random
-  std::shared_ptr<const routing::Decisions> imposed;  // imposed: run[r][position of the token in its sequence]
+  std::shared_ptr<const routing::Decisions> imposed;  // imposed: run[u][position of the token in its sequence]
 
-  static RoutingPolicy full(const model::ModelConfig& config);  // every token runs every block (gates still apply)
+  static RoutingPolicy full(const model::ModelConfig& config);  // every token in full, but in static units (gates still apply)
   static RoutingPolicy causal(std::vector<float> thresholds);
   // The thresholds of a dial, the table's default when none is asked for. A dense model needs no table, and takes no
   // dial other than 1. A model of random selection has routers that nobody trained: it runs as its own control, or in

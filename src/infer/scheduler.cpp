@@ -29,6 +29,7 @@ struct Scheduler::State {
   Engine& engine;
   const model::ModelConfig& config;
   SchedulerOptions options;
+  int64_t silent_blocks = 0;        // whose attention is static: no token has keys and values there
   PrefixCache prefixes;
   std::vector<std::shared_ptr<SharedPolicy>> policies;
   std::list<Job> waiting, running;  // in no order: `in_turn` gives it
@@ -53,6 +54,7 @@ struct Scheduler::State {
 
   State(Engine& e, const SchedulerOptions& o) : engine(e), config(e.config()), options(o), prefixes(o.prefix_tokens) {
     if (!options.clock) options.clock = steady_seconds;
+    for (int64_t block = 0; block < config.num_hidden_layers; ++block) silent_blocks += !config.has_part(block, routing::Part::attention);
     FATHOM_ASSERT(options.max_texts >= 1 && options.step_rows > options.max_texts && options.prefill_chunk >= 1 && options.aging_steps >= 1 && options.overcommit > 0,
                   options.step_rows, " rows for ", options.max_texts, " texts");
   }
@@ -83,7 +85,7 @@ std::shared_ptr<SharedPolicy> Scheduler::State::share(const RoutingPolicy& polic
     const auto unused = std::find_if(policies.begin(), policies.end(), [](const auto& p) { return p.use_count() == 1; });
     if (unused != policies.end()) policies.erase(unused);
   }
-  policies.push_back(std::make_shared<SharedPolicy>(SharedPolicy{.number = next_policy++, .policy = policy, .rows = 0, .slots = {}}));
+  policies.push_back(std::make_shared<SharedPolicy>(SharedPolicy{.number = next_policy++, .policy = policy, .rows = 0, .full = {}}));
   return policies.back();
 }
 
@@ -106,8 +108,9 @@ int64_t Scheduler::State::pages_at_end(const Job& job) const {
   const bool all_write = options.admit_worst_case || config.routing.kv == routing::KvPolicy::keep;
   int64_t pages = 0;
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
-    const int r = config.routing.routed_index(static_cast<int>(block));
-    pages += pages_of(r < 0 || all_write ? tokens : tokens * job.policies.back().policy->share(static_cast<size_t>(r)));
+    if (!config.has_part(block, routing::Part::attention)) continue;
+    const int u = config.routing.unit_of(block, routing::Part::attention);
+    pages += pages_of(u < 0 || all_write ? tokens : tokens * job.policies.back().policy->share(static_cast<size_t>(u)));
   }
   return pages * (job.shared_out ? 1 : job.request->samples);
 }
@@ -187,7 +190,7 @@ bool Scheduler::State::add(Job& job, int64_t& budget, int64_t& pages) {
     job.draft.reset();
   }
   if (part.rows == 0) return true;
-  const int64_t more = sequence->pages_for(part.rows);
+  const int64_t more = sequence->pages_for(part.rows) - silent_blocks * pages_of(static_cast<double>(part.rows));
   if (!make_room(job, pages + more)) {
     if (part.work == Work::read) return false;
     job.draft.reset();  // guesses need memory that the text itself does not
@@ -254,7 +257,7 @@ void Scheduler::State::check_guesses(const Part& part, size_t item, std::excepti
 
 void Scheduler::State::tell(Job& job, std::exception_ptr& thrown) {
   try {
-    job.tell(config.num_hidden_layers - static_cast<int64_t>(config.routing.blocks.size()));
+    job.tell(config);
   } catch (...) {
     if (!thrown) thrown = std::current_exception();
   }
@@ -346,7 +349,7 @@ void Scheduler::check(const Request& request) const {
   if (request.samples > s.options.max_texts)
     throw UserError({"generation", "samples", str(request.samples), str("at most ", s.options.max_texts, ", the texts that run at once"), ""});
   const int64_t tokens = std::min(static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens, s.config.max_position_embeddings);
-  const int64_t pages = (tokens + kPagePositions - 1) / kPagePositions * s.config.num_hidden_layers, limit = s.engine.pool().page_limit();
+  const int64_t pages = (tokens + kPagePositions - 1) / kPagePositions * (s.config.num_hidden_layers - s.silent_blocks), limit = s.engine.pool().page_limit();
   if (pages > limit) {
     const auto bytes = [&](int64_t n) { return human_bytes(static_cast<double>(n * s.engine.pool().page_bytes())); };
     throw UserError({"KV cache", "", str("a text of ", tokens, " tokens, which may need ", bytes(pages)), str("at most the limit of ", bytes(limit)),

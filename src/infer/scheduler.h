@@ -30,8 +30,8 @@ struct TokenEvent {
   int32_t id = 0;
   int64_t position = 0;
   TextParts text;                       // what is certain now: no half character, nothing that may begin a stop string
-  int64_t depth = 0;                    // blocks that this token ran in full
-  std::span<const uint8_t> run;         // [routed blocks]
+  int64_t depth = 0;                    // blocks that this token ran in full, attention and MLP
+  std::span<const uint8_t> run;         // [units] routing::Path
   const LogProbs* log_probs = nullptr;  // when the request asked for them
 };
 // Called in order, after the token's own forward (only then its depth is known). Return false to cancel that text. What it
@@ -48,7 +48,7 @@ struct Generated {
   int64_t cached_tokens = 0;            // of the prompt that the prefix cache held when it was first read
   int64_t guessed = 0, guessed_right = 0;  // tokens, by speculation
   int64_t preemptions = 0;              // times it lost its memory and was read again
-  routing::Decisions decisions;         // of the prompt and the new tokens that were read: run[r][T]
+  routing::Decisions decisions;         // of the prompt and the new tokens that were read: run[u][T]
   std::vector<LogProbs> log_probs;      // of `ids`, when the request asked for them
   int64_t kv_bytes = 0;                 // pages at the end
   int64_t kv_slot_bytes = 0;            // taken slots at the end

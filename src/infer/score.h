@@ -20,7 +20,7 @@ struct DocumentScore {
   size_t document = 0;
   std::vector<float> nll;        // [T − 1] −log p(token t+1 | tokens ≤ t)
   std::vector<int32_t> best;     // [T − 1] the most likely next id
-  routing::Decisions decisions;  // run[r][T], score[r][T] (of the model's causal rule, whatever rule decided)
+  routing::Decisions decisions;  // run[u][T], score[u][T] (of the model's causal rule, whatever rule decided)
 };
 
 // Calls `done` once per document, in order. A document has 1 to max_position_embeddings tokens: cut longer ones before

@@ -34,23 +34,31 @@ struct Step {
   std::span<const WorkItem> items;
   std::vector<Row> rows;               // [N], item after item, positions ascending in each
   kernels::Buffer x;                   // [N, C] the residual stream
+  std::vector<uint8_t> exited;         // [N] 1: no further unit in full
+  int64_t weight_bytes = 0;            // of the matrices that products read so far
 
-  // Of the block at hand
-  std::vector<int64_t> running;        // [M] rows that run it, ascending
-  std::vector<float> gate;             // [M]; 1 everywhere in a block that is not routed
-  std::vector<float> router_score;     // [N] r
-  std::vector<float> score;            // [N] decision scores
+  // Of the block at hand: its rows, ascending, and the factors on their deltas (empty: 1 everywhere)
+  std::vector<int64_t> running;        // [M] that run its attention in full
+  std::vector<float> gate;             // [M]
+  std::vector<int64_t> light;          // that take the light path of its attention, or of the whole block
+  std::vector<int64_t> mlp_running;    // [M'] that run its MLP in full
+  std::vector<float> mlp_gate;         // [M']
+  std::vector<int64_t> mlp_light;
+  const UnitWeights* light_weights = nullptr;      // of `light`
+  const UnitWeights* mlp_light_weights = nullptr;  // of `mlp_light`
+  bool whole = false;                  // one unit is the whole block: the MLP's input is x + a, whatever the gate
+  std::vector<float> router_score;     // [N] r, of the unit at hand
+  std::vector<float> score;            // [N] decision scores; 0 in a static unit
 
   // Scratch, each as large as the largest step so far needed
-  kernels::Buffer compact;             // [M, C] rows that run, when not all do
   kernels::Buffer normed;              // [N, C]
   kernels::Buffer normed_running;      // [M, C]
   kernels::Buffer q;                   // [M, H·D], then attention's output
   kernels::Buffer k, v;                // [M or N, G·D]
-  kernels::Buffer attention;           // [M, C]
-  kernels::Buffer hidden;              // [M, C] x + attention
-  kernels::Buffer gate_up;             // [2, M, F]
-  kernels::Buffer mlp;                 // [M, C]
+  kernels::Buffer delta;               // [M, C] of attention, MLP or a light path
+  kernels::Buffer hidden;              // [M, C] x + a, where the gate is not 1
+  kernels::Buffer gate_up;             // [2, M', F]
+  kernels::Buffer low;                 // [rows, r] of a light path
   kernels::Buffer router;              // [N, C + P] inputs and predictor's hidden layer
   kernels::Buffer head;                // [rows of the head, C]
   kernels::Buffer operands[4];         // inputs as products read them: two of one set of jobs at most, each in two forms at most
@@ -75,11 +83,13 @@ void products(Step& step, std::span<const Product> jobs);
 // body(first, last) over ranges of [0, rows), on several threads when there is enough to do. `width`: floats per row.
 void over_rows(Step& step, int64_t rows, int64_t width, const std::function<void(int64_t, int64_t)>& body);
 
-// Routed block r (which is model block `block`): fills step.running, step.gate and step.score, and `run` [N].
-void decide(Step& step, size_t r, int64_t block, std::vector<uint8_t>& run);
+// Every row runs both parts of the block at hand, until units decide otherwise: one after the other, before it runs.
+void begin_block(Step& step);
+// Unit u at its block's input, step.x: fills `run` [N] with paths, step.score, step.exited, and the rows of the unit's parts.
+void decide(Step& step, size_t u, std::vector<uint8_t>& run);
 
-// The rows in step.running through `block`, written back into step.x. Returns the slots of keys and values written.
-int64_t run_block(Step& step, int64_t block, bool routed);
+// The rows of the block at hand through `block`, written back into step.x. Returns the slots of keys and values written.
+int64_t run_block(Step& step, int64_t block);
 
 // The head: logits, losses and best ids of the rows that the items ask for. Returns how many rows it computed.
 int64_t run_head(Step& step, StepResult& result);

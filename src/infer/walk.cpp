@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 #include "core/error.h"
 #include "infer/step.h"
@@ -18,8 +17,9 @@ constexpr int64_t kRows = 512;  // of a chunk, at least one whole text
 struct BlockWalk::State {
   struct Chunk {  // some texts, whole
     std::vector<std::span<const int32_t>> texts;
-    std::vector<float> first;  // [N, C] at the input of the first routed block (or at the end of a dense model)
-    std::vector<float> now;    // at the input of routed block `next`
+    std::vector<float> first;  // [N, C] at the input of the first block with a unit (or at the end of a dense model)
+    std::vector<float> now;    // at the input of block `next`
+    std::vector<uint8_t> exited;  // [N] before block `next`
     int64_t rows = 0;
   };
 
@@ -30,8 +30,8 @@ struct BlockWalk::State {
   Step step;
   std::vector<Chunk> chunks;
   int64_t tokens = 0;
-  size_t next = 0;
-  std::vector<int64_t> ran;  // [R], of the blocks before `next`
+  int64_t next = 0;          // a block with units, or L
+  std::vector<int64_t> took;  // [cuts] tokens that took the cut's path or a dearer one, of the blocks before `next`
 
   // Of the chunk at hand
   RoutingPolicy policy;
@@ -45,8 +45,12 @@ struct BlockWalk::State {
         step(*weights, options.kernels ? *options.kernels : kernels::chosen(), threads, *pool) {}
 
   const model::ModelConfig& config() const { return weights->config(); }
-  size_t routed() const { return config().routing.blocks.size(); }
-  int64_t block_of(size_t r) const { return r < routed() ? config().routing.blocks[r].block : config().num_hidden_layers; }
+  const routing::RoutingConfig& routing() const { return config().routing; }
+  // The first block with a unit from `block` on, or L.
+  int64_t routed_from(int64_t block) const {
+    const size_t u = routing().units_of(block).first;
+    return u < routing().units.size() ? routing().units[u].block : config().num_hidden_layers;
+  }
 
   // Lays the chunk's rows out, from position 0 of every text.
   void load(const Chunk& chunk) {
@@ -66,14 +70,17 @@ struct BlockWalk::State {
     step.rope.reach(longest);
     step.x.grow(chunk.rows * config().hidden_size);
     std::copy(chunk.now.begin(), chunk.now.end(), step.x.data());
+    step.exited = chunk.exited;
   }
-  void keep(Chunk& chunk) { std::copy_n(step.x.data(), chunk.now.size(), chunk.now.begin()); }
+  void keep(Chunk& chunk) {
+    std::copy_n(step.x.data(), chunk.now.size(), chunk.now.begin());
+    chunk.exited = step.exited;
+  }
 
   void dense_blocks(int64_t from, int64_t to) {
     for (int64_t block = from; block < to; ++block) {
-      step.running.resize(static_cast<size_t>(step.row_count()));
-      std::iota(step.running.begin(), step.running.end(), 0);
-      run_block(step, block, false);
+      begin_block(step);
+      run_block(step, block);
       forget();
     }
   }
@@ -82,28 +89,47 @@ struct BlockWalk::State {
     for (Sequence& sequence : sequences) sequence.clear();
   }
 
-  // Decides routed block `next` by its threshold and goes on to the next one's input.
-  void advance(const std::vector<float>& thresholds) {
+  // Thresholds of the units before u, or of all; the others stay unasked.
+  void decide_by(const std::vector<float>& thresholds) {
     policy.thresholds = thresholds;
-    policy.thresholds.resize(routed());
-    int64_t count = 0;
-    for (Chunk& chunk : chunks) {
-      load(chunk);
-      decide(step, next, block_of(next), run);
-      refuse_nan();
-      count += static_cast<int64_t>(step.running.size());
-      run_block(step, block_of(next), true);
-      forget();
-      dense_blocks(block_of(next) + 1, block_of(next + 1));
-      keep(chunk);
-    }
-    ran.push_back(count);
-    ++next;
+    policy.thresholds.resize(routing().cuts(), std::numeric_limits<float>::infinity());
   }
 
-  void refuse_nan() const {
+  void decide_one(size_t u) {
+    decide(step, u, run);
     if (std::ranges::any_of(step.score, [](float s) { return std::isnan(s); }))
-      throw UserError({"the model", str("router of block ", block_of(next)), "a score that is NaN", "numbers", "are its weights damaged?"});
+      throw UserError({"the model", "router of " + routing().units[u].name(), "a score that is NaN", "numbers", "are its weights damaged?"});
+  }
+
+  // What the unit that was just decided adds to `took`. Who has exited took no more than the cheapest path.
+  void count(size_t u) {
+    const std::vector<routing::Path> paths = routing().units[u].paths.in_order();
+    int64_t* const of_unit = took.data() + routing().first_cut(u);
+    for (size_t row = 0; row < run.size(); ++row) {
+      if (step.exited[row]) continue;
+      const auto reached = static_cast<size_t>(std::ranges::find(paths, static_cast<routing::Path>(run[row])) - paths.begin());
+      for (size_t i = 0; i < reached; ++i) ++of_unit[i];
+    }
+  }
+
+  // Decides block `next` by its thresholds and goes on to the next one with units.
+  void advance(const std::vector<float>& thresholds) {
+    decide_by(thresholds);
+    const auto [first, last] = routing().units_of(next);
+    const int64_t then = routed_from(next + 1);
+    for (Chunk& chunk : chunks) {
+      load(chunk);
+      begin_block(step);
+      for (size_t u = first; u < last; ++u) {
+        decide_one(u);
+        count(u);
+      }
+      run_block(step, next);
+      forget();
+      dense_blocks(next + 1, then);
+      keep(chunk);
+    }
+    next = then;
   }
 };
 
@@ -125,13 +151,16 @@ BlockWalk::BlockWalk(std::shared_ptr<const Weights> weights, std::span<const std
     chunk.rows += count;
     s.tokens += count;
   }
+  s.next = s.routed_from(0);
+  s.took.assign(s.routing().cuts(), 0);
   for (State::Chunk& chunk : s.chunks) {
+    chunk.exited.assign(static_cast<size_t>(chunk.rows), 0);
     chunk.now.resize(static_cast<size_t>(chunk.rows * C));
     float* to = chunk.now.data();
     for (const std::span<const int32_t> text : chunk.texts)
       for (const int32_t id : text) s.weights->embed(id, to), to += C;
     s.load(chunk);
-    s.dense_blocks(0, s.block_of(0));
+    s.dense_blocks(0, s.next);
     s.keep(chunk);
     chunk.first = chunk.now;
   }
@@ -140,32 +169,40 @@ BlockWalk::BlockWalk(std::shared_ptr<const Weights> weights, std::span<const std
 BlockWalk::~BlockWalk() = default;
 
 void BlockWalk::restart() {
-  for (State::Chunk& chunk : state_->chunks) chunk.now = chunk.first;
-  state_->next = 0;
-  state_->ran.clear();
+  State& s = *state_;
+  for (State::Chunk& chunk : s.chunks) {
+    chunk.now = chunk.first;
+    std::ranges::fill(chunk.exited, 0);
+  }
+  s.next = s.routed_from(0);
+  std::ranges::fill(s.took, 0);
 }
 
-std::vector<float> BlockWalk::scores(size_t r, const std::vector<float>& before) {
+std::vector<float> BlockWalk::scores(size_t u, const std::vector<float>& before) {
   State& s = *state_;
-  FATHOM_ASSERT(r < s.routed() && r >= s.next && before.size() >= r, "routed block ", r, " after ", s.next);
-  while (s.next < r) s.advance(before);
-  s.policy.thresholds.assign(s.routed(), std::numeric_limits<float>::infinity());  // who runs is not asked yet
+  const routing::RoutingConfig& routing = s.routing();
+  FATHOM_ASSERT(u < routing.units.size() && routing.units[u].block >= s.next && before.size() >= routing.first_cut(u), "unit ", u, " at block ", s.next);
+  while (s.next < routing.units[u].block) s.advance(before);
+  s.decide_by(before);
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
   std::vector<float> out;
   out.reserve(static_cast<size_t>(s.tokens));
   for (const State::Chunk& chunk : s.chunks) {
     s.load(chunk);
-    decide(s.step, r, s.block_of(r), s.run);
-    s.refuse_nan();
+    begin_block(s.step);
+    for (size_t earlier = routing.units_of(s.next).first; earlier < u; ++earlier) s.decide_one(earlier);
+    const std::vector<uint8_t> exited = s.step.exited;  // before this unit, whose own cuts are not asked
+    s.decide_one(u);
     for (size_t i = 0; i < s.step.score.size(); ++i)
-      out.push_back(s.step.rows[i].position < s.config().routing.forced_positions ? std::numeric_limits<float>::infinity() : s.step.score[i]);
+      out.push_back(s.step.rows[i].position < routing.forced_positions ? kInfinity : exited[i] ? -kInfinity : s.step.score[i]);
   }
   return out;
 }
 
 BlockWalk::Figures BlockWalk::finish(const std::vector<float>& thresholds) {
   State& s = *state_;
-  FATHOM_ASSERT(thresholds.size() == s.routed());
-  while (s.next < s.routed()) s.advance(thresholds);
+  FATHOM_ASSERT(thresholds.size() == s.routing().cuts());
+  while (s.next < s.config().num_hidden_layers) s.advance(thresholds);
   Figures figures;
   double sum = 0;
   int64_t predicted = 0;
@@ -192,7 +229,7 @@ BlockWalk::Figures BlockWalk::finish(const std::vector<float>& thresholds) {
       }
   }
   figures.loss = sum / static_cast<double>(predicted);  // 0 / 0 is the NaN that the header promises
-  for (const int64_t ran : s.ran) figures.capacity.push_back(static_cast<double>(ran) / static_cast<double>(std::max<int64_t>(s.tokens, 1)));
+  for (const int64_t took : s.took) figures.capacity.push_back(static_cast<double>(took) / static_cast<double>(std::max<int64_t>(s.tokens, 1)));
   return figures;
 }
 

@@ -1,9 +1,9 @@
-// Texts through the model block by block, their hidden states kept: gives the decision scores of one routed block after the blocks
-// before it were decided by thresholds, and goes on. What calibration reads; the network has its twin (nn/calibration_walk.h).
+// Texts through the model block by block, their hidden states kept: gives the decision scores of one unit after the units before it
+// were decided by thresholds, and goes on. What calibration reads; the network has its twin (nn/calibration_walk.h).
 //
 //   BlockWalk walk(weights, texts);
-//   for each dial: walk.restart(); thresholds = routing::calibrate(capacities, [&](size_t r, const auto& before) {
-//     return walk.scores(r, before); }); BlockWalk::Figures f = walk.finish(thresholds);
+//   for each dial: walk.restart(); thresholds = routing::calibrate(routing, capacities, [&](size_t u, const auto& before) {
+//     return walk.scores(u, before); }); BlockWalk::Figures f = walk.finish(thresholds);
 //
 // Scores, paths and losses are those of Engine::forward under the same thresholds, bit for bit.
 #pragma once
@@ -20,23 +20,23 @@ namespace fathom::infer {
 class BlockWalk {
  public:
   // Each text has 1 to max_position_embeddings tokens and begins at position 0 (UserError where it is longer). Two times
-  // [tokens, C] in f32 stay in memory. The blocks before the first routed one are computed here, once for all dials. `check`
+  // [tokens, C] in f32 stay in memory. The blocks before the first with a unit are computed here, once for all dials. `check`
   // is called between steps and may throw.
   BlockWalk(std::shared_ptr<const Weights> weights, std::span<const std::span<const int32_t>> texts, const EngineOptions& options = {},
             std::function<void()> check = {});
   ~BlockWalk();
 
   void restart();
-  // Decision scores of routed block r over all tokens, text after text, +∞ for those at forced positions, which run whatever they
-  // score and count inside the capacity. `before` holds the thresholds of the routed blocks 0..r−1; r must be the
-  // next block or the same as in the last call.
-  std::vector<float> scores(size_t r, const std::vector<float>& before);
+  // Decision scores of unit u over all tokens, text after text, +∞ for those at forced positions, which run whatever they score and
+  // count inside the capacity, −∞ for those that have exited. `before` holds the thresholds of the units 0..u−1; u must be the
+  // next unit or the same as in the last call.
+  std::vector<float> scores(size_t u, const std::vector<float>& before);
 
   struct Figures {
     double loss = 0;               // nats per predicted token; NaN when no text has two tokens
-    std::vector<double> capacity;  // realised share of tokens per routed block
+    std::vector<double> capacity;  // [cuts] realised: share of tokens that took the cut's path or a dearer one
   };
-  // Decides the remaining blocks by `thresholds` [R] and computes the loss. UserError where a score is NaN.
+  // Decides the remaining units by `thresholds` [cuts] and computes the loss. UserError where a score is NaN.
   Figures finish(const std::vector<float>& thresholds);
 
  private:

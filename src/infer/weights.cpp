@@ -93,15 +93,44 @@ class Packer {
   std::byte* next_ = nullptr;
 };
 
+// Its matrices are those of matrix_names(), in that order.
+UnitWeights unit_weights(Packer& packer, const model::ModelConfig& config, const routing::RoutedUnit& unit) {
+  const std::string at = model::unit_prefix(unit);
+  const int64_t C = config.hidden_size, P = config.predictor_width();
+  UnitWeights w;
+  if (!unit.is_static()) {
+    w.router = packer.vector(at + "router.weight", C);
+    if (config.routing.router_bias) w.bias = packer.scalar(at + "router.bias");
+    if (config.routing.rule == routing::CausalRule::predictor) {
+      w.predictor_fc1 = packer.matrix(at + "predictor.fc1.weight", P, C);
+      w.fc1_bias = packer.vector(at + "predictor.fc1.bias", P);
+      w.fc2 = packer.vector(at + "predictor.fc2.weight", P);
+      w.fc2_bias = packer.scalar(at + "predictor.fc2.bias");
+    }
+  }
+  if (unit.paths.light) {
+    w.light_down = packer.matrix(at + "light.down.weight", unit.light_rank, C);
+    w.light_up = packer.matrix(at + "light.up.weight", C, unit.light_rank);
+  }
+  return w;
+}
+
 // The packed matrices of a model, in the order in which a forward reads them.
 std::vector<std::string> matrix_names(const model::ModelConfig& c) {
   std::vector<std::string> names;
   for (int64_t block = 0; block < c.num_hidden_layers; ++block) {
     const std::string at = model::layer_prefix(block);
-    for (const char* name : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"})
-      names.push_back(at + name + ".weight");
-    if (c.routing.routed_index(static_cast<int>(block)) >= 0 && c.routing.rule == routing::CausalRule::predictor)
-      names.push_back(at + "predictor.fc1.weight");
+    const auto [first, last] = c.routing.units_of(block);
+    for (size_t u = first; u < last; ++u) {
+      const std::string unit = model::unit_prefix(c.routing.units[u]);
+      if (c.routing.rule == routing::CausalRule::predictor && !c.routing.units[u].is_static()) names.push_back(unit + "predictor.fc1.weight");
+      if (!c.routing.units[u].paths.light) continue;
+      for (const char* name : {"light.down", "light.up"}) names.push_back(unit + name + ".weight");
+    }
+    if (c.has_part(block, routing::Part::attention))
+      for (const char* name : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"}) names.push_back(at + name + ".weight");
+    if (c.has_part(block, routing::Part::mlp))
+      for (const char* name : {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}) names.push_back(at + name + ".weight");
   }
   names.push_back("model.embed_tokens.weight");
   if (!c.tie_word_embeddings) names.push_back("lm_head.weight");
@@ -116,23 +145,16 @@ model::WeightBytes weight_bytes(const model::ModelFolder& folder) {
   for (const std::string& name : matrix_names(folder.config())) {
     const StoredTensor& t = folder.stored(name);
     const double each = kernels::bytes_per_weight(packing_of(t.type)), n = static_cast<double>(t.rows()) * static_cast<double>(t.columns());
-    if (name.find(".self_attn.") != std::string::npos || name.find(".mlp.") != std::string::npos) bytes += each * n, elements += n;
+    if (name.ends_with("_proj.weight") || name.find(".light.") != std::string::npos) bytes += each * n, elements += n;
     else if (name.find("predictor") == std::string::npos) out.head = each;  // the last one is the head's
   }
-  out.blocks = bytes / elements;
+  if (elements > 0) out.blocks = bytes / elements;
   return out;
-}
-
-int64_t BlockWeights::bytes() const {
-  int64_t total = 0;
-  for (const PackedMatrix* m : {&q, &k, &v, &o, &gate, &up, &down}) total += m->bytes();
-  return total;
 }
 
 int64_t BlockWeights::vector_elements() const {
   int64_t total = 0;
-  for (const std::vector<float>* v : {&attention_norm, &mlp_norm, &q_bias, &k_bias, &v_bias, &o_bias, &gate_bias, &up_bias, &down_bias, &q_norm, &k_norm,
-                                      &router.weight, &router.fc1_bias, &router.fc2})
+  for (const std::vector<float>* v : {&attention_norm, &mlp_norm, &q_bias, &k_bias, &v_bias, &o_bias, &gate_bias, &up_bias, &down_bias, &q_norm, &k_norm})
     total += static_cast<int64_t>(v->size());
   return total;
 }
@@ -142,46 +164,41 @@ std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config, c
   Weights& w = *weights;
   w.config_ = config;
   const int64_t C = config.hidden_size, HD = config.num_attention_heads * config.head_dim;
-  const int64_t GD = config.num_key_value_heads * config.head_dim, F = config.intermediate_size, P = config.predictor_width();
+  const int64_t GD = config.num_key_value_heads * config.head_dim, F = config.intermediate_size;
   Packer packer(source, threads, refuse_not_finite);
   w.storage_ = packer.reserve(matrix_names(config));
 
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     const std::string at = model::layer_prefix(block);
+    const auto [first, last] = config.routing.units_of(block);
+    for (size_t u = first; u < last; ++u) w.units_.push_back(unit_weights(packer, config, config.routing.units[u]));
     BlockWeights b;
-    b.attention_norm = packer.vector(at + "input_layernorm.weight", C);
-    b.q = packer.matrix(at + "self_attn.q_proj.weight", HD, C);
-    b.k = packer.matrix(at + "self_attn.k_proj.weight", GD, C);
-    b.v = packer.matrix(at + "self_attn.v_proj.weight", GD, C);
-    b.o = packer.matrix(at + "self_attn.o_proj.weight", C, HD);
-    b.mlp_norm = packer.vector(at + "post_attention_layernorm.weight", C);
-    b.gate = packer.matrix(at + "mlp.gate_proj.weight", F, C);
-    b.up = packer.matrix(at + "mlp.up_proj.weight", F, C);
-    b.down = packer.matrix(at + "mlp.down_proj.weight", C, F);
-    if (config.qkv_bias) {
-      b.q_bias = packer.vector(at + "self_attn.q_proj.bias", HD);
-      b.k_bias = packer.vector(at + "self_attn.k_proj.bias", GD);
-      b.v_bias = packer.vector(at + "self_attn.v_proj.bias", GD);
+    if (config.has_part(block, routing::Part::attention)) {
+      b.attention_norm = packer.vector(at + "input_layernorm.weight", C);
+      b.q = packer.matrix(at + "self_attn.q_proj.weight", HD, C);
+      b.k = packer.matrix(at + "self_attn.k_proj.weight", GD, C);
+      b.v = packer.matrix(at + "self_attn.v_proj.weight", GD, C);
+      b.o = packer.matrix(at + "self_attn.o_proj.weight", C, HD);
+      if (config.qkv_bias) {
+        b.q_bias = packer.vector(at + "self_attn.q_proj.bias", HD);
+        b.k_bias = packer.vector(at + "self_attn.k_proj.bias", GD);
+        b.v_bias = packer.vector(at + "self_attn.v_proj.bias", GD);
+      }
+      if (config.output_bias) b.o_bias = packer.vector(at + "self_attn.o_proj.bias", C);
+      if (config.qk_norm) {
+        b.q_norm = packer.vector(at + "self_attn.q_norm.weight", config.head_dim);
+        b.k_norm = packer.vector(at + "self_attn.k_norm.weight", config.head_dim);
+      }
     }
-    if (config.output_bias) b.o_bias = packer.vector(at + "self_attn.o_proj.bias", C);
-    if (config.qk_norm) {
-      b.q_norm = packer.vector(at + "self_attn.q_norm.weight", config.head_dim);
-      b.k_norm = packer.vector(at + "self_attn.k_norm.weight", config.head_dim);
-    }
-    if (config.mlp_bias) {
-      b.gate_bias = packer.vector(at + "mlp.gate_proj.bias", F);
-      b.up_bias = packer.vector(at + "mlp.up_proj.bias", F);
-      b.down_bias = packer.vector(at + "mlp.down_proj.bias", C);
-    }
-    if (config.routing.routed_index(static_cast<int>(block)) >= 0) {
-      RouterWeights& router = b.router;
-      router.weight = packer.vector(at + "router.weight", C);
-      if (config.routing.router_bias) router.bias = packer.scalar(at + "router.bias");
-      if (config.routing.rule == routing::CausalRule::predictor) {
-        router.predictor_fc1 = packer.matrix(at + "predictor.fc1.weight", P, C);
-        router.fc1_bias = packer.vector(at + "predictor.fc1.bias", P);
-        router.fc2 = packer.vector(at + "predictor.fc2.weight", P);
-        router.fc2_bias = packer.scalar(at + "predictor.fc2.bias");
+    if (config.has_part(block, routing::Part::mlp)) {
+      b.mlp_norm = packer.vector(at + "post_attention_layernorm.weight", C);
+      b.gate = packer.matrix(at + "mlp.gate_proj.weight", F, C);
+      b.up = packer.matrix(at + "mlp.up_proj.weight", F, C);
+      b.down = packer.matrix(at + "mlp.down_proj.weight", C, F);
+      if (config.mlp_bias) {
+        b.gate_bias = packer.vector(at + "mlp.gate_proj.bias", F);
+        b.up_bias = packer.vector(at + "mlp.up_proj.bias", F);
+        b.down_bias = packer.vector(at + "mlp.down_proj.bias", C);
       }
     }
     w.blocks_.push_back(std::move(b));
@@ -220,6 +237,7 @@ void Weights::embed(int32_t token, float* to) const { (embedding_.outputs() > 0 
 int64_t Weights::bytes() const {
   int64_t floats = storage_.size() + static_cast<int64_t>(final_norm_.size());
   for (const BlockWeights& b : blocks_) floats += b.vector_elements();
+  for (const UnitWeights& u : units_) floats += static_cast<int64_t>(u.router.size() + u.fc1_bias.size() + u.fc2.size());
   return floats * static_cast<int64_t>(sizeof(float));
 }
 

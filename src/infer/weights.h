@@ -15,15 +15,19 @@
 
 namespace fathom::infer {
 
-struct RouterWeights {
-  std::vector<float> weight;           // [C]
+// Of a routed unit (RoutingConfig::units): its router, unless it is static, and its light path, if it has one.
+struct UnitWeights {
+  std::vector<float> router;           // [C]
   float bias = 0;
   kernels::PackedMatrix predictor_fc1; // [P, C], rule predictor only
   std::vector<float> fc1_bias;         // [P]
   std::vector<float> fc2;              // [P]
   float fc2_bias = 0;
+  kernels::PackedMatrix light_down;    // [r, C]
+  kernels::PackedMatrix light_up;      // [C, r]
 };
 
+// What a block has; the parts of a static unit have nothing.
 struct BlockWeights {
   std::vector<float> attention_norm;   // [C]
   kernels::PackedMatrix q;             // [H·D, C]
@@ -35,9 +39,7 @@ struct BlockWeights {
   // Each as long as its matrix has outputs, empty where the model has none.
   std::vector<float> q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias;
   std::vector<float> q_norm, k_norm;   // [D], empty where the model has none
-  RouterWeights router;                // routed blocks only
-  int64_t bytes() const;               // of the packed matrices
-  int64_t vector_elements() const;     // of norms, biases and routers
+  int64_t vector_elements() const;     // of norms and biases
 };
 
 // Bytes of a weight as the engine will hold the folder's, for the cost model; reads no weight.
@@ -56,6 +58,7 @@ class Weights {
 
   const model::ModelConfig& config() const { return config_; }
   const std::vector<BlockWeights>& blocks() const { return blocks_; }  // [L]
+  const std::vector<UnitWeights>& units() const { return units_; }     // [U]
   const std::vector<float>& final_norm() const { return final_norm_; } // [C]
   const kernels::PackedMatrix& head() const { return head_; }          // [V, C]; the embedding when tied
   void embed(int32_t token, float* to) const;                          // [C]
@@ -65,6 +68,7 @@ class Weights {
   model::ModelConfig config_;
   kernels::PackedMatrix embedding_;  // [V, C], not there when tied: rows then come out of the head
   std::vector<BlockWeights> blocks_;
+  std::vector<UnitWeights> units_;
   std::vector<float> final_norm_;
   kernels::PackedMatrix head_;
   kernels::Buffer storage_;       // of every packed matrix, in the order in which a forward reads them

@@ -99,8 +99,7 @@ struct Kernels {
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);  // y may be gate
   void (*silu)(const float* x, const float* bias, int64_t n, float* y);       // of x + bias; y may be x
   void (*add)(const float* x, const float* a, int64_t n, float* y);           // y may be x or a
-  // y = (x + g·a) + g·m; y may be x
-  void (*gated_add)(const float* x, const float* a, const float* m, float g, int64_t n, float* y);
+  void (*scaled_add)(const float* x, const float* a, float g, int64_t n, float* y);  // y = x + g·a; y may be x or a
   void (*attend)(const Attend&);
   double (*log_sum_exp)(const float* x, int64_t n);
   void (*exp_shifted)(const float* x, float shift, int64_t n, float* y);      // y = exp(x − shift); y may be x

@@ -190,13 +190,20 @@ void ModelConfig::validate(const std::string& where) const {
        str("a number from ", kRmsNormEpsLow, " to ", kRmsNormEpsHigh));
   hold(rope_theta >= 1 && rope_theta <= kRopeTheta, "rope_theta", str(rope_theta), str("a number from 1 to ", kRopeTheta));
   validate_rope(rope_scaling, rope_theta, head_dim, where);
-  int previous = -1;
-  for (size_t i = 0; i < routing.blocks.size(); ++i) {
-    const auto& [block, capacity] = routing.blocks[i];
-    hold(block > previous && block < num_hidden_layers, str("fathom.routed_blocks[", i, "]"), str(block),
-         str("ascending indices below num_hidden_layers ", num_hidden_layers));
-    hold(capacity > 0 && capacity <= 1, str("fathom.capacity[", i, "]"), str(capacity), "a number above 0 and at most 1");
-    previous = block;
+  const int64_t HD = num_attention_heads * head_dim, GD = num_key_value_heads * head_dim;
+  for (size_t u = 0; u < routing.units.size(); ++u) {
+    const routing::RoutedUnit& unit = routing.units[u];
+    const auto field = [u](const std::string& name) { return str("fathom.units[", u, "].", name); };
+    hold(unit.block >= 0 && unit.block < num_hidden_layers && (u == 0 || routing.units[u - 1].before(unit)), field("block"), unit.name(),
+         str("ascending indices below num_hidden_layers ", num_hidden_layers, ", a block's attention before its MLP"));
+    if (const auto [name, expected] = unit.problem(); !name.empty()) {
+      const double share = name == "capacity" ? unit.capacity : name == "light_capacity" ? unit.light_capacity : unit.skip_capacity;
+      hold(false, field(name), name == "paths" ? unit.paths.text() : name == "light_rank" ? str(unit.light_rank) : str(share), expected);
+    }
+    // What a token that takes the light path does not pay: keys and values are everybody's with kv keep.
+    const bool keeps = routing.kv == routing::KvPolicy::keep && !unit.is_static();
+    const int64_t saved = (unit.covers(routing::Part::attention) ? 2 * HD + (keeps ? 0 : 2 * GD) : 0) + (unit.covers(routing::Part::mlp) ? 3 * intermediate_size : 0);
+    hold(2 * unit.light_rank < saved, field("light_rank"), str(unit.light_rank), str("below ", (saved + 1) / 2, ", from which on light costs as much as what it stands for"));
   }
   const double H = static_cast<double>(num_attention_heads), G = static_cast<double>(num_key_value_heads);
   const double C = static_cast<double>(hidden_size), D = static_cast<double>(head_dim);

@@ -47,6 +47,14 @@ struct ModelConfig {
   // Shape rules that no single field shows (H divisible by G, D even, …); throws UserError.
   void validate(const std::string& where) const;
 
+  // Whether a block has the weights of its attention or MLP; a static unit needs none.
+  bool has_part(int64_t block, routing::Part half) const {
+    const int unit = routing.unit_of(block, half);
+    return unit < 0 || !routing.units[static_cast<size_t>(unit)].is_static();
+  }
+  // Blocks that every token runs in full, and that a token may run in full.
+  int64_t least_depth() const { return num_hidden_layers - routing.routed_blocks(); }
+  int64_t most_depth() const { return num_hidden_layers - routing.static_blocks(); }
   int64_t predictor_width() const { return hidden_size / 2 > 0 ? hidden_size / 2 : 1; }  // P
 };
 

@@ -5,12 +5,14 @@
 // the score and D for the value, per head), routers, predictors. Not counted: norms, RoPE, softmax, activations,
 // gates, biases, embedding lookup (all O(C) per token and far below 1 %). FLOPs = 2 · MACs. Training = 3 × forward.
 //
-// In a routed block:
+// At a routed unit:
 //   router      C per token, and with rule "predictor" P·C + P more: paid by every token, at inference too, where only the
-//               gate of the rows that run needs r. The engine computes both for all rows, so that one count holds.
-//   kv drop     a token that runs pays q, k, v, o, MLP and sees the tokens before it that ran this block, and itself;
-//               a token that skips pays the router alone
-//   kv keep     every token pays k and v; a token that runs pays q, o, MLP and sees all tokens before it, and itself
+//               gate of the rows that run needs r, and by tokens that have exited. The engine computes both for all rows, so
+//               that one count holds. A static unit has none.
+//   full        attention pays q, o, and sees tokens before it and itself; the MLP pays its three matrices
+//   light       2·C·r; skip nothing
+//   kv drop     a token that runs attention pays k and v and is seen by later ones; the others neither
+//   kv keep     every token pays k and v and is seen, but in a static unit, where nobody looks
 // Sizes whose product passes 2^63 are a UserError.
 #pragma once
 #include <cstdint>
@@ -28,7 +30,8 @@ struct BlockCost {  // MACs
   int64_t mlp = 0;
   int64_t router = 0;            // paid by every token
   int64_t predictor = 0;         // of rule "predictor", paid by every token
-  int64_t total() const { return attention_linear + attention_scores + mlp + router + predictor; }
+  int64_t light = 0;             // low-rank maps of tokens that take the light path
+  int64_t total() const { return attention_linear + attention_scores + mlp + router + predictor + light; }
   bool operator==(const BlockCost&) const = default;
 };
 
@@ -41,13 +44,14 @@ struct ForwardCost {
   ForwardCost& operator+=(const ForwardCost& other);
 };
 
-// One document of T tokens from position 0 under given decisions (run[r][t] of each routed block). `head_rows`: how
+// One document of T tokens from position 0 under given decisions (run[u][t] of each unit). `head_rows`: how
 // many rows the head computes (all T in training and evaluation, 1 for a prompt).
 ForwardCost forward_cost(const ModelConfig& config, int64_t tokens, const routing::Decisions& decisions, int64_t head_rows);
 // Every token in full, routers not paid: the dense twin of the same shape.
 ForwardCost dense_cost(const ModelConfig& config, int64_t tokens, int64_t head_rows);
-// Under top-k with the config's capacities (or those given): exact counts, since K is fixed, for the linear parts;
-// attention by the expectation for kv keep (queries spread evenly, rounded down), exact for kv drop.
+// Under top-k with the config's capacities (or those given, per cut): exact counts, since K is fixed, for the linear parts;
+// attention by the expectation for kv keep (queries spread evenly, rounded down), exact for kv drop. Tokens that exit are
+// in the capacities.
 ForwardCost topk_cost(const ModelConfig& config, int64_t tokens, int64_t head_rows, std::span<const double> capacity = {});
 
 // Training FLOPs of one row of T tokens (3 × 2 × MACs).
@@ -60,29 +64,31 @@ double total_fraction(const ForwardCost& cost, const ForwardCost& dense);
 double block_fraction(const ModelConfig& config, const ForwardCost& cost, int64_t tokens);
 double total_fraction(const ModelConfig& config, const ForwardCost& cost, int64_t tokens, int64_t head_rows);
 
-// Expected block fraction at context `tokens` for capacities per routed block (for the dial), each in [0, 1]: as
-// topk_cost, but with K = capacity · T not rounded up, so that it rises with every capacity.
+// Expected block fraction at context `tokens` for capacities per cut (for the dial), each in [0, 1]: as
+// topk_cost, but with K = capacity · T not rounded up, so that it rises with every capacity of full, and of light beside skip.
 double expected_block_fraction(const ModelConfig& config, int64_t tokens, std::span<const double> capacity);
 
 struct Parameters {
   int64_t embedding = 0, routers = 0, predictors = 0, norms = 0, head = 0;  // head 0 when tied
   int64_t blocks = 0;  // projections and MLPs, with their biases
-  int64_t total() const { return embedding + blocks + routers + predictors + norms + head; }
+  int64_t light = 0;
+  int64_t total() const { return embedding + blocks + light + routers + predictors + norms + head; }
 };
 Parameters parameters(const ModelConfig& config);
 
 // Bytes moved to decode one token at batch 1 with `context` tokens before it, expected at the given capacities:
-// weights of blocks that run (expectation), routers always, head, final norm and one row of the embedding; KV read (by
+// weights of what runs (expectation), routers always, head, final norm and one row of the embedding; KV read (by
 // a token that runs: of the tokens before it that have a slot) and written. Empty `capacity`: the config's.
 struct BlockBytes {
   double weights = 0;              // projections and MLP with their biases, norms
+  double light = 0;
   double router = 0, predictor = 0;
   double kv_read = 0, kv_write = 0;
 };
 struct DecodeBytes {
   std::vector<BlockBytes> blocks;  // [L]
   double head = 0;                 // with the final norm and the row of the embedding
-  double weights() const;          // head, blocks, routers and predictors
+  double weights() const;          // head, blocks, light paths, routers and predictors
   double kv_read() const, kv_write() const;
   double total() const { return weights() + kv_read() + kv_write(); }
 };

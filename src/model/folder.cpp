@@ -130,10 +130,11 @@ std::shared_ptr<ModelFolder> ModelFolder::open(const std::string& path, bool nee
   s.generation.eos_token_ids = s.config.eos_token_ids;
   if (exists(generation_path)) s.generation = GenerationConfig::from_json(read_json(generation_path), generation_path, s.config);
 
-  if (!s.config.routing.dense()) {
+  if (s.config.routing.decides()) {
     const std::string dial_path = join_path(path, "fathom_dial.json");
     if (exists(dial_path)) {
-      s.dial = routing::DialTable::from_json(read_json(dial_path), dial_path, s.config.routing.blocks.size());
+      s.dial = routing::DialTable::from_json(read_json(dial_path), dial_path, s.config.routing.cuts());
+      s.dial->require_order(s.config.routing, dial_path);
     } else if (need_dial) {
       throw UserError({dial_path, "", "no such file", "the calibration of the routed blocks",
                        "without thresholds no token's path can be decided; calibrate the model"});
@@ -213,7 +214,7 @@ void write_model_files(const std::string& folder, const ModelToWrite& model) {
   if (!model.tokenizer_json.empty()) atomic_write(join_path(folder, "tokenizer.json"), model.tokenizer_json);
   if (model.dial) {
     for (const routing::DialPoint& p : model.dial->points)
-      FATHOM_ASSERT(p.thresholds.size() == model.config.routing.blocks.size(), "thresholds of another model");
+      FATHOM_ASSERT(p.thresholds.size() == model.config.routing.cuts(), "thresholds of another model");
     write_dial(folder, *model.dial);
   }
   atomic_write(join_path(folder, "generation_config.json"), pretty(model.generation.to_json(model.config)));

@@ -142,7 +142,7 @@ std::string gguf_architecture(const ModelFolder& folder) {
 GgufEntries gguf_entries(const ModelFolder& folder, GgmlType type) {
   const ModelConfig& c = folder.config();
   if (!c.routing.dense())
-    throw UserError({folder.path(), "fathom.routed_blocks", str(c.routing.blocks.size(), " routed blocks"), "a dense model for a .gguf file",
+    throw UserError({folder.path(), c.routing.to_json().contains("units") ? "fathom.units" : "fathom.routed_blocks", str(c.routing.routed_blocks(), " routed blocks"), "a dense model for a .gguf file",
                      "other programs know no routers and would run every block; name a folder instead"});
   if (folder.gguf()) return copied(folder.gguf()->metadata(), type);
   GgufEntries out;

@@ -32,11 +32,11 @@ RoutingConfig random_routing(Random& random, int64_t blocks) {
   const int64_t alone = between(random, 0, blocks - 1);
   for (int64_t b = 0; b < blocks; ++b) {
     const bool routed = pattern == 0 ? b % 2 == 1 : pattern == 1 ? true : pattern == 2 ? b == alone : chance(random, 0.5);
-    if (routed) r.blocks.push_back({static_cast<int>(b), 1.0});
+    if (routed) r.units.push_back({static_cast<int>(b), 1.0});
   }
-  if (r.blocks.empty()) r.blocks.push_back({static_cast<int>(alone), 1.0});
-  for (auto& block : r.blocks)
-    block.capacity = one_of(random, {0.125, 0.25, 0.5, 1.0, 0.01 + 0.99 * random.uniform()});
+  if (r.units.empty()) r.units.push_back({static_cast<int>(alone), 1.0});
+  for (auto& unit : r.units)
+    unit.capacity = one_of(random, {0.125, 0.25, 0.5, 1.0, 0.01 + 0.99 * random.uniform()});
   r.gate = one_of(random, {Gate::one_plus_tanh, Gate::sigmoid, Gate::raw, Gate::hard});
   r.gate_scale = one_of(random, {0.2, 0.5});
   r.rule = one_of(random, {CausalRule::score, CausalRule::predictor, CausalRule::router_bce});
@@ -76,6 +76,41 @@ void add_properties(Random random, bool hf_shape, ModelConfig& c) {
   if (c.qk_norm || c.qkv_bias != c.output_bias) c.mlp_bias = false;
 }
 
+// Every unit with paths of its own, half of them split into parts.
+void draw_paths(Random& random, RoutingConfig& r, int64_t width) {
+  using routing::Part;
+  std::vector<routing::RoutedUnit> units;
+  const auto add = [&](routing::RoutedUnit unit, Part part) {
+    unit.part = part;
+    do unit.paths = {.exit = chance(random, 0.3), .skip = chance(random, 0.6), .light = chance(random, 0.6), .full = chance(random, 0.85)};
+    while (!unit.paths.valid());
+    if (unit.paths.light) unit.light_rank = between(random, 1, std::min<int64_t>(1 + width / 8, 9));
+    if (unit.is_static()) unit.capacity = 0;
+    if (unit.paths.light && (unit.paths.skip || unit.paths.exit) && !unit.is_static()) unit.light_capacity = random.uniform() * (1 - unit.capacity);
+    if (unit.paths.exit && unit.paths.skip) unit.skip_capacity = random.uniform() * (1 - unit.capacity - unit.light_capacity);
+    units.push_back(unit);
+  };
+  for (const routing::RoutedUnit& unit : r.units) {
+    const int64_t parts = between(random, 0, 4);  // a whole block, one of its parts, or both
+    if (parts <= 1) add(unit, Part::block);
+    if (parts == 2 || parts == 4) add(unit, Part::attention);
+    if (parts >= 3) add(unit, Part::mlp);
+  }
+  r.units = std::move(units);
+}
+
+// The greatest rank at which light still costs less than what it stands for (ModelConfig::validate).
+void fit_ranks(ModelConfig& c) {
+  for (routing::RoutedUnit& unit : c.routing.units)
+    for (; unit.light_rank > 1; --unit.light_rank) {
+      try {
+        c.validate("");
+        break;
+      } catch (const UserError&) {
+      }
+    }
+}
+
 bool ends_with(const std::string& text, const std::string& end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
@@ -86,7 +121,8 @@ std::pair<double, double> distribution(const ModelConfig& config, const TensorSp
   const double into_stream = 1 / std::sqrt(2.0 * static_cast<double>(config.num_hidden_layers));
   if (ends_with(spec.name, "norm.weight")) return {1, 0.1};
   if (ends_with(spec.name, "embed_tokens.weight")) return {0, 1};
-  if (ends_with(spec.name, "o_proj.weight") || ends_with(spec.name, "down_proj.weight")) return {0, into_stream / std::sqrt(fan_in)};
+  if (ends_with(spec.name, "o_proj.weight") || ends_with(spec.name, "down_proj.weight") || ends_with(spec.name, "light.up.weight"))
+    return {0, into_stream / std::sqrt(fan_in)};
   if (ends_with(spec.name, "fc2.weight")) return {0, 2 / std::sqrt(fan_in)};
   if (ends_with(spec.name, "o_proj.bias") || ends_with(spec.name, "down_proj.bias")) return {0, 0.3 * into_stream};
   if (ends_with(spec.name, ".bias")) return {0, 0.3};
@@ -117,6 +153,10 @@ ModelConfig random_config(Random& random, const RandomLimits& limits) {
   if (chance(random, 0.3)) c.pad_token_id = between(random, 0, c.vocab_size - 1);
   if (!limits.dense) c.routing = random_routing(random, c.num_hidden_layers);
   if (!limits.plain) add_properties(properties, limits.hf_shape, c);
+  if (!limits.dense && limits.paths && chance(random, 0.5)) {
+    draw_paths(random, c.routing, c.hidden_size);
+    fit_ranks(c);
+  }
   c.validate("a random configuration");
   return c;
 }
@@ -136,30 +176,44 @@ Weights random_weights(const ModelConfig& config, uint64_t seed) {
 std::vector<float> random_thresholds(const ModelConfig& config, Random& random) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   std::vector<float> out;
-  for (size_t r = 0; r < config.routing.blocks.size(); ++r) {
-    const double kind = random.uniform();
-    out.push_back(kind < 0.07 ? -kInfinity : kind < 0.14 ? kInfinity : static_cast<float>(0.8 * random.normal()));
+  for (const routing::RoutedUnit& unit : config.routing.units) {
+    const size_t first = out.size();
+    for (size_t cut = 0; cut < unit.cuts(); ++cut) {
+      const double kind = random.uniform();
+      out.push_back(kind < 0.07 ? -kInfinity : kind < 0.14 ? kInfinity : static_cast<float>(0.8 * random.normal()));
+    }
+    if (unit.paths.exit) out[first] -= 1.5f;
+    std::sort(out.begin() + static_cast<std::ptrdiff_t>(first), out.end());
   }
   return out;
 }
 
 routing::DialTable random_dial(const ModelConfig& config, Random& random) {
-  const size_t routed = config.routing.blocks.size();
+  const size_t cuts = config.routing.cuts();
   const int64_t points = between(random, 2, 5);
   routing::DialTable table;
   table.text = "drawn at random";
   table.tokens = between(random, 1, 1 << 20);
-  std::vector<float> thresholds(routed);
-  for (float& t : thresholds) t = static_cast<float>(1 + 0.5 * random.normal());
+  std::vector<float> thresholds;
+  for (const routing::RoutedUnit& unit : config.routing.units) {
+    const size_t first = thresholds.size();
+    for (size_t cut = 0; cut < unit.cuts(); ++cut) thresholds.push_back(static_cast<float>(1 + 0.5 * random.normal()));
+    std::sort(thresholds.begin() + static_cast<std::ptrdiff_t>(first), thresholds.end());
+  }
   for (int64_t i = 1; i <= points; ++i) {
     routing::DialPoint point;
     point.dial = i == points ? 1.0 : static_cast<double>(i) / static_cast<double>(points) - 0.1 * random.uniform();
     point.block_fraction = point.dial;
     point.thresholds = thresholds;
-    point.capacity.assign(routed, point.dial);
+    point.capacity.assign(cuts, point.dial);
     point.loss = chance(random, 0.3) ? std::numeric_limits<double>::quiet_NaN() : 5 * random.uniform();
     table.points.push_back(std::move(point));
-    for (float& t : thresholds) t -= static_cast<float>(2 * random.uniform());
+    size_t cut = 0;
+    for (const routing::RoutedUnit& unit : config.routing.units) {
+      if (unit.is_static()) continue;
+      const float down = static_cast<float>(2 * random.uniform());  // a unit's together: they go on rising
+      for (size_t i = 0; i < unit.cuts(); ++i) thresholds[cut++] -= down;
+    }
   }
   table.default_dial = table.points[random.below(table.points.size())].dial;
   return table;
@@ -167,11 +221,15 @@ routing::DialTable random_dial(const ModelConfig& config, Random& random) {
 
 routing::Decisions random_decisions(const ModelConfig& config, int64_t tokens, Random& random) {
   routing::Decisions out;
-  for (size_t r = 0; r < config.routing.blocks.size(); ++r) {
+  using routing::Path;
+  for (const routing::RoutedUnit& unit : config.routing.units) {
     const double share = one_of(random, {0.0, 1.0, random.uniform(), random.uniform(), random.uniform()});
+    const double light = !unit.paths.light ? 0 : unit.cheapest() == Path::light ? 1 : random.uniform();  // of the others
     std::vector<uint8_t> run(static_cast<size_t>(tokens));
-    for (int64_t t = 0; t < tokens; ++t)
-      run[static_cast<size_t>(t)] = chance(random, share) || t < config.routing.forced_positions;
+    for (int64_t t = 0; t < tokens; ++t) {
+      const bool full = !unit.is_static() && (chance(random, share) || t < config.routing.forced_positions);
+      run[static_cast<size_t>(t)] = static_cast<uint8_t>(full ? Path::full : light > 0 && chance(random, light) ? Path::light : Path::skip);
+    }
     out.run.push_back(std::move(run));
   }
   return out;
@@ -191,7 +249,7 @@ ModelToWrite model_to_write(const ModelConfig& config, Weights weights, uint64_t
     FATHOM_ASSERT(it != shared->end(), spec.name);
     return it->second;
   };
-  if (!config.routing.dense()) {
+  if (config.routing.decides()) {
     Random random = Random(seed).fork("dial");
     out.dial = random_dial(config, random);
   }

@@ -24,6 +24,7 @@ struct RandomLimits {
   bool dense = false;             // no routed block; else at least one
   bool hf_shape = false;          // what a class of transformers takes: C a multiple of H, biases as one of its families has them
   bool plain = false;             // no biases, QK norms or scaled positions: what the network of nn/ computes
+  bool paths = false;             // half of the routed ones with parts, light paths, exits or static units, which only the engine runs
 };
 
 ModelConfig random_config(Random& random, const RandomLimits& limits = {});
@@ -34,12 +35,12 @@ using Weights = std::map<std::string, std::vector<float>>;  // name → elements
 // √(2L); routers and predictors such that scores have a deviation near 1. The same (config, seed) gives the same bits.
 Weights random_weights(const ModelConfig& config, uint64_t seed);
 
-// One threshold per routed block: mostly normal with deviation 0.8, where the scores of random_weights lie, now and
-// then −∞ (everybody runs) or +∞ (nobody).
+// One threshold per cut, rising within a unit: mostly normal with deviation 0.8, where the scores of random_weights lie, now
+// and then −∞ (everybody runs) or +∞ (nobody); that of an exit lower, or few tokens would be left.
 std::vector<float> random_thresholds(const ModelConfig& config, Random& random);
 // Two to five points, thresholds falling as the dial rises, all finite.
 routing::DialTable random_dial(const ModelConfig& config, Random& random);
-// Of one document of `tokens` tokens, forced positions kept; shares from none to all.
+// Of one document of `tokens` tokens, forced positions kept; shares of every path from none to all. Exits are no decisions of their own.
 routing::Decisions random_decisions(const ModelConfig& config, int64_t tokens, Random& random);
 std::vector<int32_t> random_tokens(const ModelConfig& config, int64_t count, Random& random);
 

@@ -8,11 +8,15 @@
 //   model.layers.N.post_attention_layernorm.weight     [C]
 //   model.layers.N.mlp.{gate,up,down}_proj.weight      [F, C] [F, C] [C, F]
 //   model.layers.N.mlp.{gate,up,down}_proj.bias        [F] [F] [C]                mlp_bias
-//   model.layers.N.router.weight / .bias               [1, C] [1]          routed blocks (bias if router_bias)
-//   model.layers.N.predictor.fc1.weight / .bias        [P, C] [P]          rule "predictor"
-//   model.layers.N.predictor.fc2.weight / .bias        [1, P] [1]
+//   PREFIX router.weight / .bias                       [1, C] [1]          units that decide (bias if router_bias)
+//   PREFIX predictor.fc1.weight / .bias                [P, C] [P]          the same, rule "predictor"
+//   PREFIX predictor.fc2.weight / .bias                [1, P] [1]
+//   PREFIX light.down.weight, light.up.weight          [r, C] [C, r]       units with a light path
 //   model.norm.weight                                  [C]
 //   lm_head.weight                                     [V, C]              untied only
+//
+// PREFIX is "model.layers.N." of a whole block, with "self_attn." or "mlp." behind it for a part. A part whose unit is static has neither
+// projections nor its norm (input_layernorm, post_attention_layernorm).
 #pragma once
 #include <cstdint>
 #include <string>
@@ -31,10 +35,11 @@ struct TensorSpec {
 // Every tensor of the model, in the order of the table above, block by block.
 std::vector<TensorSpec> schema(const ModelConfig& config);
 
-// Whether it is a matrix that may be stored in fewer bits: a projection, the embedding or the head. Norms, biases, routers and predictors
+// Whether it is a matrix that may be stored in fewer bits: a projection, a light path, the embedding or the head. Norms, biases, routers and predictors
 // stay f32: they are below 1 % of the bytes, and a router's score is held against a threshold.
 bool is_reducible(const TensorSpec& spec);
 
 std::string layer_prefix(int64_t block);  // "model.layers.N."
+std::string unit_prefix(const routing::RoutedUnit& unit);  // PREFIX
 
 }  // namespace fathom::model

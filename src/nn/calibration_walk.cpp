@@ -28,9 +28,9 @@ struct CalibrationWalk::State {
   std::vector<int64_t> ran;               // [R]
   int64_t batch = 0, tokens = 0, unpadded = 0;
 
-  size_t routed() const { return model.config.routing.blocks.size(); }
+  size_t routed() const { return model.config.routing.units.size(); }
   size_t block_of(size_t r) const {
-    return r < routed() ? static_cast<size_t>(model.config.routing.blocks[r].block) : model.blocks.size();
+    return r < routed() ? static_cast<size_t>(model.config.routing.units[r].block) : model.blocks.size();
   }
 
   void dense_blocks(Chunk& chunk, size_t from, size_t to) {

@@ -68,6 +68,7 @@ Transformer::Transformer(model::ModelConfig config, at::ScalarType dtype) : stat
   use_kept_memory();
   TransformerState& s = *state_;
   s.config = std::move(config);
+  s.config.routing.require_plain("the network");
   s.type = dtype;
   const auto specs = model::schema(s.config);
   const auto new_parameter = [&](const model::TensorSpec& spec, const Tensor& memory) {

@@ -211,7 +211,7 @@ template <class Real>
 Selected select_as(Pick pick, const Pass& pass, const model::ModelConfig& config, size_t routed, Pass::Scores& scores,
                    const ForwardOptions& options) {
   const auto& routing = config.routing;
-  const auto& block = routing.blocks[routed];
+  const auto& block = routing.units[routed];
   const double capacity = options.capacity.empty() ? block.capacity : options.capacity[routed];
   const auto span = [](const Tensor& t) { return std::span<const Real>(t.const_data_ptr<Real>(), static_cast<size_t>(t.numel())); };
   const auto raw = [&] {

@@ -26,7 +26,7 @@ Tensor membership(const Selected& selected, const Tensor& like) {
 }
 
 void check(const model::ModelConfig& config, const ForwardOptions& options) {
-  const size_t routed = config.routing.blocks.size();
+  const size_t routed = config.routing.units.size();
   const bool causal_thresholds = options.pick == Pick::causal && config.routing.selection != routing::Selection::random;
   if (options.pick == Pick::threshold || causal_thresholds)
     FATHOM_ASSERT(options.thresholds.size() == routed, options.thresholds.size(), " thresholds for ", routed, " routed blocks");
@@ -65,7 +65,7 @@ ForwardResult Transformer::forward(const Batch& batch, const ForwardOptions& opt
 
   Stream stream = pass.embedded();
   for (size_t block = 0; block < state_->blocks.size(); ++block) {
-    const int routed = config.routing.routed_index(static_cast<int>(block));
+    const int routed = config.routing.unit_of(static_cast<int64_t>(block), routing::Part::attention);
     if (routed < 0) {
       pass.dense_block(block, stream);
       continue;
@@ -98,7 +98,7 @@ ForwardResult Transformer::forward(const Batch& batch, const ForwardOptions& opt
     result.loss = result.total = head.loss;
     result.target_count = head.targets;
     if (options.token_nll) result.nll = head.nll.view({B, T});
-    const double share = 1.0 / static_cast<double>(std::max<size_t>(config.routing.blocks.size(), 1));
+    const double share = 1.0 / static_cast<double>(std::max<size_t>(config.routing.units.size(), 1));
     for (const auto& [name, sum] : aux) {
       const Tensor mean = sum * share;
       result.aux[name] = mean;

@@ -1,4 +1,4 @@
-// Which tokens run which routed block: the currency between routing, cost model, engine, network and reports.
+// What tokens did at the routed units: the currency between routing, cost model, engine, network and reports.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -6,10 +6,11 @@
 
 namespace fathom::routing {
 
-// Of one sequence. run[r][t] is 1 when token t runs the r-th routed block in full.
+// Of one sequence. run[u][t] is the path that token t took at the u-th unit: Path::skip (0), full (1) or light (2). Exits show as
+// the cheapest path there and at every later unit.
 struct Decisions {
-  std::vector<std::vector<uint8_t>> run;   // [routed blocks][T]
-  std::vector<std::vector<float>> score;   // [routed blocks][T] decision scores; empty when not asked for
+  std::vector<std::vector<uint8_t>> run;   // [units][T]
+  std::vector<std::vector<float>> score;   // [units][T] decision scores, 0 in a static unit; empty when not asked for
   bool operator==(const Decisions&) const = default;
 };
 

@@ -57,17 +57,17 @@ float read_threshold(const Fields& fields, const std::string& key, const Json& v
   return static_cast<float>(value.get<double>());
 }
 
-DialPoint read_point(const Fields& f, size_t routed_blocks) {
+DialPoint read_point(const Fields& f, size_t cuts) {
   DialPoint p;
   p.dial = f.number("dial", 0, 1);
   if (p.dial == 0) f.wrong("dial", "0", "a block fraction above 0 and at most 1");
   p.block_fraction = f.number("block_fraction", 0, limits::kBlockFraction);
-  const std::string count = str("one per routed block: ", routed_blocks);
+  const std::string count = str("one per cut of a routed block: ", cuts);
   const Json& thresholds = f.raw("thresholds");
-  if (!thresholds.is_array() || thresholds.size() != routed_blocks) f.wrong("thresholds", describe(thresholds), count);
-  for (size_t r = 0; r < routed_blocks; ++r) p.thresholds.push_back(read_threshold(f, str("thresholds[", r, "]"), thresholds[r]));
+  if (!thresholds.is_array() || thresholds.size() != cuts) f.wrong("thresholds", describe(thresholds), count);
+  for (size_t r = 0; r < cuts; ++r) p.thresholds.push_back(read_threshold(f, str("thresholds[", r, "]"), thresholds[r]));
   p.capacity = f.numbers("capacity", 0, 1);
-  if (p.capacity.size() != routed_blocks) f.wrong("capacity", describe(f.raw("capacity")), count);
+  if (p.capacity.size() != cuts) f.wrong("capacity", describe(f.raw("capacity")), count);
   p.loss = f.number("loss", 0, limits::kLoss, std::numeric_limits<double>::quiet_NaN());
   f.done();
   return p;
@@ -101,7 +101,7 @@ DialPoint DialTable::at(double dial) const {
   return out;
 }
 
-DialTable DialTable::from_json(const Json& json, const std::string& where, size_t routed_blocks) {
+DialTable DialTable::from_json(const Json& json, const std::string& where, size_t cuts) {
   const Fields f(json, where);
   DialTable table;
   f.integer("version", kDialVersion, kDialVersion);
@@ -114,7 +114,7 @@ DialTable DialTable::from_json(const Json& json, const std::string& where, size_
     f.wrong("points", describe(points), str("an array of 1 to ", limits::kDialPoints, " points"));
   for (size_t i = 0; i < points.size(); ++i) {
     const Fields p(points[i], where, str("points[", i, "]"));
-    table.points.push_back(read_point(p, routed_blocks));
+    table.points.push_back(read_point(p, cuts));
     if (i > 0 && table.points[i].dial <= table.points[i - 1].dial)
       p.wrong("dial", str(table.points[i].dial, " after ", table.points[i - 1].dial), "ascending dials");
   }
@@ -135,6 +135,20 @@ Json DialTable::to_json() const {
                     {"capacity", p.capacity}, {"loss", loss}});
   }
   return {{"version", kDialVersion}, {"default_dial", default_dial}, {"text", text}, {"tokens", tokens}, {"points", list}};
+}
+
+void DialTable::require_order(const RoutingConfig& routing, const std::string& where) const {
+  for (size_t i = 0; i < points.size(); ++i) {
+    const std::vector<float>& thresholds = points[i].thresholds;
+    size_t cut = 0;
+    for (const RoutedUnit& unit : routing.units) {
+      for (size_t c = 1; c < unit.cuts(); ++c)
+        if (thresholds[cut + c] < thresholds[cut + c - 1])
+          throw UserError({where, str("points[", i, "].thresholds[", cut + c, "]"), str(thresholds[cut + c], " after ", thresholds[cut + c - 1]),
+                           str("rising thresholds of ", unit.name(), ", whose paths are ", unit.paths.text()), ""});
+      cut += unit.cuts();
+    }
+  }
 }
 
 std::vector<double> capacities_for_dial(double dial, const std::vector<double>& trained,
@@ -171,12 +185,14 @@ float threshold_for(std::vector<float>& scores, double capacity) {
   return *kth;
 }
 
-std::vector<float> calibrate(const std::vector<double>& capacities,
+std::vector<float> calibrate(const RoutingConfig& routing, const std::vector<double>& capacities,
                              const std::function<std::vector<float>(size_t, const std::vector<float>&)>& scores) {
+  FATHOM_ASSERT(capacities.size() == routing.cuts(), capacities.size(), " capacities for ", routing.cuts(), " cuts");
   std::vector<float> thresholds;
-  for (size_t r = 0; r < capacities.size(); ++r) {
-    std::vector<float> of_block = scores(r, thresholds);
-    thresholds.push_back(threshold_for(of_block, capacities[r]));
+  for (size_t u = 0; u < routing.units.size(); ++u) {
+    if (routing.units[u].is_static()) continue;
+    std::vector<float> of_unit = scores(u, thresholds);
+    for (size_t i = 0; i < routing.units[u].cuts(); ++i) thresholds.push_back(threshold_for(of_unit, capacities[thresholds.size()]));
   }
   return thresholds;
 }

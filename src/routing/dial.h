@@ -1,5 +1,6 @@
-// The dial: a block fraction asked for at run time → one threshold per routed block. Calibrated on held-out text for
-// a grid of dials, stored as fathom_dial.json, interpolated between grid points.
+// The dial: a block fraction asked for at run time → a threshold per cut (routing/config.h: one per unit that tokens skip or
+// run, two where light lies between). Calibrated on held-out text for a grid of dials, stored as fathom_dial.json,
+// interpolated between grid points.
 //
 // The file: {"version": 1, "default_dial", "text", "tokens", "points": [{"dial", "block_fraction", "thresholds": [..],
 // "capacity": [..], "loss"}]}. Thresholds are the shortest decimals that read back as the same f32; JSON has no
@@ -20,8 +21,8 @@ inline constexpr int kDialVersion = 1;
 struct DialPoint {
   double dial = 1.0;               // block fraction that was asked for
   double block_fraction = 1.0;     // realised on the calibration text, under the causal rule
-  std::vector<float> thresholds;   // per routed block; at dial 1: the lowest score seen (only for interpolation)
-  std::vector<double> capacity;    // realised share of tokens per routed block
+  std::vector<float> thresholds;   // per cut; at dial 1: the lowest score seen (only for interpolation)
+  std::vector<double> capacity;    // per cut, realised: the share of tokens that took its path or a dearer one
   double loss = 0;                 // nats per token on the calibration text; NaN when not measured
 };
 
@@ -37,25 +38,27 @@ struct DialTable {
   double reachable(double dial) const;  // the dial, or that of the lowest point where it lies below
   DialPoint at(double dial) const;  // thresholds as above, the figures interpolated; `dial` as asked for
 
-  static DialTable from_json(const Json& json, const std::string& where, size_t routed_blocks);
+  static DialTable from_json(const Json& json, const std::string& where, size_t cuts);
   Json to_json() const;
+  // UserError where a unit's thresholds fall: a token would take the dearer path at a lower score.
+  void require_order(const RoutingConfig& routing, const std::string& where) const;
 };
 
-// The capacities whose expected block fraction is `dial`: the trained capacities scaled down together (below the
-// trained point) or moved together towards 1 (above it). `block_fraction(capacities)` comes from the cost model and
-// must increase with every capacity. The result is clamped to [0, 1] each.
+// The capacities (per cut) whose expected block fraction is `dial`: the trained capacities scaled down together (below the
+// trained point) or moved together towards 1 (above it), so that a unit's stay falling. `block_fraction(capacities)` comes
+// from the cost model: it falls with no capacity and rises with all together. The result is clamped to [0, 1] each.
 std::vector<double> capacities_for_dial(double dial, const std::vector<double>& trained,
                                         const std::function<double(const std::vector<double>&)>& block_fraction);
 
 // The largest f32 threshold that lets at least share `capacity` of `scores` run (score ≥ threshold); `scores` is
-// reordered and must not be empty. A token that runs anyhow has +∞, so that it counts in the share. capacity 0 gives +∞ (nobody runs), capacity 1 the lowest score. NaN scores count in
+// reordered and must not be empty. A token that runs anyhow has +∞, so that it counts in the share, and one that cannot −∞. capacity 0 gives +∞ (nobody runs), capacity 1 the lowest score. NaN scores count in
 // the share but never run; with nothing but NaN the threshold is −∞.
 float threshold_for(std::vector<float>& scores, double capacity);
 
-// One dial's calibration, block by block under the causal rule itself: upstream thresholds change a later block's
-// input, so `scores(r, thresholds_before)` must return the decision scores of routed block r over the calibration
-// text after blocks 0..r−1 were decided by `thresholds_before`.
-std::vector<float> calibrate(const std::vector<double>& capacities,
+// One dial's calibration, unit by unit under the causal rule itself: upstream thresholds change a later unit's input, so
+// `scores(u, thresholds_before)` must return the decision scores of unit u over the calibration text after the units before
+// it were decided by `thresholds_before`. It is asked for units that decide, in order. capacities and the result [cuts].
+std::vector<float> calibrate(const RoutingConfig& routing, const std::vector<double>& capacities,
                              const std::function<std::vector<float>(size_t, const std::vector<float>&)>& scores);
 
 // The grid that training calibrates: dials between the least reachable block fraction (every capacity 0) and 1, with

@@ -21,21 +21,13 @@ struct Timed {
   double tokens_per_second = 0;
   double per_token = 0;      // bytes read, or FLOPs done
   double bytes = 0;          // of a step: what it reads sets the cache that it reads from
-  double rows = 0, run = 0;  // in routed blocks
+  double rows = 0, run = 0;  // at units
 };
 
-// Bytes of weights that the steps between two counts read: a block's once for every step in which a row ran it.
-double weight_bytes(const infer::Engine& engine, const infer::EngineCounters& before, const infer::EngineCounters& after) {
-  double bytes = static_cast<double>(engine.weights().head().bytes() * (after.head_steps - before.head_steps));
-  for (size_t b = 0; b < before.block_steps.size(); ++b)
-    bytes += static_cast<double>(engine.weights().blocks()[b].bytes() * (after.block_steps[b] - before.block_steps[b]));
-  return bytes;
-}
-
 void count_routed(const infer::Engine& engine, const infer::EngineCounters& before, const infer::EngineCounters& after, Timed& out) {
-  for (const auto& block : engine.config().routing.blocks) {
+  for (size_t u = 0; u < engine.config().routing.units.size(); ++u) {
     out.rows += static_cast<double>(after.rows - before.rows);
-    out.run += static_cast<double>(after.block_rows[block.block] - before.block_rows[block.block]);
+    out.run += static_cast<double>(after.unit_rows[u] - before.unit_rows[u]);
   }
 }
 
@@ -62,7 +54,7 @@ Timed decode(const BenchModel& model, const std::vector<std::vector<int32_t>>& t
   }
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   const double steps = static_cast<double>(end) - static_cast<double>(depth), tokens = steps * static_cast<double>(texts.size());
-  const double bytes = weight_bytes(engine, start, engine.counters()) + kv_bytes;
+  const double bytes = static_cast<double>(engine.counters().weight_bytes - start.weight_bytes) + kv_bytes;
   Timed out{.tokens_per_second = tokens / seconds, .per_token = bytes / tokens, .bytes = bytes / steps};
   count_routed(engine, start, engine.counters(), out);
   return out;
@@ -91,7 +83,10 @@ Timed prompt(const BenchModel& model, const std::vector<int32_t>& text, int64_t 
 
 // The arithmetic of most of a model's products.
 kernels::Arithmetic arithmetic_of(const infer::Engine& engine) {
-  switch (kernels::operand_of(engine.weights().blocks()[0].gate.packing())) {
+  kernels::Packing packing = engine.weights().head().packing();
+  for (const infer::BlockWeights& block : engine.weights().blocks())
+    if (block.gate.outputs() > 0) packing = block.gate.packing();
+  switch (kernels::operand_of(packing)) {
     case kernels::Operand::f32: return kernels::Arithmetic::f32;
     case kernels::Operand::bf16: return kernels::multiply_add_peak(kernels::Arithmetic::bf16, 1) > 0 ? kernels::Arithmetic::bf16 : kernels::Arithmetic::f32;
     case kernels::Operand::codes: return kernels::Arithmetic::int8;

@@ -16,14 +16,15 @@
 namespace fathom::study {
 
 // "llama-110m", "llama-1b", "smollm2-135m", or "C,L,H,G,F,V"; UserError names `where`. `routed` "" = dense, else
-// "every-second:0.125" or "all-but-ends:0.25" (every block but the first and the last).
+// "every-second:0.125" or "all-but-ends:0.25" (every block but the first and the last), and behind it, after colons, keys of
+// config.json's "fathom" object: "every-second:0.125:paths=light,full:light_rank=64:granularity=attention+mlp".
 model::ModelConfig bench_shape(const std::string& shape, const std::string& routed, int64_t positions, const std::string& where);
 
 // Weights drawn from a seed, matrices of `type`; vectors, norms and routers f32.
 std::shared_ptr<const infer::Weights> bench_weights(const model::ModelConfig& config, formats::GgmlType type, uint64_t seed);
 
-// Thresholds at which the configured shares of random tokens run, block after block.
-infer::RoutingPolicy bench_policy(infer::Engine& engine, int64_t tokens, uint64_t seed);
+// Thresholds at which the configured shares of random tokens take their paths, unit after unit.
+infer::RoutingPolicy bench_policy(std::shared_ptr<const infer::Weights> weights, int64_t tokens, uint64_t seed);
 
 struct BenchModel {
   std::string name;                        // "dense", "MoD"

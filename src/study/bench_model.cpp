@@ -1,12 +1,12 @@
 // Models for benchmarks: a shape, weights drawn from a seed, thresholds that let the wanted share of random tokens run.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <map>
 #include <sstream>
 
 #include "core/error.h"
 #include "core/random.h"
+#include "infer/walk.h"
 #include "infer/weights.h"
 #include "kernels/pack.h"
 #include "model/random_model.h"
@@ -29,17 +29,35 @@ constexpr Named kNamed[] = {{"llama-110m", 768, 12, 12, 12, 2048, 32000, true},
                             {"llama-1b", 2048, 22, 32, 4, 5632, 32000, false},
                             {"smollm2-135m", 576, 30, 9, 3, 1536, 49152, true}};
 
-std::vector<routing::RoutedBlock> routed_blocks(const std::string& text, int64_t blocks, const std::string& where) {
-  const size_t colon = text.find(':');
-  const std::string pattern = text.substr(0, colon);
-  double capacity = 0;
-  std::istringstream in(colon == std::string::npos ? "" : text.substr(colon + 1));
-  if (!(in >> capacity) || !in.eof() || !(capacity > 0 && capacity <= 1) || (pattern != "every-second" && pattern != "all-but-ends"))
-    throw UserError({where, "--routed", "\"" + printable(text) + "\"", "every-second:CAPACITY or all-but-ends:CAPACITY, a capacity above 0 and at most 1", ""});
-  std::vector<routing::RoutedBlock> out;
-  for (int64_t block = 1; block < blocks - (pattern == "all-but-ends"); block += pattern == "every-second" ? 2 : 1)
-    out.push_back({static_cast<int>(block), capacity});
-  return out;
+// PATTERN:CAPACITY and then KEY=VALUE, of the keys of config.json's "fathom" object.
+routing::RoutingConfig routed_form(const std::string& text, int64_t blocks, const std::string& where) {
+  const auto refuse = [&](const std::string& found, const std::string& expected, const std::string& hint) {
+    throw UserError({where, "--routed", found, expected, hint});
+  };
+  std::vector<std::string> parts;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, ':');) parts.push_back(part);
+  const std::string pattern = parts.empty() ? "" : parts[0];
+  if (pattern != "every-second" && pattern != "all-but-ends")
+    refuse("\"" + printable(text) + "\"", "every-second:CAPACITY or all-but-ends:CAPACITY, a capacity above 0 and at most 1", "");
+  Json json = {{"routed_blocks", Json::array()}};
+  for (int64_t block = 1; block < blocks - (pattern == "all-but-ends"); block += pattern == "every-second" ? 2 : 1) json["routed_blocks"].push_back(block);
+  for (size_t i = 1; i < parts.size(); ++i) {
+    const size_t equals = parts[i].find('=');
+    const std::string key = equals == std::string::npos ? "capacity" : parts[i].substr(0, equals);
+    const std::string value = equals == std::string::npos ? parts[i] : parts[i].substr(equals + 1);
+    std::istringstream number(value);
+    double x = 0;
+    if (!(number >> x) || !number.eof()) json[key] = value;
+    else if (x == std::floor(x) && std::abs(x) < 1e15) json[key] = static_cast<int64_t>(x);
+    else json[key] = x;
+  }
+  try {
+    return routing::RoutingConfig::from_json(Fields(json, where), blocks);
+  } catch (const UserError& e) {
+    refuse(str("\"", printable(text), "\", whose ", e.parts().field, " is ", e.parts().found), e.parts().expected, "the form is every-second:CAPACITY or all-but-ends:CAPACITY, then :KEY=VALUE");
+  }
+  return {};
 }
 
 }  // namespace
@@ -66,7 +84,7 @@ model::ModelConfig bench_shape(const std::string& shape, const std::string& rout
   }
   c.head_dim = c.hidden_size / c.num_attention_heads;
   c.max_position_embeddings = positions;
-  if (!routed.empty()) c.routing.blocks = routed_blocks(routed, c.num_hidden_layers, where);
+  if (!routed.empty()) c.routing = routed_form(routed, c.num_hidden_layers, where);
   c.validate(where);
   return c;
 }
@@ -118,22 +136,15 @@ std::shared_ptr<const infer::Weights> bench_weights(const model::ModelConfig& co
   return infer::Weights::from(config, [&](const std::string& name) -> const StoredTensor& { return stored.at(name); }, available_threads());
 }
 
-infer::RoutingPolicy bench_policy(infer::Engine& engine, int64_t tokens, uint64_t seed) {
-  const model::ModelConfig& config = engine.config();
-  if (config.routing.dense()) return infer::RoutingPolicy::full(config);
+infer::RoutingPolicy bench_policy(std::shared_ptr<const infer::Weights> weights, int64_t tokens, uint64_t seed) {
+  const model::ModelConfig& config = weights->config();
+  if (!config.routing.decides()) return infer::RoutingPolicy::full(config);
   Random random(seed);
-  std::vector<double> capacity;
-  for (const auto& block : config.routing.blocks) capacity.push_back(block.capacity);
   const std::vector<int32_t> text = model::random_tokens(config, std::min(tokens, config.max_position_embeddings), random);
-  // Blocks behind the one at hand do not matter to its scores: nobody runs them.
-  return infer::RoutingPolicy::causal(routing::calibrate(capacity, [&](size_t r, const std::vector<float>& before) {
-    std::vector<float> thresholds(capacity.size(), std::numeric_limits<float>::infinity());
-    std::copy_n(before.begin(), std::min(before.size(), r), thresholds.begin());
-    const infer::RoutingPolicy policy = infer::RoutingPolicy::causal(thresholds);
-    infer::Sequence sequence = engine.new_sequence();
-    const infer::WorkItem item{.sequence = &sequence, .tokens = text, .policy = &policy, .logits = infer::Logits::none};
-    return engine.forward({&item, 1}).decisions.score[r];
-  }));
+  const std::span<const int32_t> whole = text;
+  infer::BlockWalk walk(weights, {&whole, 1});
+  return infer::RoutingPolicy::causal(
+      routing::calibrate(config.routing, config.routing.capacities(), [&](size_t u, const std::vector<float>& before) { return walk.scores(u, before); }));
 }
 
 }  // namespace fathom::study

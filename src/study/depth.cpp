@@ -22,7 +22,16 @@ constexpr Difficulty kDifficulties[] = {{0.1, "below 0.1 nats"}, {0.5, "0.1 to 0
 constexpr int64_t kRanks[] = {10, 100, 1000, 10000, INT64_MAX};
 constexpr const char* kRankNames[] = {"10 most frequent", "rank 11 to 100", "101 to 1,000", "1,001 to 10,000", "rarer"};
 
-DepthGroup group(std::string name, size_t routed) { return {std::move(name), 0, std::vector<int64_t>(routed)}; }
+DepthGroup group(std::string name, size_t units) {
+  return {.name = std::move(name), .tokens = 0, .blocks = 0, .ran = std::vector<int64_t>(units), .light = std::vector<int64_t>(units)};
+}
+
+void add(DepthGroup& to, const DepthGroup& from) {
+  to.tokens += from.tokens, to.blocks += from.blocks;
+  for (size_t u = 0; u < to.ran.size(); ++u) to.ran[u] += from.ran[u], to.light[u] += from.light[u];
+}
+
+constexpr auto kFull = static_cast<uint8_t>(routing::Path::full), kLight = static_cast<uint8_t>(routing::Path::light);
 
 // Mean and deviation of one block's decision scores, updated token by token (Welford 1962).
 struct Spread {
@@ -47,12 +56,13 @@ class Collector {
  public:
   Collector(const Subject& subject, const HeldOut& text, std::optional<double> dial) : subject_(subject), text_(text) {
     const model::ModelConfig& config = subject.engine->config();
-    for (const auto& b : config.routing.blocks) s_.routed.push_back(b.block);
+    s_.routed = config.routing.units;
     const size_t routed = s_.routed.size();
     s_.model = subject.name, s_.text = text.name;
     s_.dial = dial_of(subject, dial);
-    s_.most = config.num_hidden_layers, s_.least = s_.most - static_cast<int64_t>(routed);
-    s_.histogram.resize(routed + 1);
+    s_.blocks = config.num_hidden_layers;
+    s_.least = config.least_depth(), s_.most = config.most_depth();
+    s_.histogram.resize(static_cast<size_t>(s_.most - s_.least + 1));
     s_.all = group("all", routed);
     for (const Window& w : text.windows) s_.context = std::max(s_.context, static_cast<int64_t>(w.tokens.size()));
     settled_ = std::min<int64_t>(4096, text.predicted / 4);
@@ -62,6 +72,7 @@ class Collector {
     for (const Difficulty& d : kDifficulties) s_.by_difficulty.push_back(group(d.name, routed));
     types_.resize(static_cast<size_t>(config.vocab_size), group("", routed));
     spread_.resize(routed);
+    for (size_t u = 0; u < routed; ++u) full_cut_.push_back(s_.routed[u].is_static() ? 0 : config.routing.full_cut(u));
     policy_ = policy_of(subject, infer::Rule::causal, dial);
     s_.rule = policy_.rule;
     bytes_ = subject.tokenizer->bytes_per_token();
@@ -71,7 +82,8 @@ class Collector {
 
   void add(const infer::DocumentScore& score) {
     const Window& w = text_.windows[score.document];
-    const size_t routed = s_.routed.size();
+    const routing::RoutingConfig& routing = subject_.engine->config().routing;
+    std::vector<uint8_t> paths(s_.routed.size());
     const int64_t T = static_cast<int64_t>(w.tokens.size());
     bool after_word = false;
     for (size_t t = 0; t < w.tokens.size(); ++t) {
@@ -86,21 +98,20 @@ class Collector {
         while (score.nll[t] >= kDifficulties[d].below && d + 1 < s_.by_difficulty.size()) ++d;
         groups[4] = &s_.by_difficulty[d];
       }
-      int64_t depth = s_.least;
       double margin = 0;
-      for (size_t r = 0; r < routed; ++r) {
-        const bool ran = score.decisions.run[r][t] != 0;
-        depth += ran;
-        spread_[r].add(score.decisions.score[r][t]);
-        if (policy_.rule == infer::Rule::causal) {  // the random control looks at no score
-          const float threshold = policy_.thresholds[r];
-          margin += (score.decisions.score[r][t] - (std::isfinite(threshold) ? threshold : 0.0F)) / spread_[r].deviation();
+      for (size_t u = 0; u < paths.size(); ++u) {
+        paths[u] = score.decisions.run[u][t];
+        spread_[u].add(score.decisions.score[u][t]);
+        if (policy_.rule == infer::Rule::causal && !s_.routed[u].is_static()) {  // the random control looks at no score
+          const float threshold = policy_.thresholds[full_cut_[u]];
+          margin += (score.decisions.score[u][t] - (std::isfinite(threshold) ? threshold : 0.0F)) / spread_[u].deviation();
         }
         for (DepthGroup* g : groups)
-          if (g) g->ran[r] += ran;
+          if (g) g->ran[u] += paths[u] == kFull, g->light[u] += paths[u] == kLight;
       }
+      const int64_t blocks = routing.full_blocks(paths), depth = s_.least + blocks;
       for (DepthGroup* g : groups)
-        if (g) g->tokens += 1;
+        if (g) g->tokens += 1, g->blocks += blocks;
       s_.histogram[static_cast<size_t>(depth - s_.least)] += 1;
       if (!special && s_.all.tokens > settled_) remember({score.document, t, depth, margin}, id);
       if (t < score.nll.size()) {
@@ -177,10 +188,7 @@ class Collector {
     size_t next = 0;
     for (size_t k = 0; k < std::size(kRanks); ++k) {
       DepthGroup g = group(kRankNames[k], s_.routed.size());
-      for (; next < order.size() && static_cast<int64_t>(next) < kRanks[k]; ++next) {
-        g.tokens += types_[order[next]].tokens;
-        for (size_t r = 0; r < g.ran.size(); ++r) g.ran[r] += types_[order[next]].ran[r];
-      }
+      for (; next < order.size() && static_cast<int64_t>(next) < kRanks[k]; ++next) study::add(g, types_[order[next]]);
       if (g.tokens > 0) s_.by_frequency.push_back(std::move(g));
     }
     // Types seen often enough that their mean says something.
@@ -202,7 +210,7 @@ class Collector {
     if (size <= s_.passage.size()) return;
     routing::Decisions cut = score.decisions;
     for (auto& run : cut.run) run.resize(size);
-    s_.passage = views(*subject_.tokenizer, w.tokens.subspan(0, size), cut, s_.least);
+    s_.passage = views(*subject_.tokenizer, w.tokens.subspan(0, size), cut, subject_.engine->config());
   }
 
   const Subject& subject_;
@@ -211,7 +219,8 @@ class Collector {
   infer::RoutingPolicy policy_;
   std::vector<int32_t> bytes_;
   std::vector<DepthGroup> types_;  // [V]
-  std::vector<Spread> spread_;
+  std::vector<Spread> spread_;     // [units]
+  std::vector<size_t> full_cut_;   // [units]; of a static one any number
   std::vector<std::pair<int32_t, Occurrence>> deepest_, shallowest_;
   model::ForwardCost spent_, dense_;
   int64_t settled_ = 0;  // tokens after which the deviations of the scores say something
@@ -222,9 +231,9 @@ class Collector {
 Json groups_json(const std::vector<DepthGroup>& groups, int64_t least) {
   Json j = Json::array();
   for (const DepthGroup& g : groups) {
-    Json share = Json::array();
-    for (size_t r = 0; r < g.ran.size(); ++r) share.push_back(g.share(r));
-    j.push_back({{"name", g.name}, {"tokens", g.tokens}, {"mean_depth", g.mean_depth(least)}, {"share", share}});
+    Json share = Json::array(), light = Json::array();
+    for (size_t u = 0; u < g.ran.size(); ++u) share.push_back(g.share(u)), light.push_back(g.light_share(u));
+    j.push_back({{"name", g.name}, {"tokens", g.tokens}, {"mean_depth", g.mean_depth(least)}, {"share", share}, {"light", light}});
   }
   return j;
 }
@@ -245,18 +254,21 @@ Json types_json(const std::vector<TokenType>& types) {
 
 double DepthGroup::mean_depth(int64_t least) const {
   if (tokens == 0) return std::nan("");
-  const int64_t sum = std::accumulate(ran.begin(), ran.end(), int64_t{0});
-  return static_cast<double>(least) + static_cast<double>(sum) / static_cast<double>(tokens);
+  return static_cast<double>(least) + static_cast<double>(blocks) / static_cast<double>(tokens);
 }
 
-double DepthGroup::share(size_t r) const { return tokens > 0 ? static_cast<double>(ran[r]) / static_cast<double>(tokens) : std::nan(""); }
+double DepthGroup::share(size_t u) const { return tokens > 0 ? static_cast<double>(ran[u]) / static_cast<double>(tokens) : std::nan(""); }
+
+double DepthGroup::light_share(size_t u) const { return tokens > 0 ? static_cast<double>(light[u]) / static_cast<double>(tokens) : std::nan(""); }
 
 Json DepthStudy::to_json() const {
   Json j = {{"model", model}, {"text", text}, {"rule", name_of(rule, infer::kRuleNames)}, {"dial", dial}, {"tokens", tokens}, {"context", context}, {"loss", loss},
             {"bits_per_byte", std::isfinite(bits_per_byte) ? Json(bits_per_byte) : Json()}, {"block_fraction", block_fraction},
-            {"total_fraction", total_fraction}, {"routed_blocks", routed}, {"least_depth", least}, {"most_depth", most},
+            {"total_fraction", total_fraction}, {"blocks", blocks}, {"routed_blocks", Json::array()}, {"routed_parts", Json::array()}, {"least_depth", least}, {"most_depth", most},
             {"mean_depth", all.mean_depth(least)}, {"tokens_by_depth", histogram}};
-  j["share"] = groups_json({all}, least)[0]["share"];
+  for (const routing::RoutedUnit& unit : routed) j["routed_blocks"].push_back(unit.block), j["routed_parts"].push_back(name_of(unit.part, routing::kPartNames));
+  const Json whole = groups_json({all}, least)[0];
+  j["share"] = whole["share"], j["light"] = whole["light"];
   j["by_position"] = groups_json(by_position, least);
   j["by_class"] = groups_json(by_class, least);
   j["by_frequency"] = groups_json(by_frequency, least);
@@ -268,12 +280,12 @@ Json DepthStudy::to_json() const {
   return j;
 }
 
-std::vector<TokenView> views(const text::Tokenizer& tokenizer, std::span<const int32_t> ids, const routing::Decisions& decisions, int64_t least) {
+std::vector<TokenView> views(const text::Tokenizer& tokenizer, std::span<const int32_t> ids, const routing::Decisions& decisions, const model::ModelConfig& config) {
   std::vector<TokenView> result;
   std::string held;
   for (size_t t = 0; t < ids.size(); ++t) {
     TokenView v;
-    v.id = ids[t], v.depth = least;
+    v.id = ids[t], v.depth = config.least_depth();
     held += tokenizer.is_special(ids[t]) ? tokenizer.token_text(ids[t]) : tokenizer.token_bytes(ids[t]);
     const size_t whole = held.size() - utf8_incomplete_tail(held);
     v.text = utf8_repair(held.substr(0, whole));
@@ -281,8 +293,8 @@ std::vector<TokenView> views(const text::Tokenizer& tokenizer, std::span<const i
     for (const auto& run : decisions.run) {
       if (t >= run.size()) break;
       v.run.push_back(run[t]);
-      v.depth += run[t];
     }
+    if (v.run.size() == config.routing.units.size()) v.depth += config.routing.full_blocks(v.run);
     result.push_back(std::move(v));
   }
   return result;

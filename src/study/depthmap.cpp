@@ -22,17 +22,17 @@ Axis from_zero(const std::string& label, TickFormat format) {
   return axis;
 }
 
-std::string block_name(int block) { return str("block ", block); }
-
 std::string share_chart(const DepthStudy& s) {
   BarChart c;
-  c.title = "Share of tokens that ran each routed block";
-  Series share;
-  for (size_t r = 0; r < s.routed.size(); ++r) {
-    c.categories.push_back(block_name(s.routed[r]));
-    share.y.push_back(s.all.share(r));
+  const bool light = std::any_of(s.routed.begin(), s.routed.end(), [](const routing::RoutedUnit& unit) { return unit.paths.light; });
+  c.title = light ? "Share of tokens by path, at each routed block" : "Share of tokens that ran each routed block";
+  Series full, low;
+  for (size_t u = 0; u < s.routed.size(); ++u) {
+    c.categories.push_back(s.routed[u].name());
+    full.y.push_back(s.all.share(u)), low.y.push_back(s.all.light_share(u));
   }
-  c.series = {share};
+  c.series = {full};
+  if (light) c.series[0].name = "full", low.name = "light", c.series.push_back(low);
   c.y = from_zero("share of tokens", TickFormat::percent);
   c.values = true;
   c.width = kHalf, c.height = 290;
@@ -66,7 +66,7 @@ std::string group_chart(const DepthStudy& s, const std::string& title, const std
     mean.y.push_back(g.mean_depth(0));
   }
   c.series = {mean};
-  c.y = from_zero(str("routed blocks run, of ", s.routed.size()), TickFormat::number);
+  c.y = from_zero(str("routed blocks run, of ", s.most - s.least), TickFormat::number);
   c.values = true;
   c.width = kHalf;
   return bar_chart(c);
@@ -74,7 +74,7 @@ std::string group_chart(const DepthStudy& s, const std::string& title, const std
 
 std::string group_table(const DepthStudy& s, const std::string& what, const std::vector<DepthGroup>& groups) {
   std::vector<std::string> head = {what, "tokens", "mean depth"};
-  for (const int b : s.routed) head.push_back(block_name(b));
+  for (const routing::RoutedUnit& unit : s.routed) head.push_back(unit.name());
   std::vector<std::vector<std::string>> rows;
   for (const DepthGroup& g : groups) {
     if (g.tokens < kFew) continue;
@@ -88,7 +88,7 @@ std::string position_map(const DepthStudy& s) {
   HeatMap m;
   m.title = "Share of tokens that ran a routed block, by position in the window";
   for (size_t r = 0; r < s.routed.size(); ++r) {
-    m.rows.push_back(block_name(s.routed[r]));
+    m.rows.push_back(s.routed[r].name());
     m.cells.emplace_back();
     for (const DepthGroup& g : s.by_position) m.cells.back().push_back(g.share(r));
   }
@@ -133,7 +133,7 @@ std::string chips(const DepthStudy& s, const std::vector<TokenType>& types) {
 std::string depth_sections(const DepthStudy& s) {
   std::string body = html_section("passage", "A passage, token by token",
                                   "<p>Every column is a token; the cells under it are the blocks, the first on top. The deeper a token goes, the more cells are filled.</p>" + depth_legend(s.least, s.most) +
-                                      token_map(s.passage, s.routed, s.most));
+                                      token_map(s.passage, s.routed, s.least, s.most, s.blocks));
   if (s.routed.empty()) return body + "<p>No block of this model is routed: every token runs all of them.</p>";
   body += html_section("blocks", "Blocks and depth",
                        "<div class=\"pair\">" + html_figure(share_chart(s), "How many tokens run each routed block.") +
@@ -156,7 +156,7 @@ std::string depthmap_page(const DepthStudy& s) {
   page.lead = str("<p>Which token ran which block, under the ", rule_words(s.rule), ", on ", html_escape(s.text), ".</p>");
   page.body = html_tiles({{percent(s.block_fraction), "block fraction", "FLOPs in the blocks, of every token in full"},
                           {percent(s.total_fraction), "total fraction", "the same with embedding and head"},
-                          {fixed(s.all.mean_depth(s.least), 2), str("mean depth of ", s.most), "blocks run in full"},
+                          {fixed(s.all.mean_depth(s.least), 2), str("mean depth of ", s.blocks), "blocks run in full"},
                           {fixed(s.loss, 3), "loss", "nats per token"},
                           {fixed(s.bits_per_byte, 3), "bits per byte", ""},
                           {human_count(static_cast<double>(s.tokens)), "tokens", str("in windows of ", s.context)}}) +

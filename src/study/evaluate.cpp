@@ -1,5 +1,6 @@
 #include "study/evaluate.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -20,17 +21,24 @@ double ratio(int64_t a, int64_t b) { return b > 0 ? static_cast<double>(a) / sta
 void add_blocks(Evaluation& e, const routing::Decisions& decisions) {
   for (size_t r = 0; r < e.blocks.size(); ++r) {
     e.blocks[r].tokens += static_cast<int64_t>(decisions.run[r].size());
-    for (const uint8_t ran : decisions.run[r]) e.blocks[r].ran += ran;
+    e.blocks[r].ran += std::ranges::count(decisions.run[r], static_cast<uint8_t>(routing::Path::full));
+    e.blocks[r].went_light += std::ranges::count(decisions.run[r], static_cast<uint8_t>(routing::Path::light));
   }
 }
 
 // On the teacher's states: what the rule would have chosen at each token beside what top-k chose.
-void add_agreement(Evaluation& causal, const routing::Decisions& teacher, const std::vector<float>& thresholds, int64_t forced) {
-  for (size_t r = 0; r < causal.blocks.size(); ++r) {
+void add_agreement(Evaluation& causal, const routing::Decisions& teacher, const std::vector<float>& thresholds, const routing::RoutingConfig& routing) {
+  std::vector<bool> exited(teacher.run.empty() ? 0 : teacher.run[0].size());
+  size_t cut = 0;
+  for (size_t r = 0; r < causal.blocks.size(); cut += routing.units[r].cuts(), ++r) {
     BlockAgreement& b = causal.blocks[r];
+    if (routing.units[r].is_static()) continue;
     for (size_t t = 0; t < teacher.run[r].size(); ++t) {
-      const bool rule = static_cast<int64_t>(t) < forced || routing::runs(teacher.score[r][t], thresholds[r]);
-      const bool topk = teacher.run[r][t] != 0;
+      const float score = teacher.score[r][t];
+      const bool forced = static_cast<int64_t>(t) < routing.forced_positions;
+      if (routing.units[r].paths.exit && !forced && !routing::runs(score, thresholds[cut])) exited[t] = true;
+      const bool rule = forced || (!exited[t] && routing::runs(score, thresholds[cut + routing.units[r].cuts() - 1]));
+      const bool topk = teacher.run[r][t] == static_cast<uint8_t>(routing::Path::full);
       b.compared += 1;
       b.agreed += rule == topk;
       b.both += rule && topk;
@@ -55,8 +63,8 @@ Evaluation score(const Subject& subject, const HeldOut& text, infer::Rule rule, 
   const infer::RoutingPolicy policy = policy_of(subject, rule, dial);
   e.rule = policy.rule;
   const infer::RoutingPolicy asked = policy_of(subject, infer::Rule::topk, dial);
-  for (size_t r = 0; r < config.routing.blocks.size(); ++r)
-    e.blocks.push_back({.block = config.routing.blocks[r].block, .capacity = asked.capacity[r]});
+  for (size_t r = 0; r < config.routing.units.size(); ++r)
+    e.blocks.push_back({.unit = config.routing.units[r], .capacity = config.routing.shares(r, asked.capacity).full});
   const std::vector<float> thresholds = causal ? policy_of(subject, infer::Rule::causal, dial).thresholds : std::vector<float>{};
   const std::vector<int32_t> bytes = subject.tokenizer->bytes_per_token();
 
@@ -79,13 +87,13 @@ Evaluation score(const Subject& subject, const HeldOut& text, infer::Rule rule, 
     const int64_t tokens = static_cast<int64_t>(w.tokens.size());
     sum.tokens += tokens - 1, e.tokens += tokens - 1;
     add_blocks(e, s.decisions);
-    if (causal) add_agreement(*causal, s.decisions, thresholds, config.routing.forced_positions);
+    if (causal) add_agreement(*causal, s.decisions, thresholds, config.routing);
     e.spent += model::forward_cost(config, tokens, s.decisions, tokens);
     e.dense += model::dense_cost(config, tokens, tokens);
     if (progress) progress(e.tokens, text.predicted, e.loss());
   });
   e.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  for (BlockAgreement& b : e.blocks) b.realised = ratio(b.ran, b.tokens);
+  for (BlockAgreement& b : e.blocks) b.realised = ratio(b.ran, b.tokens), b.light = ratio(b.went_light, b.tokens);
   return e;
 }
 
@@ -128,6 +136,16 @@ double BlockAgreement::recall() const { return ratio(both, by_topk); }
 double Evaluation::perplexity() const { return std::exp(loss()); }
 double Evaluation::bits_per_byte() const { return bytes > 0 ? nll / std::log(2.0) / static_cast<double>(bytes) : std::nan(""); }
 double Evaluation::block_fraction() const { return static_cast<double>(spent.blocks_total()) / static_cast<double>(dense.blocks_total()); }
+std::vector<double> Evaluation::capacities() const {
+  std::vector<double> out;
+  for (const BlockAgreement& b : blocks) {
+    const std::vector<routing::Path> paths = b.unit.paths.in_order();
+    for (size_t i = 1; i < paths.size(); ++i)
+      out.push_back(paths[i] == routing::Path::full ? b.realised : paths[i] == routing::Path::light ? std::min(1.0, b.realised + b.light) : 1.0);
+  }
+  return out;
+}
+
 double Evaluation::total_fraction() const { return static_cast<double>(spent.total()) / static_cast<double>(dense.total()); }
 
 Json Evaluation::to_json() const {
@@ -138,7 +156,8 @@ Json Evaluation::to_json() const {
             {"flops_per_token", number(spent.flops() / static_cast<double>(tokens + windows))}, {"seconds", seconds}};
   j["blocks"] = Json::array();
   for (const BlockAgreement& b : blocks)
-    j["blocks"].push_back({{"block", b.block}, {"capacity", b.capacity}, {"realised", number(b.realised)}, {"agreement", number(b.agreement())},
+    j["blocks"].push_back({{"block", b.unit.block}, {"part", name_of(b.unit.part, routing::kPartNames)}, {"capacity", b.capacity}, {"realised", number(b.realised)},
+                           {"light", number(b.light)}, {"agreement", number(b.agreement())},
                            {"precision", number(b.precision())}, {"recall", number(b.recall())}});
   return j;
 }
@@ -187,7 +206,7 @@ Evaluation evaluate(const Subject& subject, const HeldOut& text, infer::Rule rul
 
 bool has_teacher(const Subject& subject) {
   const routing::RoutingConfig& routing = subject.engine->config().routing;
-  return !routing.dense() && !routing.random();
+  return routing.decides() && !routing.random();
 }
 
 Evaluation compare_with_teacher(const Subject& subject, const HeldOut& text, Evaluation& causal, std::optional<double> dial, const EvaluateProgress& progress) {

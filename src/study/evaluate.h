@@ -41,12 +41,13 @@ struct UnitSum {             // of one unit's windows (HeldOut::units)
   int64_t bytes = 0;         // of text that they stand for
 };
 
-// The causal rule beside top-k on the states of the teacher's view: of every token, did the rule choose as top-k did?
+// The causal rule beside top-k on the states of the teacher's view: of every token, did the rule run it in full where top-k did?
 struct BlockAgreement {
-  int block = 0;             // index into the model's blocks
-  double capacity = 1;       // asked for: what top-k selects
+  routing::RoutedUnit unit;  // what is decided about
+  double capacity = 1;       // share of tokens to run it in full, asked for: what top-k selects
   double realised = 1;       // share of tokens that ran under the rule that was evaluated
-  int64_t tokens = 0, ran = 0;
+  double light = 0;          // share of tokens that took its light path
+  int64_t tokens = 0, ran = 0, went_light = 0;
   int64_t compared = 0, agreed = 0, both = 0, by_topk = 0, by_rule = 0;  // counts; 0 when not compared
   double agreement() const, precision() const, recall() const;           // NaN when not compared or undefined
 };
@@ -60,7 +61,7 @@ struct Evaluation {
   double nll = 0;                      // sums
   int64_t tokens = 0, bytes = 0;
   int64_t correct = 0;                 // tokens that were the most likely
-  std::vector<BlockAgreement> blocks;  // routed ones
+  std::vector<BlockAgreement> blocks;  // routed ones, by units: a block may have one for its attention and one for its MLP
   model::ForwardCost spent, dense;     // of all windows
   double seconds = 0;
 
@@ -68,6 +69,7 @@ struct Evaluation {
   double perplexity() const;
   double bits_per_byte() const;        // NaN without bytes
   double block_fraction() const, total_fraction() const;
+  std::vector<double> capacities() const;  // [cuts] realised, for the cost model: exits are in the shares of what was done
   Json to_json() const;
 };
 

@@ -25,16 +25,21 @@ std::string shown(const std::string& text) {
   return html_escape(out);
 }
 
-std::string bits(const TokenView& t) {
+std::string paths(const TokenView& t) {
   std::string out;
-  for (const uint8_t r : t.run) out += r ? '1' : '0';
+  for (const uint8_t path : t.run) out += static_cast<char>('0' + path);
   return out;
 }
 
-std::string routed_list(const std::vector<int>& routed) {
+std::string routed_list(const std::vector<routing::RoutedUnit>& routed) {
   std::string out;
-  for (const int b : routed) out += (out.empty() ? "" : ",") + std::to_string(b);
+  for (const routing::RoutedUnit& unit : routed) out += (out.empty() ? "" : ",") + unit.label();
   return out;
+}
+
+const char* cell(const TokenView& t, size_t unit) {
+  const auto path = unit < t.run.size() ? static_cast<routing::Path>(t.run[unit]) : routing::Path::skip;
+  return path == routing::Path::full ? "<i class=\"r\"></i>" : path == routing::Path::light ? "<i class=\"l\"></i>" : "<i></i>";
 }
 
 }  // namespace
@@ -63,10 +68,10 @@ const std::string& depth_style() {
 .map .k{display:inline-block;vertical-align:top;margin:0 1px 12px 0;white-space:pre;min-width:.7em;cursor:default}
 .map b{display:block;font-weight:400;border-radius:2px 2px 0 0}
 .map .k>i{display:block;height:5px;margin-top:1px;background:var(--skip)}
-.map .k>i.r{background:var(--d5)}.map .k>i.a{background:var(--always)}
+.map .k>i.r{background:var(--d5)}.map .k>i.l{background:var(--d3)}.map .k>i.a{background:var(--always)}
 .map .k.on,.tokens>span.on{outline:2px solid currentColor;outline-offset:1px;border-radius:2px}
 .key{display:inline-block;width:1.1em;height:.6em;margin-right:.3em;vertical-align:baseline}
-.key.r{background:var(--d5)}.key.a{background:var(--always)}.key.n{background:var(--skip)}
+.key.r{background:var(--d5)}.key.l{background:var(--d3)}.key.a{background:var(--always)}.key.n{background:var(--skip)}
 .readout{display:block;min-height:1.6em;font-size:.9rem;margin-top:.5rem}
 .chip{display:inline-block;padding:.05rem .4rem;margin:.12rem .1rem;border-radius:4px;white-space:pre;max-width:100%;overflow:hidden;text-overflow:ellipsis;
 font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.85rem}
@@ -92,10 +97,10 @@ for(const box of document.querySelectorAll('[data-routed]')){
     if(!t||!box.contains(t)||t===last)return;
     if(last)last.classList.remove('on');
     last=t;t.classList.add('on');
-    const ran=[],skipped=[];
-    [...t.dataset.run].forEach((c,i)=>(c==='1'?ran:skipped).push(routed[i]));
+    const ran=[],light=[],skipped=[];
+    [...t.dataset.run].forEach((c,i)=>(c==='1'?ran:c==='2'?light:skipped).push(routed[i]));
     const word=(t.querySelector('b')||t).textContent.trim();
-    readout.textContent='“'+word+'” depth '+t.dataset.depth+' of '+box.dataset.blocks+(ran.length?'; ran routed blocks '+ran.join(', '):'; ran no routed block')+(skipped.length?'; skipped '+skipped.join(', '):'');
+    readout.textContent='“'+word+'” depth '+t.dataset.depth+' of '+box.dataset.blocks+(ran.length?'; ran routed blocks '+ran.join(', '):'; ran no routed block')+(light.length?'; light path of '+light.join(', '):'')+(skipped.length?'; skipped '+skipped.join(', '):'');
   };
   box.addEventListener('pointerover',show);box.addEventListener('click',show);
 }})();)JS";
@@ -126,26 +131,26 @@ std::string token_text(const std::vector<TokenView>& tokens, int64_t least, int6
   return out + "</div>";
 }
 
-std::string token_map(const std::vector<TokenView>& tokens, const std::vector<int>& routed, int64_t blocks) {
+std::string token_map(const std::vector<TokenView>& tokens, const std::vector<routing::RoutedUnit>& routed, int64_t least, int64_t most, int64_t blocks) {
   std::string out = str("<div class=\"map\" tabindex=\"0\" role=\"group\" aria-label=\"tokens and the blocks that they ran\" data-blocks=\"", blocks,
                         "\" data-routed=\"", routed_list(routed), "\">");
   for (const TokenView& t : tokens) {
     std::string text = shown(t.text);
     const bool line_ends = text.ends_with('\n');
     std::erase(text, '\n');
-    out += str("<span class=\"k\" data-depth=\"", t.depth, "\" data-run=\"", bits(t), "\"><b class=\"s", depth_step(static_cast<double>(t.depth), blocks - static_cast<int64_t>(routed.size()), blocks), "\">", text, "</b>");
-    size_t r = 0;
+    out += str("<span class=\"k\" data-depth=\"", t.depth, "\" data-run=\"", paths(t), "\"><b class=\"s", depth_step(static_cast<double>(t.depth), least, most), "\">", text, "</b>");
+    size_t u = 0;
     for (int64_t b = 0; b < blocks; ++b) {
-      const bool is_routed = r < routed.size() && routed[r] == b;
-      if (is_routed) out += r < t.run.size() && t.run[r] ? "<i class=\"r\"></i>" : "<i></i>";
+      if (u < routed.size() && routed[u].block == b)
+        while (u < routed.size() && routed[u].block == b) out += cell(t, u++);
       else if (blocks <= kAllBlocks) out += "<i class=\"a\"></i>";
-      r += is_routed;
     }
     out += line_ends ? "</span><br>" : "</span>";
   }
   out += "</div><output class=\"readout\" aria-live=\"polite\">Point at a token to see its blocks.</output><div class=\"legend\"><span><i class=\"key r\"></i>ran a routed block</span>"
          "<span><i class=\"key n\"></i>skipped it</span>";
-  if (blocks <= kAllBlocks && static_cast<int64_t>(routed.size()) < blocks) out += "<span><i class=\"key a\"></i>block that every token runs</span>";
+  if (std::any_of(routed.begin(), routed.end(), [](const routing::RoutedUnit& unit) { return unit.paths.light; })) out += "<span><i class=\"key l\"></i>took its light path</span>";
+  if (blocks <= kAllBlocks && least > 0) out += "<span><i class=\"key a\"></i>block that every token runs</span>";
   return out + "<span>first block on top</span></div>";
 }
 

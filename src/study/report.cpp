@@ -120,17 +120,19 @@ bool has_curves(const Report& r) {
   return std::any_of(r.models.begin(), r.models.end(), [](const ReportModel& m) { return !m.run.held_out.empty() || !m.run.train.empty(); });
 }
 
-std::string agreement_table(const Evaluation& e) {
+// Per routed block what was asked for and what ran, and with a teacher how the rule agrees with it.
+std::string blocks_table(const Evaluation& e, bool teacher) {
+  const bool light = std::any_of(e.blocks.begin(), e.blocks.end(), [](const BlockAgreement& b) { return b.unit.paths.light; });
+  std::vector<std::string> head = {"routed block", "capacity", "realised"};
+  if (light) head.push_back("light");
+  if (teacher) head.insert(head.end(), {"agreement with top-k", "precision", "recall"});
   std::vector<std::vector<std::string>> rows;
-  for (const BlockAgreement& b : e.blocks)
-    rows.push_back({str("block ", b.block), percent(b.capacity), percent(b.realised), percent(b.agreement()), percent(b.precision()), percent(b.recall())});
-  return html_table({"routed block", "capacity", "realised", "agreement with top-k", "precision", "recall"}, rows);
-}
-
-std::string realised_table(const Evaluation& e) {
-  std::vector<std::vector<std::string>> rows;
-  for (const BlockAgreement& b : e.blocks) rows.push_back({str("block ", b.block), percent(b.capacity), percent(b.realised)});
-  return html_table({"routed block", "capacity", "realised"}, rows);
+  for (const BlockAgreement& b : e.blocks) {
+    rows.push_back({b.unit.name(), percent(b.capacity), percent(b.realised)});
+    if (light) rows.back().push_back(b.unit.paths.light ? percent(b.light) : "–");
+    if (teacher) rows.back().insert(rows.back().end(), {percent(b.agreement()), percent(b.precision()), percent(b.recall())});
+  }
+  return html_table(head, rows);
 }
 
 std::string samples(const Report& r) {
@@ -296,12 +298,13 @@ std::string report_page(const Report& r) {
                               html_figure(curves(r, true), "The same against seconds on this machine.") + "</div>");
   if (!r.samples.empty()) page.body += html_section("samples", "Text, coloured by depth", samples(r));
   if (!dense(mod) && !mod.teacher)
-    page.body += html_section("rule", "Routed blocks", "<p>Realised: the share of tokens that ran the block.</p>" + realised_table(mod.quality));
+    page.body += html_section("rule", "Routed blocks", "<p>Realised: the share of tokens that ran the block.</p>" + blocks_table(mod.quality, false));
   if (mod.teacher) {
-    const double capacity = mod.quality.blocks.front().capacity;
+    const auto decided = std::find_if(mod.quality.blocks.begin(), mod.quality.blocks.end(), [](const BlockAgreement& b) { return !b.unit.is_static(); });
+    const double capacity = decided->capacity;
     page.body += html_section("rule", "The causal rule beside top-k",
                               "<p>Realised: the share of tokens that ran the block under the causal rule. Agreement, precision and recall compare its choice with top-k's on the same "
-                              "states; at capacity " + percent(capacity) + " a rule that always skips agrees to " + percent(1 - capacity) + ", so precision and recall stand beside it.</p>" + agreement_table(mod.quality));
+                              "states; at capacity " + percent(capacity) + " a rule that always skips agrees to " + percent(1 - capacity) + ", so precision and recall stand beside it.</p>" + blocks_table(mod.quality, true));
   }
   page.body += depth_sections(r.depths);
   page.style = depth_style() + ".sample{margin:0 0 1rem;padding:.6rem .8rem;border:1px solid var(--skip);border-radius:6px}";

@@ -38,8 +38,12 @@ std::vector<DecodeSpeed> measure_decode(const std::vector<const Subject*>& subje
 
 double kv_bytes_per_token(const model::ModelConfig& config, std::span<const double> capacity) {
   double blocks = static_cast<double>(config.num_hidden_layers);
-  if (config.routing.kv == routing::KvPolicy::drop)
-    for (const double share : capacity) blocks -= 1 - share;
+  for (size_t u = 0; u < config.routing.units.size(); ++u) {
+    const routing::RoutedUnit& unit = config.routing.units[u];
+    if (!unit.covers(routing::Part::attention)) continue;
+    if (unit.is_static()) blocks -= 1;
+    else if (config.routing.kv == routing::KvPolicy::drop && !capacity.empty()) blocks -= 1 - config.routing.shares(u, capacity).full;
+  }
   return static_cast<double>(model::kv_bytes_per_token_and_block(config)) * blocks;
 }
 

@@ -25,8 +25,8 @@ using DecodeProgress = std::function<void(int64_t done, int64_t total)>;
 std::vector<DecodeSpeed> measure_decode(const std::vector<const Subject*>& subjects, std::optional<double> dial, std::span<const int32_t> prompt, int64_t new_tokens, int rounds,
                                         const DecodeProgress& progress = {});
 
-// Bytes of keys and values that a token leaves behind, over all blocks, when share `capacity[r]` of tokens runs routed block
-// r ([] = all of them): with kv drop a token that skips leaves none there.
+// Bytes of keys and values that a token leaves behind, over all blocks, at `capacity` [cuts] ([] = every token in full): with kv
+// drop a token that does not run a block's attention leaves none there, and where that is static nobody does.
 double kv_bytes_per_token(const model::ModelConfig& config, std::span<const double> capacity);
 
 }  // namespace fathom::study

@@ -201,6 +201,7 @@ model::ModelConfig read_model(const Fields& f) {
   if (!fields.has("rms_norm_eps")) json["rms_norm_eps"] = model::ModelConfig().rms_norm_eps;
   model::ModelConfig c = model::ModelConfig::from_json(json, where);
   nn::refuse_untrainable(c, where);
+  c.routing.require_plain(where);
   if (!own_vocabulary) c.vocab_size = 0;
   // A dense model has no gate to remember: one form for equal models.
   if (c.routing.dense()) c.routing = {};

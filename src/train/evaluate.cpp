@@ -19,12 +19,6 @@ at::Tensor tensor_of(const std::vector<int32_t>& values, int64_t rows, int64_t t
   return at::from_blob(const_cast<int32_t*>(values.data()), {rows, tokens}, at::kInt);
 }
 
-std::vector<double> trained_capacities(const model::ModelConfig& config) {
-  std::vector<double> out;
-  for (const routing::RoutedBlock& b : config.routing.blocks) out.push_back(b.capacity);
-  return out;
-}
-
 nn::Batch slice(const nn::Batch& all, int64_t begin, int64_t end) {
   return {all.tokens.slice(0, begin, end), all.targets.slice(0, begin, end), all.document_start.slice(0, begin, end), {}};
 }
@@ -69,20 +63,20 @@ Evaluator::Evaluator(nn::Transformer& network, std::shared_ptr<const data::Datas
 
 std::vector<float> Evaluator::thresholds(int64_t tokens) {
   const model::ModelConfig& model = network_.config();
-  const size_t R = model.routing.blocks.size();
+  const size_t R = model.routing.units.size();
   // The random control reads no threshold.
   if (R == 0 || model.routing.selection == routing::Selection::random) return std::vector<float>(R, 0.0f);
   const int64_t T = config_.sequence_length;
   const nn::Batch text = read_rows(*validation_, evaluation_windows(*validation_, tokens, T, kCalibrate, kParts), T);
   nn::CalibrationWalk walk(network_, text, compute_, config_.batch_size);
-  return routing::calibrate(trained_capacities(model), [&](size_t r, const std::vector<float>& before) { return walk.scores(r, before); });
+  return routing::calibrate(model.routing, model.routing.capacities(), [&](size_t r, const std::vector<float>& before) { return walk.scores(r, before); });
 }
 
 Evaluation Evaluator::evaluate(int64_t tokens, const std::optional<routing::DialTable>& dial) {
   const at::NoGradGuard no_grad;
   const model::ModelConfig& model = network_.config();
   const int64_t T = config_.sequence_length;
-  const size_t R = model.routing.blocks.size();
+  const size_t R = model.routing.units.size();
   Evaluation e;
   e.health = RouterHealth(R);
   e.thresholds = dial ? dial->thresholds(dial->default_dial) : thresholds(tokens);
@@ -126,7 +120,7 @@ routing::DialTable Evaluator::calibrate(const std::function<void(size_t, size_t)
   const at::NoGradGuard no_grad;
   const model::ModelConfig& model = network_.config();
   const int64_t T = config_.sequence_length;
-  const std::vector<double> trained = trained_capacities(model);
+  const std::vector<double> trained = model.routing.capacities();
   const auto fraction = [&](const std::vector<double>& capacity) { return model::expected_block_fraction(model, T, capacity); };
 
   routing::DialTable table;
@@ -155,7 +149,7 @@ routing::DialTable Evaluator::calibrate(const std::function<void(size_t, size_t)
     if (dials[i] >= 1) capacity.assign(trained.size(), 1.0);
     else if (std::abs(dials[i] - table.default_dial) > 1e-9) capacity = routing::capacities_for_dial(dials[i], trained, fraction);
     walk.restart();
-    point.thresholds = routing::calibrate(capacity, [&](size_t r, const std::vector<float>& before) { return walk.scores(r, before); });
+    point.thresholds = routing::calibrate(model.routing, capacity, [&](size_t r, const std::vector<float>& before) { return walk.scores(r, before); });
     const nn::CalibrationWalk::Figures figures = walk.finish(point.thresholds);
     point.loss = figures.loss;
     point.capacity = figures.capacity;

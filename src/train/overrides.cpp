@@ -66,7 +66,7 @@ std::pair<std::string, std::string> split_override(const std::string& text) {
 const std::vector<std::string>& known_paths() {
   static const std::vector<std::string> paths = [] {
     TrainConfig c;
-    c.model.routing.blocks = {{0, 1.0}};
+    c.model.routing.units = {{0, 1.0}};
     std::vector<std::string> out;
     Json json = c.to_json();
     for (const char* key : {"architectures", "model_type", "rope_parameters"}) json["model"].erase(key);

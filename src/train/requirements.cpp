@@ -24,7 +24,7 @@ void require_memory(const TrainConfig& config, const std::string& where) {
   if (weights > free)
     throw UserError({where, "model", str(human_count(parameters), " parameters, which take ", human_bytes(weights), " to train"), expected, "train a smaller model"});
   const double tokens = static_cast<double>(config.batch_size * config.sequence_length), C = static_cast<double>(config.model.hidden_size);
-  const double full = static_cast<double>(config.model.num_hidden_layers) - static_cast<double>(config.model.routing.blocks.size());
+  const double full = static_cast<double>(config.model.num_hidden_layers) - static_cast<double>(config.model.routing.units.size());
   const double step = tokens * (3 * sizeof(int32_t) * static_cast<double>(config.accumulation + kReadAhead) + 2 * C * full);
   if (weights + step > free)
     throw UserError({where, "batch_size", str(config.batch_size, " rows of sequence_length ", config.sequence_length, ", which take more than ", human_bytes(step)),

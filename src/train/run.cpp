@@ -79,7 +79,7 @@ Run::Run(const TrainConfig& config, const RunOptions& options)
   require_memory(config_, join_path(run, "config.json"));
   network_ = std::make_unique<nn::Transformer>(config_.model);
   optimizer_ = std::make_unique<AdamW>(network_->parameters(), config_.optimizer);
-  const size_t R = config_.model.routing.blocks.size();
+  const size_t R = config_.model.routing.units.size();
   if (last) {
     Identity identity = now_.identity;
     now_ = *last;
@@ -277,9 +277,7 @@ void Run::evaluate() {
   Json line = e.to_json();
   line.update({{"type", "eval"}, {"step", p.step}, {"tokens", p.tokens}, {"flops", p.flops}, {"seconds", p.seconds}});
   metrics_->write(line);
-  std::vector<double> capacity;
-  for (const routing::RoutedBlock& b : config_.model.routing.blocks) capacity.push_back(b.capacity);
-  warn_of(e.health, capacity);
+  warn_of(e.health, config_.model.routing.capacities());
   log_info("step ", p.step, ": held-out loss ", fixed(e.loss, 4), capacity.empty() ? "" : " under the causal rule, " + fixed(e.loss_topk, 4) + " under top-k");
   p.validation_loss = e.loss;
   if (std::isfinite(e.loss) && (!p.best_loss || e.loss < *p.best_loss)) {

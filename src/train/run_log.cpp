@@ -67,7 +67,7 @@ void Run::histograms(const std::vector<nn::ForwardResult>& results) {
 void Run::warn_of(const RouterHealth& health, const std::vector<double>& capacity) {
   if (config_.model.routing.selection == routing::Selection::random) return;  // by position alone: that is the control
   std::vector<int> index;
-  for (const routing::RoutedBlock& b : config_.model.routing.blocks) index.push_back(b.block);
+  for (const routing::RoutedUnit& b : config_.model.routing.units) index.push_back(b.block);
   for (const std::string& text : health.warnings(index, capacity)) {
     metrics_->write({{"type", "warning"}, {"step", now_.progression.step}, {"text", text}});
     // In the file every time, at the terminal once for each block and kind.

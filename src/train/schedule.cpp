@@ -56,7 +56,7 @@ double capacity_progress(const RouterTraining& router, int64_t step, int64_t tot
 std::vector<double> capacities_at(const TrainConfig& config, int64_t step, int64_t total) {
   const double p = capacity_progress(config.router, step, total);
   std::vector<double> out;
-  for (const routing::RoutedBlock& block : config.model.routing.blocks)
+  for (const routing::RoutedUnit& block : config.model.routing.units)
     out.push_back(p == 1 ? block.capacity : config.router.capacity_start + p * (block.capacity - config.router.capacity_start));
   return out;
 }
@@ -66,7 +66,7 @@ double step_flops(const TrainConfig& config, const std::vector<double>& capacity
 }
 
 double spent_flops(const model::ModelConfig& model, const Batch& batch, const std::vector<nn::RoutedResult>& routed) {
-  FATHOM_ASSERT(routed.size() == model.routing.blocks.size(), routed.size());
+  FATHOM_ASSERT(routed.size() == model.routing.units.size(), routed.size());
   std::vector<at::Tensor> selected;
   for (const nn::RoutedResult& r : routed) selected.push_back(r.selected.contiguous());
   double flops = 0;
@@ -115,7 +115,7 @@ int64_t steps_of_budget(const TrainConfig& config) {
   }
   // A step at full capacity is the dearest, one at the configured capacities the cheapest, so that the answer lies
   // between; cost grows with the number of steps, also where the warm-up is a share of them.
-  const std::vector<double> full(config.model.routing.blocks.size(), 1.0);
+  const std::vector<double> full(config.model.routing.units.size(), 1.0);
   const double cheapest = std::min(step_flops(config, full), step_flops(config, capacities_at(config, INT64_MAX - 1, INT64_MAX)));
   const double most = config.amount / cheapest + 2;
   if (!(most < static_cast<double>(limits::kSteps)))

@@ -46,7 +46,7 @@ class Trained : public ::testing::TestWithParam<Overrides> {
     const auto split = data::Dataset::open(train::corpus(), "validation");
     const std::vector<int32_t> bytes = folder_->tokenizer().bytes_per_token();
     Score out;
-    out.ran.resize(folder_->config().routing.blocks.size());
+    out.ran.resize(folder_->config().routing.units.size());
     for (const int64_t begin : train::evaluation_windows(*split, kTokens, kRow, part, 2)) {
       const size_t n = static_cast<size_t>(kRow);
       train::Batch row = {1, kRow, std::vector<int32_t>(n), std::vector<int32_t>(n), std::vector<int32_t>(n)};

@@ -26,14 +26,13 @@ struct Case {
 
   explicit Case(uint64_t seed) {
     Random random(seed);
-    do config = model::random_config(random);
-    while (config.routing.random());
+    do config = model::random_config(random, {.paths = true});
+    while (config.routing.random() || !config.routing.decides());
     config.max_position_embeddings = 64;
     weights = infer::Weights::from(config, model::random_weights(config, seed));
     for (int i = 0; i < 30; ++i) texts.push_back(model::random_tokens(config, 20 + static_cast<int64_t>(random.below(45)), random));
     windows.assign(texts.begin(), texts.end());
-    std::vector<double> trained, none(config.routing.blocks.size(), 0.0);
-    for (const auto& b : config.routing.blocks) trained.push_back(b.capacity);
+    const std::vector<double> trained = config.routing.capacities(), none(trained.size(), 0.0);
     grid.default_dial = std::min(0.999, model::expected_block_fraction(config, 64, trained));
     for (const double dial : routing::default_grid(model::expected_block_fraction(config, 64, none), grid.default_dial)) {
       grid.points.emplace_back();
@@ -42,21 +41,25 @@ struct Case {
   }
   CalibrationText text() const { return {windows, "drawn", 64}; }
 
-  // Scores of routed block r when the blocks before it are decided by `before` and nobody runs the ones behind: by whole forwards.
-  std::vector<float> scores(size_t r, std::vector<float> before) const {
-    before.resize(config.routing.blocks.size(), kInfinity);
+  // Scores of unit u when the units before it are decided by `before` and nobody runs the ones behind: by whole forwards.
+  std::vector<float> scores(size_t u, std::vector<float> before) const {
+    before.resize(config.routing.cuts(), kInfinity);
     infer::Engine engine(weights);
     std::vector<float> out;
     infer::score_documents(engine, windows, {.policy = infer::RoutingPolicy::causal(before)}, [&](infer::DocumentScore&& s) {
-      for (size_t t = 0; t < s.decisions.score[r].size(); ++t)
-        out.push_back(static_cast<int64_t>(t) < config.routing.forced_positions ? kInfinity : s.decisions.score[r][t]);
+      for (size_t t = 0; t < s.decisions.score[u].size(); ++t) {
+        bool exited = false;
+        for (size_t e = 0, cut = 0; e < u; cut += config.routing.units[e++].cuts())
+          exited = exited || (config.routing.units[e].paths.exit && !(s.decisions.score[e][t] >= before[cut]));
+        out.push_back(static_cast<int64_t>(t) < config.routing.forced_positions ? kInfinity : exited ? -kInfinity : s.decisions.score[u][t]);
+      }
     });
     return out;
   }
 };
 
 TEST(Calibrate, ThresholdsAreThoseOfPlainForwards) {
-  for (uint64_t seed = 0; seed < 12; ++seed) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
     const Case c(seed);
     SCOPED_TRACE(str(seed, " ", c.config.to_json().dump()));
     const routing::DialTable table = calibrate_dial(c.weights, c.grid, c.text());
@@ -65,8 +68,7 @@ TEST(Calibrate, ThresholdsAreThoseOfPlainForwards) {
     int64_t tokens = 0;
     for (const auto& w : c.windows) tokens += static_cast<int64_t>(w.size());
     EXPECT_EQ(table.tokens, tokens);
-    std::vector<double> trained;
-    for (const auto& b : c.config.routing.blocks) trained.push_back(b.capacity);
+    const std::vector<double> trained = c.config.routing.capacities();
     const auto fraction = [&](const std::vector<double>& capacity) { return model::expected_block_fraction(c.config, 64, capacity); };
     for (size_t i = 0; i < table.points.size(); ++i) {
       const routing::DialPoint& point = table.points[i];
@@ -75,13 +77,15 @@ TEST(Calibrate, ThresholdsAreThoseOfPlainForwards) {
                                    : point.dial == c.grid.default_dial ? trained
                                                                         : routing::capacities_for_dial(point.dial, trained, fraction);
       if (i % 3 == 0) {  // whole forwards for every block take a while
-        EXPECT_EQ(point.thresholds, routing::calibrate(wanted, [&](size_t r, const std::vector<float>& before) { return c.scores(r, before); }));
+        EXPECT_EQ(point.thresholds, routing::calibrate(c.config.routing, wanted, [&](size_t u, const std::vector<float>& before) { return c.scores(u, before); }));
       }
       // At least the share asked for runs, and no token more than ties with the threshold's: equal tokens at the first block do.
-      for (size_t r = 0; r < wanted.size(); ++r) {
+      // Where tokens exit, fewer may be left.
+      for (size_t r = 0; r < wanted.size() && !c.config.routing.exits(); ++r) {
         EXPECT_GE(point.capacity[r], wanted[r] - 1e-12) << point.dial;
-        if (c.config.routing.blocks[0].block > 0) {
-          EXPECT_LE(point.capacity[r], wanted[r] + 4.0 / static_cast<double>(tokens)) << point.dial;
+        if (c.config.routing.units[0].block > 0) {
+          const double forced = static_cast<double>(c.config.routing.forced_positions * std::ssize(c.windows)) / static_cast<double>(tokens);
+          EXPECT_LE(point.capacity[r], std::max(forced, wanted[r]) + 4.0 / static_cast<double>(tokens)) << point.dial;
         }
       }
       EXPECT_EQ(point.block_fraction, fraction(point.capacity));

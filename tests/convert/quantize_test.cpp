@@ -45,7 +45,7 @@ model::ModelConfig shape(bool routed, bool tied, int64_t width = 64) {
   c.max_position_embeddings = 64, c.tie_word_embeddings = tied;
   c.eos_token_ids = {0};
   if (routed) {
-    c.routing.blocks = {{1, 0.5}, {2, 0.25}};
+    c.routing.units = {{1, 0.5}, {2, 0.25}};
     c.routing.rule = routing::CausalRule::predictor;
     c.routing.router_bias = true;
     c.qkv_bias = c.output_bias = c.mlp_bias = c.qk_norm = true;
@@ -83,7 +83,7 @@ std::vector<float> logits(const std::shared_ptr<const infer::Weights>& weights) 
   infer::Engine engine(weights, {.threads = 1, .kernels = nullptr, .kv_bytes = 0});
   infer::Sequence sequence = engine.new_sequence();
   const std::vector<int32_t> tokens = {5, 1, 200, 17, 300, 42, 42, 9, 77, 128, 255, 3};
-  const auto policy = infer::RoutingPolicy::causal(std::vector<float>(engine.config().routing.blocks.size(), 0.0f));
+  const auto policy = infer::RoutingPolicy::causal(std::vector<float>(engine.config().routing.cuts(), 0.0f));
   const infer::WorkItem item{.sequence = &sequence, .tokens = tokens, .policy = &policy, .logits = infer::Logits::all};
   return engine.forward({&item, 1}).logits;
 }
@@ -171,6 +171,29 @@ TEST(Quantize, AnEngineOverAFolderIsTheEngineOverTheBlocks) {
       EXPECT_EQ(logits(infer::Weights::load(*written, 1)),
                 logits(infer::Weights::from(model->config(), [&](const std::string& tensor) -> const model::StoredTensor& { return wanted.at(tensor); })));
     }
+}
+
+TEST(Quantize, LightPathsAreQuantisedTooAndRoutersOfPartsAreNot) {
+  const TemporaryFolder home;
+  model::ModelConfig config = shape(true, false);
+  config.routing.units = {{.block = 1, .capacity = 0.5, .part = routing::Part::attention, .paths = {.light = true}, .light_rank = 32, .light_capacity = 0.25},
+                          {.block = 2, .capacity = 0, .part = routing::Part::mlp, .paths = {.skip = false, .light = true, .full = false}, .light_rank = 5}};
+  const auto model = source(home.path() + "/m", config, 3);
+  const std::string attention = "model.layers.1.self_attn.", mlp = "model.layers.2.mlp.";
+  for (const auto& [name, type] : quantize_types()) {
+    const std::vector<TensorPlan> plan = plan_quantize(*model, type);
+    for (const TensorPlan& p : plan)
+      if (p.spec.name.find("router") != std::string::npos || p.spec.name.find("predictor") != std::string::npos) EXPECT_EQ(p.to, GgmlType::F32) << p.spec.name;
+    EXPECT_EQ(type_of(plan, attention + "light.down.weight"), type_of(plan, attention + "q_proj.weight")) << name;  // rows of 64
+    EXPECT_EQ(type_of(plan, mlp + "light.up.weight"), formats::is_quantized(type) ? GgmlType::F16 : type) << name;   // rows of 5
+    const std::string out = str(home.path(), "/", name);
+    run(*model, out, type);
+    const auto written = ModelFolder::open(out);
+    EXPECT_EQ(written->config(), config);
+    const auto wanted = in_memory(*model, plan);
+    EXPECT_EQ(logits(infer::Weights::load(*written, 1)),
+              logits(infer::Weights::from(config, [&](const std::string& tensor) -> const model::StoredTensor& { return wanted.at(tensor); })));
+  }
 }
 
 TEST(Quantize, AnEngineOverAGgufFileIsTheEngineOverTheBlocks) {

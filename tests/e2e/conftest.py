@@ -41,14 +41,14 @@ def write_corpus(path, documents, seed):
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """corpus.txt, tok.json, models mod, long, dense and thin, dataset data/."""
+    """corpus.txt, tok.json, models mod, long, dense, thin and paths, dataset data/."""
     if not (BUILD / "fathom").exists():
         pytest.fail(f"no program {BUILD / 'fathom'}: build it, or set FATHOM_BUILD")
     path = tmp_path_factory.mktemp("cli")
     write_corpus(path / "corpus.txt", 60, 1)
     run = Program(BUILD / "fathom", path)
     run("tokenizer", "train", "corpus.txt", "--vocab-size", "400", "--out", "tok.json", "--quiet")
-    for i, kind in enumerate(["mod", "long", "dense", "thin"]):
+    for i, kind in enumerate(["mod", "long", "dense", "thin", "paths"]):
         subprocess.run([BUILD / "tests/tools/make_sample_model", path / kind, path / "tok.json", kind, str(i + 1)], check=True)
     run("data", "prepare", "corpus.txt", "--tokenizer", "tok.json", "--out", "data", "--validation-share", "0.3", "--quiet")
     return path

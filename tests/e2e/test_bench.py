@@ -41,6 +41,15 @@ def test_a_shape_and_its_routed_form(type, packed):
     assert lines["generate 16, batch 3, depth 8", "routed every-second:0.25"]["allowed_speedup"] < lines["generate 16, depth 8", "routed every-second:0.25"]["allowed_speedup"]
 
 
+def test_other_paths_of_a_shape():
+    form = "all-but-ends:0.25:granularity=attention+mlp:paths=skip,light,full:light_rank=32:light_capacity=0.25:kv=keep"
+    result = fathom("--shape", "128,4,4,2,256,512", "--routed", form, "--type", "q8_0", *SHORT)
+    assert result.returncode == 0, result.stderr
+    [run] = json.loads(result.stdout)["runs"]
+    line = [line for line in run["lines"] if line["model"] == "routed " + form][0]
+    assert 0 < line["run_share"] < 0.6 and line["allowed_speedup"] > 1
+
+
 def test_the_machine():
     result = fathom("machine", "--threads", "1", "--json")
     assert result.returncode == 0, result.stderr
@@ -55,6 +64,8 @@ def test_the_machine():
     (["--shape", "65,2,2,2,128,100"], 2, "C a multiple of H"),
     (["--shape", "64,2,2,2,128,100", "--routed", "every-second"], 2, "every-second:CAPACITY"),
     (["--shape", "64,2,2,2,128,100", "--routed", "every-second:1.5"], 2, "at most 1"),
+    (["--shape", "64,2,2,2,128,100", "--routed", "every-second:0.5:paths=skip,light,full"], 2, "whose light_rank is no such key, expected a whole number from 1"),
+    (["--shape", "64,2,2,2,128,100", "--routed", "every-second:0.5:speed=9"], 2, "whose speed is an unknown key"),
     (["--shape", "64,2,2,2,128,100", "--type", "q9"], 2, 'found "q9", expected one of F32'),
     (["--shape", "48,2,2,2,128,100", "--type", "q8_0"], 1, "Q8_0 for rows of 48, expected rows that are whole blocks of 32"),
     (["--shape", "64,2,2,2,128,100", "--batch", "0"], 2, "--batch"),

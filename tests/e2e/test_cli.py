@@ -247,6 +247,44 @@ def test_info(fathom):
     assert lower["flops_per_token"]["expected"] < flops["expected"]
 
 
+def test_a_model_of_parts_light_paths_and_exits(fathom, folder):
+    text = fathom("info", "paths", "--blocks").out
+    assert "blocks 1 attention at 25.0 % (skip,light,full, rank 3), 1 MLP at 50.0 %, 2 MLP (static: light, rank 4), 3 at 50.0 % (exit,full)" in text
+    table = [line.split("  ") for line in text.split("block by block")[1].splitlines()[2:6]]
+    cells = [[c.strip() for c in row if c.strip()] for row in table]
+    assert [c[1:3] for c in cells] == [["100.0 %", "0.0 %"], ["25.0 % / 50.0 %", "50.0 % / 0.0 %"], ["100.0 % / 0.0 %", "0.0 % / 100.0 %"], ["50.0 %", "0.0 %"]]
+    found = json.loads(fathom("info", "paths", "--json").out)
+    assert found["parameters"]["total"] == sum(v for k, v in found["parameters"].items() if k != "total")
+    assert found["parameters"]["light"] == 2 * 48 * (3 + 4)
+    assert found["kv_bytes_per_token"]["expected"] == pytest.approx(192 * (1 + 0.25 + 1 + 0.5))
+    in_blocks = sum(sum(b["flops_per_token"].values()) for b in found["blocks"])
+    assert found["flops_per_token"]["expected"] - 2 * found["config"]["vocab_size"] * 48 == pytest.approx(in_blocks)
+    # A text says what each token did, and eval, depthmap and quantize read the same.
+    one = json.loads(fathom("generate", "paths", "--prompt", "the sea is", "--max-tokens", "40", "--seed", "3", "--json").out)
+    assert one["depth"]["least"] == 1 and one["depth"]["most"] == 3
+    for token in one["tokens"]:
+        attention, mlp, static, last = token["run"]
+        assert attention in (0, 1, 2) and mlp in (0, 1) and static == 2 and last in (0, 1)
+        assert token["depth"] == 1 + (attention == mlp == 1) + (last == 1)
+    assert {token["run"][0] for token in one["tokens"]} == {0, 1, 2}
+    evaluated = fathom("eval", "paths", "--data", "data", "--quiet").out
+    rows = [line.split() for line in evaluated.split("routed block")[1].splitlines()]
+    assert [row[:2] for row in rows[1:5]] == [["1", "attention"], ["1", "MLP"], ["2", "MLP"], ["3", "50.0"]]
+    page = (fathom("depthmap", "paths", "--data", "data", "--out", "paths.html", "--quiet"), (folder / "paths.html").read_text())[1]
+    assert "took its light path" in page and "attention of block 1" in page
+    fathom("quantize", "paths", "paths-q8", "--type", "q8_0", "--data", "data", "--quiet")
+    fathom("quantize", "paths-q8", "paths-f16", "--type", "f16", "--data", "data", "--quiet")
+    small = json.loads(fathom("info", "paths-q8", "--json").out)
+    assert small["config"]["fathom"] == found["config"]["fathom"]
+    assert [len(d["capacity"]) for d in small["dials"]] == [4, 4, 4]
+    assert small["dials"][-1]["capacity"] == [1, 1, 1, 1]
+    bad = json.loads((folder / "paths/config.json").read_text())
+    bad["fathom"]["units"][0]["light_rank"] = 100
+    shutil.copytree(folder / "paths", folder / "dear", dirs_exist_ok=True)
+    (folder / "dear/config.json").write_text(json.dumps(bad))
+    assert "fathom.units[0].light_rank: found 100, expected below 72" in fathom("info", "dear", code=1).err
+
+
 def test_info_prints_no_terminal_escapes_of_a_model(fathom, folder):
     shutil.copytree(folder / "mod", folder / "hostile", dirs_exist_ok=True)
     path = folder / "hostile/fathom_dial.json"

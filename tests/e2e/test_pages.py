@@ -91,6 +91,7 @@ def pages(fathom, folder):
                   ["report", "runs/mod", "runs/short", "runs/thin", "--data", "data", "--out", "report.html", "--prompt", "The <sea> & \"moon\"",
                    "--sample-tokens", "30"]):
         found[words[0]] = json.loads(fathom(*words, "--json", "--quiet").out)
+    fathom("depthmap", "paths", "--data", "data", "--out", "paths.html", "--quiet")
     return found
 
 
@@ -136,6 +137,13 @@ def test_report_page(fathom, folder, pages):
     assert text.count("<svg") >= 6
 
 
+def test_depthmap_of_parts_and_light_paths(folder, pages):
+    text, words = check(folder / "paths.html")
+    for name in ("attention of block 1", "MLP of block 1", "MLP of block 2", "block 3", "took its light path", "light"):
+        assert name in words
+    assert 'data-routed="1 attention,1 MLP,2 MLP,3"' in text and '<i class="l"></i>' in text
+
+
 def test_report_on_the_terminal(fathom):
     done = fathom("report", "mod", "dense", "thin", "--data", "corpus.txt", "--limit", "2k", "--out", "plain.html", "--quiet")
     assert "loss, causal rule" in done.out and "plain.html has the page" in done.out
@@ -148,7 +156,7 @@ def test_depthmap_of_a_dense_model(fathom, folder):
     assert "No block of this model is routed" in words
 
 
-@pytest.mark.parametrize("name", ["depthmap.html", "report.html"])
+@pytest.mark.parametrize("name", ["depthmap.html", "report.html", "paths.html"])
 def test_in_a_browser(fathom, folder, pages, tmp_path, name):
     if not chromium():
         pytest.skip("no chromium")
@@ -192,7 +200,7 @@ for (let n; (n = walk.nextNode());) {
 document.title = 'ground ' + ground(document.body).toFixed(3) + ' contrast ' + worst.toFixed(2) + ' at ' + where + ' charts ' + charts;</script></body>"""
 
 
-@pytest.mark.parametrize("name", ["depthmap.html", "report.html"])
+@pytest.mark.parametrize("name", ["depthmap.html", "report.html", "paths.html"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_themes(folder, pages, tmp_path, name, theme):
     """The theme that the reader asks for is shown, and every word stands out from what is behind it (WCAG AA: 4.5)."""

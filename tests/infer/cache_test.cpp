@@ -26,9 +26,13 @@ TEST(Cache, SlotsTakenAreTheTokensThatRan) {
       const routing::Decisions decisions = engine.forward({&item, 1}).decisions_of(0);
       int64_t pages = 0, slots = 0;
       for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
-        const int r = config.routing.routed_index(static_cast<int>(block));
-        const int64_t ran = r < 0 || config.routing.kv == KvPolicy::keep
-                                ? T : std::count(decisions.run[r].begin(), decisions.run[r].end(), 1);
+        int64_t ran = T;
+        for (size_t u = 0; u < config.routing.units.size(); ++u) {
+          const routing::RoutedUnit& unit = config.routing.units[u];
+          if (unit.block != block || unit.part == routing::Part::mlp) continue;  // the MLP has no keys
+          if (!unit.paths.full) ran = 0;
+          else if (config.routing.kv == KvPolicy::drop) ran = std::count(decisions.run[u].begin(), decisions.run[u].end(), 1);
+        }
         EXPECT_EQ(sequence.length(block), ran) << "block " << block;
         EXPECT_EQ(engine.counters().kv_slots[block], ran);
         pages += (ran + 15) / 16;
@@ -48,7 +52,7 @@ TEST(Cache, SlotsTakenAreTheTokensThatRan) {
 }
 
 TEST(Cache, SequencesMoveAndClear) {
-  const Model model = Model::drawn(21);
+  const Model model = Model::drawn(21, {});
   Engine engine(model.weights, {.threads = 1});
   const RoutingPolicy policy = RoutingPolicy::full(model.config);
   const std::vector<int32_t> tokens(40, 1);
@@ -81,7 +85,7 @@ TEST(Cache, SequencesMoveAndClear) {
 
 TEST(Cache, AStepThatRunsOutOfMemoryChangesNothing) {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
-    const Model model = Model::drawn(seed + 5000);
+    const Model model = Model::drawn(seed + 5000, {});
     Random random(seed);
     const RoutingPolicy policy = RoutingPolicy::causal(model::random_thresholds(model.config, random));
     const int64_t page = 2 * model.config.num_key_value_heads * model.config.head_dim * 16 * 4;

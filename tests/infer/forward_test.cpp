@@ -1,5 +1,6 @@
 // The forward against the mathematics in double precision; what it costs, to the integer; what it refuses.
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "core/error.h"
@@ -12,8 +13,8 @@ namespace fathom::infer::test {
 namespace {
 
 TEST(Forward, ComputesTheMathematics) {
-  for (uint64_t seed = 1; seed <= 60; ++seed) {
-    const Model model = Model::drawn(seed, {.dense = seed % 6 == 0});
+  for (uint64_t seed = 1; seed <= 120; ++seed) {
+    const Model model = Model::drawn(seed, {.dense = seed % 6 == 0, .paths = true});
     SCOPED_TRACE(model.describe());
     Random random(seed);
     const std::vector<int32_t> tokens = model::random_tokens(model.config, 30, random);
@@ -33,8 +34,30 @@ TEST(Forward, ComputesTheMathematics) {
   }
 }
 
+// The paths of one token at all units, by the words of routing/unit.h: the dearest path whose cut is reached, exits remembered.
+std::vector<uint8_t> paths_by(const routing::RoutingConfig& routing, bool forced, const std::function<bool(size_t unit, size_t cut)>& reached) {
+  std::vector<uint8_t> out;
+  bool exited = false;
+  size_t cut = 0;
+  for (size_t u = 0; u < routing.units.size(); ++u) {
+    const routing::Paths& paths = routing.units[u].paths;
+    const uint8_t least = paths.light && !paths.skip ? 2 : 0;
+    int path = paths.exit ? -1 : least;
+    if (paths.exit && paths.skip && reached(u, cut++)) path = 0;
+    if (paths.light && (paths.exit || paths.skip) && reached(u, cut)) path = 2;
+    cut += paths.light && paths.full && (paths.exit || paths.skip);
+    if (paths.full && reached(u, cut)) path = 1;
+    cut += paths.full;
+    if (paths.full && forced) path = 1;
+    exited = exited || path < 0;
+    out.push_back(exited ? least : static_cast<uint8_t>(path));
+  }
+  EXPECT_EQ(cut, routing.cuts());
+  return out;
+}
+
 TEST(Forward, PoliciesDecideAsTheySay) {
-  for (uint64_t seed = 1; seed <= 30; ++seed) {
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
     const Model model = Model::drawn(seed + 1000);
     SCOPED_TRACE(model.describe());
     Random random(seed);
@@ -45,23 +68,39 @@ TEST(Forward, PoliciesDecideAsTheySay) {
     const Reading causal = read(engine, tokens, RoutingPolicy::causal(thresholds));
     const Reading control = read(engine, tokens, RoutingPolicy::control(model.config));
     const Reading teacher = read(engine, tokens, RoutingPolicy::teacher(model.config));
-    for (size_t r = 0; r < routing.blocks.size(); ++r) {
-      for (int64_t t = 0; t < 50; ++t) {
-        const bool forced = t < routing.forced_positions;
-        EXPECT_EQ(causal.decisions.run[r][t], forced || causal.decisions.score[r][t] >= thresholds[r]);
-        EXPECT_EQ(control.decisions.run[r][t],
-                  forced || routing::random_score(routing.random_seed, routing.blocks[r].block, t) < routing.blocks[r].capacity);
+    const std::vector<double> capacity = routing.capacities();
+    std::vector<double> left;  // [units] of the control's tokens, after exits before it
+    size_t cut = 0;
+    double now = 1;
+    for (const routing::RoutedUnit& unit : routing.units) {
+      left.push_back(now);
+      if (unit.paths.exit) now = std::min(now, capacity[cut]);
+      cut += unit.cuts();
+    }
+    for (int64_t t = 0; t < 50; ++t) {
+      const bool forced = t < routing.forced_positions;
+      const std::vector<uint8_t> by_score = paths_by(routing, forced, [&](size_t u, size_t c) { return causal.decisions.score[u][t] >= thresholds[c]; });
+      const std::vector<uint8_t> by_hash = paths_by(routing, forced, [&](size_t u, size_t c) {
+        const int64_t key = routing.units[u].block + (routing.units[u].part == routing::Part::mlp ? int64_t{1} << 32 : 0);
+        return routing::random_score(routing.random_seed, key, t) * left[u] < capacity[c];
+      });
+      for (size_t u = 0; u < routing.units.size(); ++u) {
+        EXPECT_EQ(causal.decisions.run[u][t], by_score[u]) << "unit " << u << ", token " << t;
+        EXPECT_EQ(control.decisions.run[u][t], by_hash[u]) << "unit " << u << ", token " << t;
       }
     }
+    if (routing.exits()) continue;  // the teacher's exits hang on each other
     // The teacher picks by the router's score, whatever the causal rule reads.
     const PlainResult plain = plain_forward(model.config, model.tensors, tokens, teacher.decisions);
-    for (size_t r = 0; r < routing.blocks.size(); ++r) {
+    for (size_t r = 0; r < routing.units.size(); ++r) {
       double least_in = 1e9, greatest_out = -1e9;
       for (int64_t t = routing.forced_positions; t < 50; ++t) {
-        if (teacher.decisions.run[r][t]) least_in = std::min(least_in, plain.router[r][t]);
+        if (teacher.decisions.run[r][t] == 1) least_in = std::min(least_in, plain.router[r][t]);
         else greatest_out = std::max(greatest_out, plain.router[r][t]);
       }
-      EXPECT_GT(least_in, greatest_out - 1e-4);
+      if (!routing.units[r].is_static()) {
+        EXPECT_GT(least_in, greatest_out - 1e-4);
+      }
     }
     if (HasFailure()) return;
   }
@@ -70,7 +109,7 @@ TEST(Forward, PoliciesDecideAsTheySay) {
 TEST(Forward, ANanScoreNeverRuns) {
   Random random(5);
   model::ModelConfig config = model::random_config(random);
-  config.routing.blocks = {{0, 1.0}};
+  config.routing.units = {{0, 1.0}};
   config.routing.forced_positions = 0;
   config.routing.rule = routing::CausalRule::score;
   model::Weights tensors = model::random_weights(config, 5);
@@ -82,8 +121,8 @@ TEST(Forward, ANanScoreNeverRuns) {
 
 // Counted by the reference kernels' own loops.
 TEST(Forward, MultiplyAddsAreTheCostModelsToTheInteger) {
-  for (uint64_t seed = 1; seed <= 40; ++seed) {
-    const Model model = Model::drawn(seed + 2000, {.dense = seed % 8 == 0});
+  for (uint64_t seed = 1; seed <= 80; ++seed) {
+    const Model model = Model::drawn(seed + 2000, {.dense = seed % 8 == 0, .paths = true});
     SCOPED_TRACE(model.describe());
     Random random(seed);
     Engine engine(model.weights, {.threads = seed % 2 ? 1 : 2, .kernels = &kernels::kernels_for(kernels::Isa::reference)});
@@ -110,7 +149,7 @@ TEST(Forward, SkippingSkips) {
   Random random(9);
   model::ModelConfig config = model::random_config(random);
   config.num_hidden_layers = 4;
-  config.routing.blocks = {{1, 0.5}, {3, 0.5}};
+  config.routing.units = {{1, 0.5}, {3, 0.5}};
   config.routing.forced_positions = 0;
   config.routing.kv = routing::KvPolicy::drop;
   const Model model(config, 9);
@@ -189,7 +228,7 @@ TEST(Forward, RefusesWhatAModelCannotRead) {
 }
 
 TEST(Policy, DialFindsItsThresholds) {
-  Model model = Model::drawn(11);
+  Model model = Model::drawn(11, {});
   model.config.routing.selection = routing::Selection::topk;
   Random random(11);
   const routing::DialTable table = model::random_dial(model.config, random);
@@ -206,7 +245,7 @@ TEST(Policy, DialFindsItsThresholds) {
 }
 
 TEST(Policy, AModelOfRandomSelectionRunsAsItsOwnControl) {
-  Model model = Model::drawn(11);
+  Model model = Model::drawn(11, {});
   model.config.routing.selection = routing::Selection::random;
   Random random(11);
   routing::DialTable table = model::random_dial(model.config, random);

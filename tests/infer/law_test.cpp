@@ -24,7 +24,7 @@ TEST(Law, CachedDecodeIsFullRecompute) {
       for (KvPolicy kv : kPolicies)
         for (int trial = 0; trial < 2; ++trial) {
           Random random(++seed);
-          model::ModelConfig config = model::random_config(random);
+          model::ModelConfig config = model::random_config(random, {.paths = true});
           config.routing.gate = gate, config.routing.rule = rule, config.routing.kv = kv;
           if (trial == 1) add_all_properties(config);
           const Model model(config, seed);
@@ -108,12 +108,13 @@ TEST(Law, ASequenceAloneIsTheSameInAnyBatch) {
 TEST(Law, CapacityOneWithGateOneIsTheDenseModel) {
   for (uint64_t seed = 400; seed < 430; ++seed) {
     Random random(seed);
-    model::ModelConfig routed = model::random_config(random);
+    model::ModelConfig routed = model::random_config(random, {.paths = true});
+    std::erase_if(routed.routing.units, [](const routing::RoutedUnit& unit) { return unit.is_static(); });
     // Gate 1 by the hard gate, or because every position is forced.
     const bool forced = seed % 2 == 0;
     if (forced) routed.routing.forced_positions = 1000;
     else routed.routing.gate = Gate::hard;
-    for (auto& block : routed.routing.blocks) block.capacity = 1;
+    for (auto& unit : routed.routing.units) unit.capacity = 1, unit.light_capacity = unit.skip_capacity = 0;
     model::ModelConfig dense = routed;
     dense.routing = {};
     const model::Weights tensors = model::random_weights(routed, seed);
@@ -122,7 +123,7 @@ TEST(Law, CapacityOneWithGateOneIsTheDenseModel) {
       const EngineOptions options{.threads = 1, .kernels = &kernels::kernels_for(isa)};
       Engine a(Weights::from(routed, tensors), options), b(Weights::from(dense, tensors), options);
       const Reading full = read(b, tokens, RoutingPolicy::full(dense));
-      const std::vector<float> never(routed.routing.blocks.size(), std::numeric_limits<float>::infinity());
+      const std::vector<float> never(routed.routing.cuts(), std::numeric_limits<float>::infinity());
       const RoutingPolicy policies[] = {forced ? RoutingPolicy::causal(never) : RoutingPolicy::full(routed),
                                         RoutingPolicy::teacher(routed), RoutingPolicy::control(routed)};
       for (const RoutingPolicy& policy : policies)
@@ -139,7 +140,7 @@ Model model_worth_threads(uint64_t seed) {
   config.hidden_size = 253, config.intermediate_size = 650, config.num_hidden_layers = 3, config.vocab_size = 1003;
   config.num_attention_heads = 6, config.num_key_value_heads = 3, config.head_dim = 36, config.max_position_embeddings = 512;
   config.eos_token_ids.clear(), config.bos_token_id.reset(), config.pad_token_id.reset();
-  config.routing.blocks = {{1, 0.5}, {2, 0.25}};
+  config.routing.units = {{1, 0.5}, {2, 0.25}};
   add_all_properties(config);
   return Model(config, seed);
 }
@@ -184,7 +185,7 @@ TEST(Law, RandomModelsGiveTheSameBitsOnEveryIsa) {
 
 // The teacher's view looks into the future, so it obeys one part of the law only: the batch does not matter.
 TEST(Law, TheTeacherIsTheSameInAnyBatch) {
-  for (uint64_t seed = 700; seed < 720; ++seed) {
+  for (uint64_t seed = 700; seed < 740; ++seed) {
     const Model model = Model::drawn(seed);
     Random random(seed);
     Engine engine(model.weights, {.threads = 1});
@@ -204,11 +205,19 @@ TEST(Law, TheTeacherIsTheSameInAnyBatch) {
       together.append(result, i);
       expect_same(together, read(engine, texts[i], teacher), str("text ", i));
       // ceil(capacity · T) tokens run, the forced ones among them
-      for (size_t r = 0; r < model.config.routing.blocks.size(); ++r) {
-        const int64_t T = static_cast<int64_t>(texts[i].size()), forced = std::min(T, model.config.routing.forced_positions);
-        const double exact = model.config.routing.blocks[r].capacity * static_cast<double>(T);
-        const auto& run = together.decisions.run[r];
-        EXPECT_EQ(std::count(run.begin(), run.end(), 1), std::max<int64_t>(forced, static_cast<int64_t>(std::ceil(exact - 1e-9))));
+      bool exits = false;  // then fewer may be left
+      for (size_t u = 0; u < model.config.routing.units.size(); ++u) {
+        const routing::RoutedUnit& unit = model.config.routing.units[u];
+        const int64_t T = static_cast<int64_t>(texts[i].size()), forced = unit.is_static() ? 0 : std::min(T, model.config.routing.forced_positions);
+        const auto picked = [&](double share) { return std::max<int64_t>(forced, static_cast<int64_t>(std::ceil(share * static_cast<double>(T) - 1e-9))); };
+        const auto& run = together.decisions.run[u];
+        const int64_t full = std::count(run.begin(), run.end(), 1), light = std::count(run.begin(), run.end(), 2);
+        exits = exits || unit.paths.exit;
+        if (!exits) {
+          EXPECT_EQ(full, picked(unit.capacity)) << unit.name();
+          if (unit.paths.light) EXPECT_EQ(light, (unit.paths.skip ? picked(unit.capacity + unit.light_capacity) : T) - full) << unit.name();
+        }
+        EXPECT_LE(full, picked(unit.capacity)) << unit.name();
       }
     }
     if (HasFailure()) return;

@@ -16,7 +16,7 @@ using Vector = std::vector<double>;
 
 struct PlainResult {
   std::vector<Vector> logits;           // [T][V]
-  std::vector<Vector> router, decision; // [routed blocks][T] scores
+  std::vector<Vector> router, decision; // [units][T] scores, 0 in a static unit
 };
 
 inline Vector times(const std::vector<float>& w, const Vector& x, int64_t outputs) {
@@ -85,6 +85,15 @@ inline void finish(Vector& heads, const model::ModelConfig& c, const std::vector
 
 inline double silu(double x) { return x / (1 + std::exp(-x)); }
 
+// up(down(x / rms(x)))
+inline Vector light(const model::ModelConfig& c, const model::Weights& w, const std::string& at, const Vector& x, int64_t rank) {
+  return times(w.at(at + "light.up.weight"), times(w.at(at + "light.down.weight"), normed(x, nullptr, c.rms_norm_eps), rank), c.hidden_size);
+}
+
+inline void add(Vector& x, double g, const Vector& delta) {
+  for (size_t i = 0; i < x.size(); ++i) x[i] += g * delta[i];
+}
+
 inline PlainResult plain_forward(const model::ModelConfig& c, const model::Weights& w, const std::vector<int32_t>& tokens,
                                  const routing::Decisions& decisions) {
   using namespace routing;
@@ -98,69 +107,93 @@ inline PlainResult plain_forward(const model::ModelConfig& c, const model::Weigh
   PlainResult out;
   for (int64_t block = 0; block < c.num_hidden_layers; ++block) {
     const std::string at = model::layer_prefix(block);
-    const int r = c.routing.routed_index(static_cast<int>(block));
-    std::vector<bool> runs(T, true);
-    Vector gate(T, 1.0);
-    if (r >= 0) {
-      out.router.emplace_back(), out.decision.emplace_back();
+    // What a token does with attention and with the MLP, and by which gate; what stands beside them at a light path.
+    struct Does {
+      Path attention = Path::full, mlp = Path::full;
+      double attention_gate = 1, mlp_gate = 1;
+    };
+    std::vector<Does> does(T);
+    bool together = false, nobody_attends = false;
+    std::string attention_unit, mlp_unit;
+    int64_t attention_rank = 0, mlp_rank = 0;
+    for (size_t u = 0; u < c.routing.units.size(); ++u) {
+      const RoutedUnit& unit = c.routing.units[u];
+      if (unit.block != block) continue;
+      const std::string prefix = at + (unit.part == Part::attention ? "self_attn." : unit.part == Part::mlp ? "mlp." : "");
+      together = unit.part == Part::block;
+      if (unit.part != Part::mlp) attention_unit = prefix, attention_rank = unit.light_rank, nobody_attends = !unit.paths.full;
+      else mlp_unit = prefix, mlp_rank = unit.light_rank;
+      out.router.emplace_back(T, 0.0), out.decision.emplace_back(T, 0.0);
       for (int64_t t = 0; t < T; ++t) {
-        const Vector input = c.routing.router_input == RouterInput::normed ? normed(x[t], nullptr, c.rms_norm_eps) : x[t];
-        double score = times(w.at(at + "router.weight"), input, 1)[0];
-        if (c.routing.router_bias) score += w.at(at + "router.bias")[0];
-        double decision = score;
-        if (c.routing.rule == CausalRule::predictor) {
-          Vector hidden = times(w.at(at + "predictor.fc1.weight"), input, c.predictor_width());
-          for (size_t i = 0; i < hidden.size(); ++i) hidden[i] = silu(hidden[i] + w.at(at + "predictor.fc1.bias")[i]);
-          decision = times(w.at(at + "predictor.fc2.weight"), hidden, 1)[0] + w.at(at + "predictor.fc2.bias")[0];
+        const Path path = static_cast<Path>(decisions.run[u][t]);
+        double gate = 1;
+        if (unit.paths.full) {
+          const Vector input = c.routing.router_input == RouterInput::normed ? normed(x[t], nullptr, c.rms_norm_eps) : x[t];
+          double score = times(w.at(prefix + "router.weight"), input, 1)[0];
+          if (c.routing.router_bias) score += w.at(prefix + "router.bias")[0];
+          double decision = score;
+          if (c.routing.rule == CausalRule::predictor) {
+            Vector hidden = times(w.at(prefix + "predictor.fc1.weight"), input, c.predictor_width());
+            for (size_t i = 0; i < hidden.size(); ++i) hidden[i] = silu(hidden[i] + w.at(prefix + "predictor.fc1.bias")[i]);
+            decision = times(w.at(prefix + "predictor.fc2.weight"), hidden, 1)[0] + w.at(prefix + "predictor.fc2.bias")[0];
+          }
+          out.router.back()[t] = score, out.decision.back()[t] = decision;
+          if (t >= c.routing.forced_positions) switch (c.routing.gate) {
+            case Gate::one_plus_tanh: gate = 1 + c.routing.gate_scale * std::tanh(score); break;
+            case Gate::sigmoid: gate = 1 / (1 + std::exp(-score)); break;
+            case Gate::raw: gate = score; break;
+            case Gate::hard: break;
+          }
         }
-        out.router.back().push_back(score), out.decision.back().push_back(decision);
-        runs[t] = decisions.run[r][t] != 0;
-        if (t < c.routing.forced_positions) continue;
-        switch (c.routing.gate) {
-          case Gate::one_plus_tanh: gate[t] = 1 + c.routing.gate_scale * std::tanh(score); break;
-          case Gate::sigmoid: gate[t] = 1 / (1 + std::exp(-score)); break;
-          case Gate::raw: gate[t] = score; break;
-          case Gate::hard: break;
-        }
+        if (unit.part != Part::mlp) does[t].attention = path, does[t].attention_gate = gate;
+        // Where the whole block is light, the MLP adds nothing more.
+        if (unit.part != Part::attention) does[t].mlp = unit.part == Part::block && path == Path::light ? Path::skip : path, does[t].mlp_gate = gate;
       }
     }
     std::vector<Vector> next = x, keys(T), values(T);
-    for (int64_t t = 0; t < T; ++t) {
-      const Vector u = normed(x[t], &w.at(at + "input_layernorm.weight"), c.rms_norm_eps);
-      keys[t] = layer(w, at + "self_attn.k_proj", u, G * D);
-      values[t] = layer(w, at + "self_attn.v_proj", u, G * D);
-      finish(keys[t], c, c.qk_norm ? &w.at(at + "self_attn.k_norm.weight") : nullptr, t);
-    }
-    for (int64_t t = 0; t < T; ++t) {
-      if (!runs[t]) continue;
-      const Vector u = normed(x[t], &w.at(at + "input_layernorm.weight"), c.rms_norm_eps);
-      Vector q = layer(w, at + "self_attn.q_proj", u, H * D), mixed(H * D, 0.0);
-      finish(q, c, c.qk_norm ? &w.at(at + "self_attn.q_norm.weight") : nullptr, t);
-      for (int64_t h = 0; h < H; ++h) {
-        const int64_t g = h / (H / G);
-        Vector p;
-        std::vector<int64_t> seen;
-        double total = 0, greatest = -1e300;
-        for (int64_t s = 0; s <= t; ++s) {
-          if (r >= 0 && c.routing.kv == KvPolicy::drop && !runs[s]) continue;
-          double score = 0;
-          for (int64_t d = 0; d < D; ++d) score += q[h * D + d] * keys[s][g * D + d];
-          p.push_back(score / std::sqrt(static_cast<double>(D))), seen.push_back(s);
-          greatest = std::max(greatest, p.back());
-        }
-        for (double& v : p) total += v = std::exp(v - greatest);
-        for (size_t j = 0; j < p.size(); ++j)
-          for (int64_t d = 0; d < D; ++d) mixed[h * D + d] += p[j] / total * values[seen[j]][g * D + d];
+    if (!nobody_attends)
+      for (int64_t t = 0; t < T; ++t) {
+        const Vector u = normed(x[t], &w.at(at + "input_layernorm.weight"), c.rms_norm_eps);
+        keys[t] = layer(w, at + "self_attn.k_proj", u, G * D);
+        values[t] = layer(w, at + "self_attn.v_proj", u, G * D);
+        finish(keys[t], c, c.qk_norm ? &w.at(at + "self_attn.k_norm.weight") : nullptr, t);
       }
-      const Vector a = layer(w, at + "self_attn.o_proj", mixed, C);
-      Vector hidden(C);
-      for (int64_t i = 0; i < C; ++i) hidden[i] = x[t][i] + a[i];
-      const Vector u2 = normed(hidden, &w.at(at + "post_attention_layernorm.weight"), c.rms_norm_eps);
-      Vector f = layer(w, at + "mlp.gate_proj", u2, c.intermediate_size);
-      const Vector up = layer(w, at + "mlp.up_proj", u2, c.intermediate_size);
-      for (size_t i = 0; i < f.size(); ++i) f[i] = silu(f[i]) * up[i];
-      const Vector m = layer(w, at + "mlp.down_proj", f, C);
-      for (int64_t i = 0; i < C; ++i) next[t][i] = x[t][i] + gate[t] * a[i] + gate[t] * m[i];
+    for (int64_t t = 0; t < T; ++t) {
+      Vector hidden = x[t];  // what the MLP reads
+      if (does[t].attention == Path::light) add(next[t], 1, light(c, w, attention_unit, x[t], attention_rank));
+      if (does[t].attention == Path::full) {
+        const Vector u = normed(x[t], &w.at(at + "input_layernorm.weight"), c.rms_norm_eps);
+        Vector q = layer(w, at + "self_attn.q_proj", u, H * D), mixed(H * D, 0.0);
+        finish(q, c, c.qk_norm ? &w.at(at + "self_attn.q_norm.weight") : nullptr, t);
+        for (int64_t h = 0; h < H; ++h) {
+          const int64_t g = h / (H / G);
+          Vector p;
+          std::vector<int64_t> seen;
+          double total = 0, greatest = -1e300;
+          for (int64_t s = 0; s <= t; ++s) {
+            if (c.routing.kv == KvPolicy::drop && does[s].attention != Path::full) continue;
+            double score = 0;
+            for (int64_t d = 0; d < D; ++d) score += q[h * D + d] * keys[s][g * D + d];
+            p.push_back(score / std::sqrt(static_cast<double>(D))), seen.push_back(s);
+            greatest = std::max(greatest, p.back());
+          }
+          for (double& v : p) total += v = std::exp(v - greatest);
+          for (size_t j = 0; j < p.size(); ++j)
+            for (int64_t d = 0; d < D; ++d) mixed[h * D + d] += p[j] / total * values[seen[j]][g * D + d];
+        }
+        const Vector a = layer(w, at + "self_attn.o_proj", mixed, C);
+        add(next[t], does[t].attention_gate, a);
+        add(hidden, 1, a);
+      }
+      if (!together) hidden = next[t];
+      if (does[t].mlp == Path::light) add(next[t], 1, light(c, w, mlp_unit, hidden, mlp_rank));
+      if (does[t].mlp == Path::full) {
+        const Vector u = normed(hidden, &w.at(at + "post_attention_layernorm.weight"), c.rms_norm_eps);
+        Vector f = layer(w, at + "mlp.gate_proj", u, c.intermediate_size);
+        const Vector up = layer(w, at + "mlp.up_proj", u, c.intermediate_size);
+        for (size_t i = 0; i < f.size(); ++i) f[i] = silu(f[i]) * up[i];
+        add(next[t], does[t].mlp_gate, layer(w, at + "mlp.down_proj", f, C));
+      }
     }
     x = next;
   }

@@ -47,7 +47,7 @@ model::ModelConfig blocky(uint64_t seed, int64_t width = 256) {
   c.hidden_size = width, c.intermediate_size = 512, c.vocab_size = 203, c.num_hidden_layers = 3, c.max_position_embeddings = 256;
   c.num_attention_heads = 8, c.num_key_value_heads = 1 + static_cast<int64_t>(random.below(2)), c.head_dim = 32;
   c.eos_token_ids.clear(), c.bos_token_id.reset(), c.pad_token_id.reset();
-  c.routing.blocks = {{1, 0.5}, {2, 0.25}};
+  c.routing.units = {{1, 0.5}, {2, 0.25}};
   if (!c.rope_scaling.divisors.empty()) c.rope_scaling.divisors.assign(16, 1.5f);
   return c;
 }

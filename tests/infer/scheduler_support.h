@@ -7,10 +7,10 @@ namespace fathom::infer::test {
 
 inline int64_t page_bytes(const model::ModelConfig& c) { return 2 * c.num_key_value_heads * c.head_dim * kPagePositions * 4; }
 
-inline Model small(uint64_t seed) {
+inline Model small(uint64_t seed, bool paths = false) {
   Random random(seed);
   model::ModelConfig config = model::random_config(random, {.max_blocks = 4, .max_width = 24, .max_heads = 3, .max_head_width = 6,
-                                                            .max_feed_forward = 24, .max_vocabulary = 40});
+                                                            .max_feed_forward = 24, .max_vocabulary = 40, .paths = paths});
   config.max_position_embeddings = 200 + static_cast<int64_t>(random.below(60));
   return Model(config, seed);
 }

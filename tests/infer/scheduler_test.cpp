@@ -73,7 +73,7 @@ struct Trace {
   int64_t preemptions = 0, cached = 0, cancellations = 0, forks = 0, guessed = 0, right = 0;
 
   explicit Trace(uint64_t seed)
-      : model(small(seed)), random(seed ^ 0x77), engine(model.weights, {.threads = 1, .kv_bytes = limit()}) {
+      : model(small(seed, true)), random(seed ^ 0x77), engine(model.weights, {.threads = 1, .kv_bytes = limit()}) {
     for (int i = 0; i < 3; ++i) dials.push_back(i == 2 && random.uniform() < 0.3 ? RoutingPolicy::control(model.config)
                                                                                  : RoutingPolicy::causal(model::random_thresholds(model.config, random)));
     for (int i = 0; i < 2; ++i) beginnings.push_back(model::random_tokens(model.config, 150, random));

@@ -21,7 +21,7 @@ struct Model {
 
   explicit Model(const model::ModelConfig& c, uint64_t seed)
       : config(c), tensors(model::random_weights(c, seed)), weights(Weights::from(c, tensors)) {}
-  static Model drawn(uint64_t seed, const model::RandomLimits& limits = {}) {
+  static Model drawn(uint64_t seed, const model::RandomLimits& limits = {.paths = true}) {
     Random random(seed);
     return Model(model::random_config(random, limits), seed);
   }
@@ -74,7 +74,7 @@ inline void expect_same(const Reading& a, const Reading& b, const std::string& w
   EXPECT_EQ(a.decisions.run, b.decisions.run) << what << ": decisions";
   ASSERT_EQ(a.decisions.score.size(), b.decisions.score.size());
   for (size_t r = 0; r < a.decisions.score.size(); ++r)
-    EXPECT_TRUE(same_bits(a.decisions.score[r], b.decisions.score[r])) << what << ": scores of routed block " << r;
+    EXPECT_TRUE(same_bits(a.decisions.score[r], b.decisions.score[r])) << what << ": scores of unit " << r;
 }
 
 // Causal mostly; sometimes the control or imposed decisions, which obey the same law.

@@ -116,7 +116,8 @@ TEST(Reference, GateOneIsThePlainResidual) {
   for (int64_t i = 0; i < 10000; ++i) {
     const float x = static_cast<float>(random.normal()), a = static_cast<float>(random.normal()), m = static_cast<float>(random.normal());
     float gated, h, sum;
-    reference().gated_add(&x, &a, &m, 1.0f, 1, &gated);
+    reference().scaled_add(&x, &a, 1.0f, 1, &gated);
+    reference().scaled_add(&gated, &m, 1.0f, 1, &gated);
     reference().add(&x, &a, 1, &h);
     reference().add(&h, &m, 1, &sum);
     ASSERT_TRUE(same_bits(gated, sum));

@@ -117,7 +117,7 @@ TEST_P(Simd, Rope) {
 
 TEST_P(Simd, Elementwise) {
   for (int64_t n = 0; n < 120; ++n) {
-    Guarded x = Guarded::normal(n, random, n % 2 ? 2 : 60), a = Guarded::normal(n, random), m = Guarded::normal(n, random);
+    Guarded x = Guarded::normal(n, random, n % 2 ? 2 : 60), a = Guarded::normal(n, random);
     if (n % 3 == 0 && n > 0) spoil(x), spoil(a);
     const float g = static_cast<float>(random.normal());
     const auto both = [&](auto call) {
@@ -130,7 +130,7 @@ TEST_P(Simd, Elementwise) {
     both([&](const Kernels& k, float* y) { k.silu_mul(x.data(), a.data(), n, y); });
     both([&](const Kernels& k, float* y) { k.silu(x.data(), a.data(), n, y); });
     both([&](const Kernels& k, float* y) { k.add(x.data(), a.data(), n, y); });
-    both([&](const Kernels& k, float* y) { k.gated_add(x.data(), a.data(), m.data(), g, n, y); });
+    both([&](const Kernels& k, float* y) { k.scaled_add(x.data(), a.data(), g, n, y); });
     both([&](const Kernels& k, float* y) { k.exp_shifted(x.data(), g, n, y); });
   }
 }

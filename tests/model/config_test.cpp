@@ -205,7 +205,7 @@ TEST(ModelConfig, WritesTheKeysThatTransformersReads) {
   EXPECT_TRUE(j["pad_token_id"].is_null());
   EXPECT_FALSE(j.contains("fathom"));
   c.eos_token_ids = {7};
-  c.routing.blocks = {{1, 0.125}};
+  c.routing.units = {{1, 0.125}};
   j = c.to_json();
   EXPECT_EQ(j["model_type"], "fathom");
   EXPECT_EQ(j["architectures"], Json::array({"FathomForCausalLM"}));
@@ -359,12 +359,28 @@ TEST(ModelConfig, ValidateHoldsWhatWasBuiltInTheProgram) {
     return std::string("no error");
   };
   EXPECT_EQ(message([](ModelConfig&) {}), "no error");
-  EXPECT_EQ(message([](ModelConfig& c) { c.routing.blocks[1].block = 4; }),
-            "here: fathom.routed_blocks[1]: found 4, expected ascending indices below num_hidden_layers 4");
-  EXPECT_EQ(message([](ModelConfig& c) { c.routing.blocks[1].block = 1; }),
-            "here: fathom.routed_blocks[1]: found 1, expected ascending indices below num_hidden_layers 4");
-  EXPECT_EQ(message([](ModelConfig& c) { c.routing.blocks[0].capacity = 0; }),
-            "here: fathom.capacity[0]: found 0, expected a number above 0 and at most 1");
+  EXPECT_EQ(message([](ModelConfig& c) { c.routing.units[1].block = 4; }),
+            "here: fathom.units[1].block: found block 4, expected ascending indices below num_hidden_layers 4, a block's attention before its MLP");
+  EXPECT_EQ(message([](ModelConfig& c) { c.routing.units[1].block = 1; }),
+            "here: fathom.units[1].block: found block 1, expected ascending indices below num_hidden_layers 4, a block's attention before its MLP");
+  EXPECT_EQ(message([](ModelConfig& c) { c.routing.units[0].capacity = 0; }),
+            "here: fathom.units[0].capacity: found 0, expected a number above 0 and at most 1");
+  // A light path must cost less than the part that it stands for.
+  const auto light = [](routing::Part part, int64_t rank) {
+    return [=](ModelConfig& c) { c.routing.units[0] = {.block = 1, .capacity = 0.5, .part = part, .paths = {.skip = false, .light = true}, .light_rank = rank}; };
+  };
+  const auto most = [&](routing::Part part) {
+    int64_t rank = 1;
+    while (message(light(part, rank)) == "no error") ++rank;
+    EXPECT_EQ(message(light(part, rank)), str("here: fathom.units[0].light_rank: found ", rank, ", expected below ", rank, ", from which on light costs as much as what it stands for"));
+    return rank - 1;
+  };
+  const int64_t HD = good.num_attention_heads * good.head_dim, GD = good.num_key_value_heads * good.head_dim, F = good.intermediate_size;
+  EXPECT_EQ(most(routing::Part::attention), HD + GD - 1);
+  EXPECT_EQ(most(routing::Part::mlp), (3 * F - 1) / 2);
+  EXPECT_EQ(message(light(routing::Part::mlp, 0)), str("here: fathom.units[0].light_rank: found 0, expected a whole number from 1 to ", limits::kWidth));
+  EXPECT_EQ(message([](ModelConfig& c) { c.routing.units[0].paths = {.skip = false, .full = true}; }),
+            "here: fathom.units[0].paths: found full, expected full with one or more of exit, skip and light; or skip or light alone, which every token takes");
   EXPECT_EQ(message([](ModelConfig& c) { c.num_key_value_heads = 0; }),
             "here: num_key_value_heads: found 0, expected a whole number from 1 to 4096");
   EXPECT_EQ(message([](ModelConfig& c) { c.rms_norm_eps = 1; }), "here: rms_norm_eps: found 1, expected a number from 1e-12 to 0.1");

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -30,19 +31,31 @@ struct Counter {
 
   BlockCost block(int64_t index, int64_t tokens, const Decisions& decisions) const {
     const int64_t C = c.hidden_size, H = c.num_attention_heads, G = c.num_key_value_heads, D = c.head_dim;
-    const int r = c.routing.routed_index(static_cast<int>(index));
-    const auto runs = [&](int64_t t) { return r < 0 || decisions.run[static_cast<size_t>(r)][static_cast<size_t>(t)] != 0; };
-    const auto has_key = [&](int64_t t) { return c.routing.kv == KvPolicy::keep || runs(t); };
+    // 1 where a token runs attention, or the MLP, in full.
+    const auto runs = [&](routing::Part part, int64_t t) {
+      bool out = true;
+      for (size_t u = 0; u < c.routing.units.size(); ++u)
+        if (c.routing.units[u].block == index && (c.routing.units[u].part == routing::Part::block || c.routing.units[u].part == part))
+          out = decisions.run[u][static_cast<size_t>(t)] == 1;
+      return out;
+    };
+    bool somebody_looks = true;
+    for (const auto& unit : c.routing.units)
+      if (unit.block == index && unit.part != routing::Part::mlp && !unit.paths.full) somebody_looks = false;
+    const auto has_key = [&](int64_t t) { return somebody_looks && (c.routing.kv == KvPolicy::keep || runs(routing::Part::attention, t)); };
     BlockCost out;
     for (int64_t t = 0; t < tokens; ++t) {
-      if (r >= 0) {
-        out.router += matrix(1, C);
-        if (c.routing.rule == CausalRule::predictor) out.predictor += matrix(c.predictor_width(), C) + matrix(1, c.predictor_width());
+      for (size_t u = 0; u < c.routing.units.size(); ++u) {
+        const auto& unit = c.routing.units[u];
+        if (unit.block != index) continue;
+        if (unit.paths.full) out.router += matrix(1, C);
+        if (unit.paths.full && c.routing.rule == CausalRule::predictor) out.predictor += matrix(c.predictor_width(), C) + matrix(1, c.predictor_width());
+        if (decisions.run[u][static_cast<size_t>(t)] == 2) out.light += matrix(unit.light_rank, C) + matrix(C, unit.light_rank);
       }
       if (has_key(t)) out.attention_linear += matrix(G * D, C) + matrix(G * D, C);  // k, v
-      if (!runs(t)) continue;
+      if (runs(routing::Part::mlp, t)) out.mlp += matrix(c.intermediate_size, C) + matrix(c.intermediate_size, C) + matrix(C, c.intermediate_size);
+      if (!runs(routing::Part::attention, t)) continue;
       out.attention_linear += matrix(H * D, C) + matrix(C, H * D);  // q, o
-      out.mlp += matrix(c.intermediate_size, C) + matrix(c.intermediate_size, C) + matrix(C, c.intermediate_size);
       for (int64_t key = 0; key <= t; ++key)
         if (has_key(key))
           for (int64_t h = 0; h < H; ++h) out.attention_scores += D + D;
@@ -51,16 +64,14 @@ struct Counter {
   }
 };
 
-std::vector<double> capacities(const ModelConfig& c) {
-  std::vector<double> out;
-  for (const auto& b : c.routing.blocks) out.push_back(b.capacity);
-  return out;
-}
+std::vector<double> capacities(const ModelConfig& c) { return c.routing.capacities(); }
+
+constexpr RandomLimits kPaths{.paths = true};
 
 TEST(ForwardCost, EqualsACountTokenByTokenAndKeyByKey) {
   Random random(21);
-  for (int trial = 0; trial < 200; ++trial) {
-    const ModelConfig c = random_config(random);
+  for (int trial = 0; trial < 400; ++trial) {
+    const ModelConfig c = random_config(random, kPaths);
     const int64_t T = static_cast<int64_t>(random.below(30));
     const Decisions d = random_decisions(c, T, random);
     const ForwardCost cost = forward_cost(c, T, d, T);
@@ -92,10 +103,10 @@ TEST(ForwardCost, UnderKvDropASkippingTokenPaysTheRouterAlone) {
   c.routing.kv = KvPolicy::drop;
   c.routing.rule = CausalRule::score;
   Decisions none;
-  none.run.assign(c.routing.blocks.size(), std::vector<uint8_t>(10, 0));
+  none.run.assign(c.routing.units.size(), std::vector<uint8_t>(10, 0));
   const ForwardCost cost = forward_cost(c, 10, none, 0);
-  for (const auto& routed : c.routing.blocks)
-    EXPECT_EQ(cost.blocks[static_cast<size_t>(routed.block)], (BlockCost{0, 0, 0, 10 * c.hidden_size, 0}));
+  for (const auto& routed : c.routing.units)
+    EXPECT_EQ(cost.blocks[static_cast<size_t>(routed.block)], (BlockCost{0, 0, 0, 10 * c.hidden_size, 0, 0}));
 }
 
 TEST(ForwardCost, DecisionsOfAnotherModelAreAProgrammersFault) {
@@ -105,13 +116,13 @@ TEST(ForwardCost, DecisionsOfAnotherModelAreAProgrammersFault) {
   EXPECT_THROW(forward_cost(c, 9, d, 0), std::logic_error);
   d.run.emplace_back();
   EXPECT_THROW(forward_cost(c, 8, d, 0), std::logic_error);
-  EXPECT_THROW(topk_cost(c, 8, 0, std::vector<double>(c.routing.blocks.size() + 1, 0.5)), std::logic_error);
+  EXPECT_THROW(topk_cost(c, 8, 0, std::vector<double>(c.routing.units.size() + 1, 0.5)), std::logic_error);
 }
 
 TEST(DenseCost, IsTheTwinWithoutRouters) {
   Random random(4);
   for (int trial = 0; trial < 50; ++trial) {
-    const ModelConfig c = random_config(random);
+    const ModelConfig c = random_config(random, kPaths);
     ModelConfig twin = c;
     twin.routing = {};
     EXPECT_EQ(dense_cost(c, 17, 17).blocks, forward_cost(twin, 17, {}, 17).blocks);
@@ -119,12 +130,15 @@ TEST(DenseCost, IsTheTwinWithoutRouters) {
   }
 }
 
-// K tokens of each row run; which ones matters for attention under kv keep alone.
-Decisions first_k(const ModelConfig& c, int64_t T, const std::vector<double>& capacity) {
+// K tokens of each row reach a cut; which ones matters for attention under kv keep alone.
+Decisions first_k(const ModelConfig& c, int64_t T) {
   Decisions d;
-  for (double share : capacity) {
-    std::vector<uint8_t> run(static_cast<size_t>(T), 0);
-    for (int64_t t = 0; t < routing::selected_count(share, T); ++t) run[static_cast<size_t>(T - 1 - t)] = 1;
+  for (const routing::RoutedUnit& unit : c.routing.units) {
+    std::vector<uint8_t> run(static_cast<size_t>(T), static_cast<uint8_t>(unit.cheapest()));
+    const std::vector<double> shares = unit.capacities();
+    const std::vector<routing::Path> paths = unit.paths.in_order();
+    for (size_t cut = 0; cut < shares.size(); ++cut)
+      for (int64_t t = 0; t < routing::selected_count(shares[cut], T); ++t) run[static_cast<size_t>(T - 1 - t)] = static_cast<uint8_t>(paths[cut + 1]);
     d.run.push_back(run);
   }
   return d;
@@ -132,16 +146,17 @@ Decisions first_k(const ModelConfig& c, int64_t T, const std::vector<double>& ca
 
 TEST(TopkCost, IsExactUnderKvDropAndForTheLinearPartsUnderKvKeep) {
   Random random(5);
-  for (int trial = 0; trial < 100; ++trial) {
-    const ModelConfig c = random_config(random);
+  for (int trial = 0; trial < 200; ++trial) {
+    const ModelConfig c = random_config(random, kPaths);
     const int64_t T = 1 + static_cast<int64_t>(random.below(60));
-    const ForwardCost expected = forward_cost(c, T, first_k(c, T, capacities(c)), T), cost = topk_cost(c, T, T);
+    const ForwardCost expected = forward_cost(c, T, first_k(c, T), T), cost = topk_cost(c, T, T);
     EXPECT_EQ(cost.head, expected.head);
     for (size_t b = 0; b < cost.blocks.size(); ++b) {
       EXPECT_EQ(cost.blocks[b].attention_linear, expected.blocks[b].attention_linear);
       EXPECT_EQ(cost.blocks[b].mlp, expected.blocks[b].mlp);
       EXPECT_EQ(cost.blocks[b].router, expected.blocks[b].router);
       EXPECT_EQ(cost.blocks[b].predictor, expected.blocks[b].predictor);
+      EXPECT_EQ(cost.blocks[b].light, expected.blocks[b].light) << c.to_json().dump();
       if (c.routing.kv == KvPolicy::drop) {
         EXPECT_EQ(cost.blocks[b].attention_scores, expected.blocks[b].attention_scores);
       }
@@ -153,7 +168,7 @@ TEST(TopkCost, UnderKvKeepAttentionIsTheMeanOverAllPlaces) {
   Random random(6);
   ModelConfig c = random_config(random);
   c.routing.kv = KvPolicy::keep;
-  c.routing.blocks = {{0, 0.25}};
+  c.routing.units = {{0, 0.25}};
   const int64_t T = 7, K = routing::selected_count(0.25, T);
   double sum = 0;
   int64_t sets = 0;
@@ -171,7 +186,7 @@ TEST(TopkCost, UnderKvKeepAttentionIsTheMeanOverAllPlaces) {
 TEST(TopkCost, TakesOtherCapacities) {
   Random random(7);
   ModelConfig c = random_config(random);
-  const std::vector<double> all(c.routing.blocks.size(), 1.0);
+  const std::vector<double> all(c.routing.units.size(), 1.0);
   const ForwardCost full = topk_cost(c, 20, 20, all), dense = dense_cost(c, 20, 20);
   for (size_t b = 0; b < full.blocks.size(); ++b) {
     BlockCost without = full.blocks[b];
@@ -194,7 +209,7 @@ ModelConfig llama_like(int64_t width, int64_t blocks) {
   c.num_hidden_layers = blocks;
   c.head_dim = 64;
   c.num_attention_heads = c.num_key_value_heads = width / 64;
-  for (int b = 1; b < blocks; b += 2) c.routing.blocks.push_back({b, 0.125});
+  for (int b = 1; b < blocks; b += 2) c.routing.units.push_back({b, 0.125});
   return c;
 }
 
@@ -244,8 +259,13 @@ TEST(BlockFraction, CountsRoutersAndNotTheHeadAndTotalFractionBoth) {
 TEST(ExpectedBlockFraction, MeetsTheExactCountWhereCapacityTimesTokensIsWhole) {
   Random random(10);
   for (int trial = 0; trial < 100; ++trial) {
-    ModelConfig c = random_config(random);
-    for (auto& b : c.routing.blocks) b.capacity = static_cast<double>(1 + random.below(8)) / 8;
+    ModelConfig c = random_config(random, kPaths);
+    for (auto& unit : c.routing.units) {
+      const auto eighths = [&](double most) { return std::floor(8 * most * random.uniform()) / 8; };
+      if (!unit.is_static()) unit.capacity = 0.125 + eighths(1);
+      if (unit.light_capacity > 0) unit.light_capacity = eighths(1 - unit.capacity);
+      if (unit.skip_capacity > 0) unit.skip_capacity = eighths(1 - unit.capacity - unit.light_capacity);
+    }
     const double expected = expected_block_fraction(c, 64, capacities(c));
     EXPECT_NEAR(expected, block_fraction(c, topk_cost(c, 64, 0), 64), 1e-4 * expected);  // kv keep rounds half a pair
     EXPECT_EQ(expected, expected_block_fraction(c, 64, {}));
@@ -255,12 +275,21 @@ TEST(ExpectedBlockFraction, MeetsTheExactCountWhereCapacityTimesTokensIsWhole) {
 TEST(ExpectedBlockFraction, RisesWithEveryCapacity) {
   Random random(11);
   for (int trial = 0; trial < 100; ++trial) {
-    const ModelConfig c = random_config(random);
+    const ModelConfig c = random_config(random, kPaths);
     std::vector<double> shares = capacities(c);
     for (double& s : shares) s *= 0.9;
     const double before = expected_block_fraction(c, 100, shares);
-    shares[random.below(shares.size())] += 0.01;
-    EXPECT_GT(expected_block_fraction(c, 100, shares), before);
+    for (size_t u = 0; u < c.routing.units.size(); ++u) {
+      const std::vector<routing::Path> paths = c.routing.units[u].paths.in_order();
+      for (size_t i = 1; i < paths.size(); ++i) {
+        std::vector<double> more = shares;
+        more[c.routing.first_cut(u) + i - 1] += 0.01;
+        // Between an exit and what it does instead there is nothing to pay.
+        const bool free = paths[i] == routing::Path::skip || (paths[i] == routing::Path::light && c.routing.units[u].cheapest() == routing::Path::light);
+        if (free) EXPECT_EQ(expected_block_fraction(c, 100, more), before);
+        else EXPECT_GT(expected_block_fraction(c, 100, more), before);
+      }
+    }
   }
 }
 
@@ -300,7 +329,7 @@ TEST(Parameters, OfAKnownModel) {
   c.tie_word_embeddings = true;
   EXPECT_EQ(parameters(c).total(), 134515008);
   EXPECT_EQ(parameters(c).head, 0);
-  c.routing.blocks = {{1, 0.5}, {3, 0.5}};
+  c.routing.units = {{1, 0.5}, {3, 0.5}};
   c.routing.router_bias = true;
   c.routing.rule = CausalRule::predictor;
   EXPECT_EQ(parameters(c).routers, 2 * 577);
@@ -334,7 +363,7 @@ TEST(DecodeBytes, EveryOtherBlockAtAnEighthMovesFiftySixPercent) {
 
 TEST(DecodeBytes, OfARoutedBlockByHand) {
   ModelConfig c = llama_like(128, 2);  // C 128, H = G = 2, D = 64, F 341; block 1 at 0.125
-  c.routing.blocks[0].capacity = 0.5;
+  c.routing.units[0].capacity = 0.5;
   const double C = 128, qo = 2 * 128 * 128, kv = qo, mlp = 3 * 341 * 128, slot = 2 * 128 * 4.0;
   const double always = 32000 * C + 2 * C + C + qo + kv + mlp + 2 * C;  // head, norm, row; router; block 0
   const DecodeBytes drop = decode_bytes(c, 40, {});
@@ -351,41 +380,61 @@ TEST(DecodeBytes, OfARoutedBlockByHand) {
 // Counted by walking through each block's tensors, at capacities that differ from block to block.
 TEST(DecodeBytes, BlockByBlockAreWhatTheirTensorsHold) {
   Random random(12);
-  for (int trial = 0; trial < 100; ++trial) {
-    const ModelConfig c = random_config(random);
+  for (int trial = 0; trial < 200; ++trial) {
+    const ModelConfig c = random_config(random, kPaths);
     const int64_t context = static_cast<int64_t>(random.below(50));
-    std::vector<double> share(c.routing.blocks.size());
-    for (double& s : share) s = random.uniform();
+    std::vector<double> share;
+    std::vector<std::pair<double, double>> of_unit;  // full, light
+    for (const auto& unit : c.routing.units) {
+      std::vector<double> cuts(unit.cuts());
+      for (double& s : cuts) s = random.uniform();
+      std::sort(cuts.rbegin(), cuts.rend());
+      share.insert(share.end(), cuts.begin(), cuts.end());
+      const double full = unit.paths.full ? cuts.back() : 0, rest = unit.paths.skip ? cuts.empty() || cuts.size() == 1 ? 0 : cuts[cuts.size() - 2] - full : 1 - full;
+      of_unit.emplace_back(full, unit.paths.light ? rest : 0);
+    }
     const DecodeBytes found = decode_bytes(c, context, share, {.blocks = 2, .head = 2}, 4);
     ASSERT_EQ(static_cast<int64_t>(found.blocks.size()), c.num_hidden_layers);
-    double router = 0, predictor = 0, weights = found.head, kv_read = 0, kv_write = 0;
+    double router = 0, predictor = 0, light = 0, weights = found.head, kv_read = 0, kv_write = 0;
     for (int64_t block = 0; block < c.num_hidden_layers; ++block) {
-      const int r = c.routing.routed_index(static_cast<int>(block));
-      const double run = r < 0 ? 1 : share[static_cast<size_t>(r)], stored = c.routing.kv == KvPolicy::keep ? 1 : run;
+      double attends = 1, feeds = 1, block_light = 0, attention_light = 0, mlp_light = 0;
+      bool looks = true;
+      for (size_t u = 0; u < of_unit.size(); ++u) {
+        const auto& unit = c.routing.units[u];
+        if (unit.block != block) continue;
+        if (unit.part != routing::Part::mlp) attends = of_unit[u].first, looks = unit.paths.full;
+        if (unit.part != routing::Part::attention) feeds = of_unit[u].first;
+        (unit.part == routing::Part::block ? block_light : unit.part == routing::Part::mlp ? mlp_light : attention_light) = of_unit[u].second;
+      }
+      const double stored = c.routing.kv == KvPolicy::keep && looks ? 1 : attends;
       BlockBytes expected;
       for (const TensorSpec& spec : schema(c)) {
         const std::string prefix = "model.layers." + std::to_string(block) + ".";
         if (!spec.name.starts_with(prefix)) continue;
         const std::string name = spec.name.substr(prefix.size());
-        double bytes = spec.shape.size() > 1 && (name.starts_with("self_attn.") || name.starts_with("mlp.")) ? 2 : 4;
+        const bool of_mlp = name.starts_with("mlp."), of_attention = name.starts_with("self_attn.");
+        double bytes = name.ends_with("_proj.weight") || name.find("light.") != std::string::npos ? 2 : 4;
         for (const int64_t n : spec.shape) bytes *= static_cast<double>(n);
-        if (name.starts_with("router.")) expected.router += bytes;
-        else if (name.starts_with("predictor.")) expected.predictor += bytes;
+        if (name.find("router.") != std::string::npos) expected.router += bytes;
+        else if (name.find("predictor.") != std::string::npos) expected.predictor += bytes;
+        else if (name.find("light.") != std::string::npos) expected.light += bytes * (of_mlp ? mlp_light : of_attention ? attention_light : block_light);
         // What a token that skips reads too where its key is kept: the norm before the keys and their projections.
-        else expected.weights += bytes * (name.starts_with("input_layernorm") || name.starts_with("self_attn.k") || name.starts_with("self_attn.v") ? stored : run);
+        else if (name.starts_with("input_layernorm") || name.starts_with("self_attn.k") || name.starts_with("self_attn.v")) expected.weights += bytes * stored;
+        else expected.weights += bytes * (of_attention ? attends : feeds);
       }
       const double slot = static_cast<double>(kv_bytes_per_token_and_block(c));
-      expected.kv_read = slot * static_cast<double>(context) * run * stored;
+      expected.kv_read = slot * static_cast<double>(context) * attends * stored;
       expected.kv_write = slot * stored;
       const BlockBytes& b = found.blocks[static_cast<size_t>(block)];
       EXPECT_NEAR(b.weights, expected.weights, 1e-9 * expected.weights) << "block " << block << " of " << c.to_json().dump(2);
       EXPECT_EQ(b.router, expected.router);
       EXPECT_EQ(b.predictor, expected.predictor);
+      EXPECT_NEAR(b.light, expected.light, 1e-9 * expected.light) << "block " << block << " of " << c.to_json().dump(2);
       EXPECT_NEAR(b.kv_read, expected.kv_read, 1e-9 * expected.kv_read);
       EXPECT_NEAR(b.kv_write, expected.kv_write, 1e-9 * expected.kv_write);
-      router += b.router, predictor += b.predictor, weights += b.weights, kv_read += b.kv_read, kv_write += b.kv_write;
+      router += b.router, predictor += b.predictor, light += b.light, weights += b.weights, kv_read += b.kv_read, kv_write += b.kv_write;
     }
-    EXPECT_DOUBLE_EQ(found.weights(), weights + router + predictor);
+    EXPECT_NEAR(found.weights(), weights + router + predictor + light, 1e-9 * found.weights());
     EXPECT_DOUBLE_EQ(found.kv_read(), kv_read);
     EXPECT_DOUBLE_EQ(found.kv_write(), kv_write);
     EXPECT_EQ(router + predictor, 4.0 * static_cast<double>(parameters(c).routers + parameters(c).predictors));

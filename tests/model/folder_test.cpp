@@ -220,11 +220,11 @@ TEST_F(FolderTest, TheDialMustFitTheModel) {
   write(c);
   ModelConfig other = c;
   other.num_hidden_layers = 9;
-  other.routing.blocks = {{0, 0.5}, {1, 0.5}, {2, 0.5}, {3, 0.5}, {4, 0.5}, {5, 0.5}, {6, 0.5}};
+  other.routing.units = {{0, 0.5}, {1, 0.5}, {2, 0.5}, {3, 0.5}, {4, 0.5}, {5, 0.5}, {6, 0.5}};
   Random random(1);
   atomic_write(path("m/fathom_dial.json"), random_dial(other, random).to_json().dump());
-  EXPECT_EQ(open_error(), path("m/fathom_dial.json") + ": points[0].thresholds: found an array of 7, expected one per routed block: " +
-                              std::to_string(c.routing.blocks.size()));
+  EXPECT_EQ(open_error(), path("m/fathom_dial.json") + ": points[0].thresholds: found an array of 7, expected one per cut of a routed block: " +
+                              std::to_string(c.routing.units.size()));
 }
 
 TEST_F(FolderTest, TensorsAreHeldAgainstTheConfiguration) {
@@ -408,15 +408,22 @@ TEST(Formats, TheDocumentNamesEveryKey) {
   for (const char* family : {"llama", "mistral", "qwen2", "qwen3", "fathom"}) named(family);
   for (const auto& [key, value] : dial.items()) named(key);
   for (const auto& [key, value] : dial["points"][0].items()) named("points[]." + key);
-  const std::string layer = layer_prefix(c.routing.blocks[0].block);
+  const std::string layer = layer_prefix(c.routing.units[0].block);
   for (const TensorSpec& spec : schema(c))
-    if (spec.name.starts_with(layer + "router.") || spec.name.starts_with(layer + "predictor.")) named("model.layers.N." + spec.name.substr(layer.size()));
+    if (spec.name.starts_with(layer + "router.") || spec.name.starts_with(layer + "predictor.")) named(spec.name.substr(layer.size()));
   const auto every = [&](const auto& names) {
     for (const auto& [name, value] : names) named(name);
   };
   every(routing::kGateNames), every(routing::kCausalRuleNames), every(routing::kSelectionNames), every(routing::kKvPolicyNames), every(routing::kRouterInputNames);
+  every(routing::kPathNames), every(routing::kPartNames);
+  c.routing.units = {{.block = 0, .capacity = 0.25, .part = routing::Part::mlp, .paths = {.exit = true, .skip = true, .light = true}, .light_rank = 1, .light_capacity = 0.25, .skip_capacity = 0.25}};
+  const Json routing = c.routing.to_json();
+  for (const auto& [key, value] : routing.items()) named(key);
+  for (const auto& [key, value] : routing["units"][0].items()) named(key);
+  for (const TensorSpec& spec : schema(c))
+    if (const size_t at = spec.name.find("light."); at != std::string::npos) named(spec.name.substr(at));
   const std::string version = std::to_string(routing::kRoutingVersion);
-  EXPECT_NE(text.find("object `fathom`, version " + version + ";"), std::string::npos);
+  EXPECT_NE(text.find("object `fathom`, version 1 or " + version + ";"), std::string::npos);
   EXPECT_NE(text.find("**fathom_dial.json**, version " + std::to_string(routing::kDialVersion) + ":"), std::string::npos);
 }
 

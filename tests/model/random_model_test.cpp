@@ -16,7 +16,7 @@ TEST(RandomModel, ConfigurationsCoverTheChoices) {
   int odd_width = 0;
   for (int i = 0; i < 400; ++i) {
     const ModelConfig c = random_config(random);
-    EXPECT_GE(c.routing.blocks.size(), 1u);
+    EXPECT_GE(c.routing.units.size(), 1u);
     gates.insert(static_cast<int>(c.routing.gate));
     rules.insert(static_cast<int>(c.routing.rule));
     kvs.insert(static_cast<int>(c.routing.kv));
@@ -24,7 +24,7 @@ TEST(RandomModel, ConfigurationsCoverTheChoices) {
     biases.insert(c.routing.router_bias);
     tied.insert(c.tie_word_embeddings);
     forced.insert(c.routing.forced_positions > 0);
-    routed_all.insert(static_cast<int64_t>(c.routing.blocks.size()) == c.num_hidden_layers);
+    routed_all.insert(static_cast<int64_t>(c.routing.units.size()) == c.num_hidden_layers);
     full_groups.insert(c.num_key_value_heads == 1 ? 1 : c.num_key_value_heads == c.num_attention_heads ? 2 : 3);
     odd_width += c.hidden_size % 16 != 0;
   }
@@ -75,7 +75,7 @@ TEST(RandomModel, WeightsHaveTheirDeviation) {
   c.num_hidden_layers = 2;
   c.num_attention_heads = c.num_key_value_heads = 4;
   c.head_dim = 16;
-  c.routing.blocks = {{0, 0.5}, {1, 0.5}};
+  c.routing.units = {{0, 0.5}, {1, 0.5}};
   c.routing.rule = routing::CausalRule::predictor;
   const Weights w = random_weights(c, 1);
   EXPECT_EQ(w.size(), schema(c).size());
@@ -94,13 +94,38 @@ TEST(RandomModel, WeightsHaveTheirDeviation) {
   EXPECT_GT(w.at("model.norm.weight")[0], 0.4f);
 }
 
+TEST(RandomModel, PathsCoverTheChoices) {
+  Random random(1);
+  std::set<std::string> paths;
+  std::set<int> parts;
+  int plain = 0, split = 0, statics = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const ModelConfig c = random_config(random, {.paths = true});
+    bool all_plain = true;
+    for (size_t u = 0; u < c.routing.units.size(); ++u) {
+      const routing::RoutedUnit& unit = c.routing.units[u];
+      paths.insert(unit.paths.text()), parts.insert(static_cast<int>(unit.part));
+      all_plain = all_plain && unit.is_plain();
+      split += u > 0 && c.routing.units[u - 1].block == unit.block;
+      statics += unit.is_static();
+    }
+    plain += all_plain;
+    EXPECT_EQ(ModelConfig::from_json(c.to_json(), "c"), c);
+  }
+  EXPECT_EQ(paths.size(), 9u);  // seven with full, two alone
+  EXPECT_EQ(parts.size(), 3u);
+  EXPECT_GT(plain, 400);
+  EXPECT_GT(split, 100);
+  EXPECT_GT(statics, 30);
+}
+
 TEST(RandomModel, DecisionsKeepForcedPositions) {
   Random random(4);
   for (int i = 0; i < 100; ++i) {
     ModelConfig c = random_config(random);
     c.routing.forced_positions = 3;
     const routing::Decisions d = random_decisions(c, 9, random);
-    ASSERT_EQ(d.run.size(), c.routing.blocks.size());
+    ASSERT_EQ(d.run.size(), c.routing.units.size());
     for (const auto& run : d.run) {
       ASSERT_EQ(run.size(), 9u);
       EXPECT_TRUE(run[0] && run[1] && run[2]);
@@ -111,11 +136,15 @@ TEST(RandomModel, DecisionsKeepForcedPositions) {
 TEST(RandomModel, DialTablesAreValid) {
   Random random(6);
   for (int i = 0; i < 100; ++i) {
-    const ModelConfig c = random_config(random);
+    const ModelConfig c = random_config(random, {.paths = true});
     const routing::DialTable t = random_dial(c, random);
-    const size_t routed = c.routing.blocks.size();
-    EXPECT_EQ(routing::DialTable::from_json(t.to_json(), "t", routed).points.size(), t.points.size());
-    EXPECT_EQ(t.thresholds(t.default_dial).size(), routed);
+    const size_t cuts = c.routing.cuts();
+    EXPECT_EQ(routing::DialTable::from_json(t.to_json(), "t", cuts).points.size(), t.points.size());
+    EXPECT_EQ(t.thresholds(t.default_dial).size(), cuts);
+    t.require_order(c.routing, "t");
+    const std::vector<float> drawn = random_thresholds(c, random);
+    for (size_t u = 0; u < c.routing.units.size(); ++u)
+      for (size_t i = 1; i < c.routing.units[u].cuts(); ++i) EXPECT_LE(drawn[c.routing.first_cut(u) + i - 1], drawn[c.routing.first_cut(u) + i]);
   }
 }
 

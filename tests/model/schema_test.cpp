@@ -18,7 +18,7 @@ ModelConfig small() {
   c.num_attention_heads = 6;
   c.num_key_value_heads = 3;
   c.head_dim = 4;
-  c.routing.blocks = {{1, 0.5}};
+  c.routing.units = {{1, 0.5}};
   return c;
 }
 
@@ -84,6 +84,31 @@ TEST(Schema, BiasesAndNormsFollowTheirMatrices) {
   for (const TensorSpec& t : schema(c)) EXPECT_EQ(is_reducible(t), t.shape.size() == 2) << t.name;
 }
 
+TEST(Schema, PartsHaveRoutersOfTheirOwnAndStaticOnesNoWeights) {
+  ModelConfig c = small();
+  c.num_hidden_layers = 3;
+  c.routing.units = {{.block = 0, .capacity = 0.5, .part = routing::Part::mlp, .paths = {.light = true}, .light_rank = 2, .light_capacity = 0.25},
+                     {.block = 1, .capacity = 0, .part = routing::Part::attention, .paths = {.skip = false, .light = true, .full = false}, .light_rank = 3},
+                     {.block = 1, .capacity = 0.5, .part = routing::Part::mlp, .paths = {.exit = true, .skip = false}},
+                     {.block = 2, .capacity = 0, .paths = {.full = false}}};
+  EXPECT_EQ(text(c), std::string("model.embed_tokens.weight 11 9\n") + kBlock0 + R"(model.layers.0.mlp.router.weight 1 9
+model.layers.0.mlp.light.down.weight 2 9
+model.layers.0.mlp.light.up.weight 9 2
+model.layers.1.post_attention_layernorm.weight 9
+model.layers.1.mlp.gate_proj.weight 5 9
+model.layers.1.mlp.up_proj.weight 5 9
+model.layers.1.mlp.down_proj.weight 9 5
+model.layers.1.self_attn.light.down.weight 3 9
+model.layers.1.self_attn.light.up.weight 9 3
+model.layers.1.mlp.router.weight 1 9
+model.norm.weight 9
+lm_head.weight 11 9
+)");
+  EXPECT_TRUE(is_reducible({"model.layers.1.self_attn.light.up.weight", {9, 3}}));
+  EXPECT_TRUE(is_reducible({"model.layers.1.light.down.weight", {3, 9}}));
+  EXPECT_FALSE(is_reducible({"model.layers.0.mlp.router.weight", {1, 9}}));
+}
+
 TEST(Schema, ElementsAreTheProductOfTheShape) {
   EXPECT_EQ((TensorSpec{"a", {3, 4, 5}}.elements()), 60);
   EXPECT_EQ((TensorSpec{"a", {}}.elements()), 1);
@@ -94,6 +119,7 @@ TEST(Schema, ItsElementsAreTheModelsParameters) {
   for (int trial = 0; trial < 300; ++trial) {
     RandomLimits limits;
     limits.dense = trial % 5 == 0;
+    limits.paths = trial % 2 == 0;
     const ModelConfig c = random_config(random, limits);
     int64_t elements = 0;
     for (const TensorSpec& t : schema(c)) elements += t.elements();

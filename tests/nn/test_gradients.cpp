@@ -210,7 +210,7 @@ TEST_F(Gradients, RoutedNetwork) {
       c.num_attention_heads = 2;
       c.num_key_value_heads = 1;
       c.head_dim = 4;
-      c.routing.blocks = {{0, 0.5}, {2, 0.5}};
+      c.routing.units = {{0, 0.5}, {2, 0.5}};
       c.routing.gate = gate;
       c.routing.kv = kv;
       c.routing.forced_positions = 1;

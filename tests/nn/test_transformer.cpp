@@ -79,7 +79,7 @@ TEST(Law, TopKLooksIntoTheFutureAndTheCausalRuleDoesNot) {
   config.num_hidden_layers = 2;
   config.num_attention_heads = config.num_key_value_heads = 2;
   config.head_dim = 12;
-  config.routing.blocks = {{1, 0.25}};
+  config.routing.units = {{1, 0.25}};
   const auto model = random_model(config, 4);
   ForwardOptions options;
   options.logits = true;
@@ -106,7 +106,7 @@ TEST(Law, CapacityOneWithGateOneIsTheDenseModelBitForBit) {
     auto config = model::random_config(random, {.plain = true});
     config.routing.gate = routing::Gate::hard;
     config.routing.selection = routing::Selection::topk;
-    for (auto& block : config.routing.blocks) block.capacity = 1.0;
+    for (auto& block : config.routing.units) block.capacity = 1.0;
     auto dense_config = config;
     dense_config.routing = {};
     const auto routed = random_model(config, 5);
@@ -119,7 +119,7 @@ TEST(Law, CapacityOneWithGateOneIsTheDenseModelBitForBit) {
     options.logits = true;
     for (Pick pick : {Pick::topk, Pick::causal}) {
       options.pick = pick;
-      options.thresholds.assign(config.routing.blocks.size(), -std::numeric_limits<float>::infinity());
+      options.thresholds.assign(config.routing.units.size(), -std::numeric_limits<float>::infinity());
       const auto a = routed->forward(batch, options);
       ForwardOptions dense_options;
       dense_options.logits = true;
@@ -150,7 +150,7 @@ TEST(Law, AnImposedSelectionOfAllRowsGathersToTheSameBits) {
   ForwardOptions options;
   options.logits = true;
   options.pick = Pick::imposed;
-  options.imposed.assign(config.routing.blocks.size(), at::ones({2, 33}, at::kBool));
+  options.imposed.assign(config.routing.units.size(), at::ones({2, 33}, at::kBool));
   const auto a = routed->forward(batch, options).logits;
   const auto b = dense.forward(batch, {.logits = true}).logits;
   EXPECT_LT(largest_difference(a[0], b[0]), 1e-4);
@@ -224,7 +224,7 @@ TEST(Forward, CountsAndKOfTopK) {
   at::NoGradGuard no_grad;
   Random random(51);
   auto config = model::random_config(random, {.plain = true});
-  config.routing.blocks = {{0, 0.125}};
+  config.routing.units = {{0, 0.125}};
   config.routing.forced_positions = 0;
   const auto model = random_model(config, 1);
   Batch batch{random_tokens(config, 3, 17)};
@@ -241,7 +241,7 @@ TEST(Forward, ScoreNoiseMovesSelectionAndIsAFunctionOfItsSeed) {
   at::manual_seed(8);
   Random random(61);
   auto config = model::random_config(random, {.plain = true});
-  config.routing.blocks = {{0, 0.5}};
+  config.routing.units = {{0, 0.5}};
   config.routing.forced_positions = 0;
   const auto model = random_model(config, 1);
   Batch batch{random_tokens(config, 4, 40)};
@@ -274,7 +274,7 @@ TEST(Forward, SameBitsEveryTime) {
   Batch batch{random_tokens(config, 5, 64), random_tokens(config, 5, 64)};
   std::vector<Tensor> before;
   for (int round = 0; round < 3; ++round) {
-    const auto result = model->forward(batch, {.thresholds = std::vector<float>(config.routing.blocks.size(), 0.0f)});
+    const auto result = model->forward(batch, {.thresholds = std::vector<float>(config.routing.units.size(), 0.0f)});
     result.total.backward();
     std::vector<Tensor> now = {result.total.detach()};
     for (const auto& p : model->parameters()) {
@@ -337,7 +337,7 @@ TEST(Parameters, InitIsAFunctionOfTheSeedAndScalesTheResidualProjections) {
   config.num_hidden_layers = 8;
   config.num_attention_heads = config.num_key_value_heads = 4;
   config.head_dim = 16;
-  config.routing.blocks = {{1, 0.125}};
+  config.routing.units = {{1, 0.125}};
   config.routing.router_bias = true;
   Transformer a(config), b(config), c(config);
   a.init(1);
@@ -373,6 +373,23 @@ TEST(Parameters, ThroughAModelFolderAndBack) {
   for (const auto& [name, values] : weights) EXPECT_EQ(model.read(name), values) << name;
 }
 
+TEST(Transformer, RefusesUnitsThatItDoesNotCompute) {
+  Random random(1);
+  model::ModelConfig config = model::random_config(random);
+  const auto refusal = [&](const routing::RoutedUnit& unit) {
+    config.routing.units = {unit};
+    try {
+      Transformer network(config);
+    } catch (const UserError& e) {
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_EQ(refusal({.block = 0, .capacity = 0.5}), "no error");
+  EXPECT_NE(refusal({.block = 0, .capacity = 0.5, .part = routing::Part::attention}).find("fathom.units[0].part: found attention, expected block"), std::string::npos);
+  EXPECT_NE(refusal({.block = 0, .capacity = 0.5, .paths = {.light = true}, .light_rank = 1}).find("fathom.units[0].paths: found skip,light,full, expected skip,full"), std::string::npos);
+}
+
 TEST(CalibrationWalk, EqualsTheForwardUnderTheCausalRule) {
   at::NoGradGuard no_grad;
   at::manual_seed(12);
@@ -380,7 +397,7 @@ TEST(CalibrationWalk, EqualsTheForwardUnderTheCausalRule) {
   for (int round = 0; round < 8; ++round) {
     const auto config = model::random_config(random, {.plain = true});
     const auto model = random_model(config, static_cast<uint64_t>(round));
-    const size_t R = config.routing.blocks.size();
+    const size_t R = config.routing.units.size();
     Batch batch{random_tokens(config, 7, 19), random_tokens(config, 7, 19)};
     batch.lengths = at::tensor({19, 4, 19, 12, 19, 1, 19}, at::kLong);
     for (int64_t b = 0; b < 7; ++b) batch.targets[b].slice(0, batch.lengths[b].item<int64_t>()).fill_(kIgnored);

@@ -75,7 +75,7 @@ void run(const Json& json) {
   if (json.contains("aux")) options.aux = json.at("aux").get<std::map<std::string, double>>();
   options.straight_through_tau = json.value("tau", 1.0);
   options.token_nll = true;
-  for (size_t r = 0; r < config.routing.blocks.size(); ++r)
+  for (size_t r = 0; r < config.routing.units.size(); ++r)
     if (const Tensor imposed = read(in, "imposed." + std::to_string(r)); imposed.defined()) options.imposed.push_back(imposed);
 
   const Tensor tokens = read(in, "tokens"), targets = read(in, "targets");

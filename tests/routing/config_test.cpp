@@ -21,13 +21,13 @@ std::string error(const std::string& text, int64_t n_blocks = 8) {
 
 std::vector<int> routed(const std::string& pattern, int64_t n_blocks = 8) {
   std::vector<int> out;
-  for (const auto& b : read("{\"routed_blocks\": " + pattern + ", \"capacity\": 0.5}", n_blocks).blocks) out.push_back(b.block);
+  for (const auto& b : read("{\"routed_blocks\": " + pattern + ", \"capacity\": 0.5}", n_blocks).units) out.push_back(b.block);
   return out;
 }
 
 std::vector<double> capacity(const std::string& capacity, const std::string& pattern = "[1, 3, 5]") {
   std::vector<double> out;
-  for (const auto& b : read("{\"routed_blocks\": " + pattern + ", \"capacity\": " + capacity + "}").blocks) out.push_back(b.capacity);
+  for (const auto& b : read("{\"routed_blocks\": " + pattern + ", \"capacity\": " + capacity + "}").units) out.push_back(b.capacity);
   return out;
 }
 
@@ -58,7 +58,7 @@ TEST(RoutingConfig, Capacities) {
 
 TEST(RoutingConfig, DefaultsStandInTheStruct) {
   RoutingConfig expected;
-  expected.blocks = {{1, 0.25}};
+  expected.units = {{1, 0.25}};
   EXPECT_EQ(read(R"({"routed_blocks": [1], "capacity": 0.25})"), expected);
   EXPECT_EQ(read(R"({"routed_blocks": "none"})"), RoutingConfig{});
 }
@@ -67,7 +67,7 @@ TEST(RoutingConfig, EveryFieldIsReadAndWritten) {
   const RoutingConfig c = read(R"({"version": 1, "routed_blocks": [0, 2], "capacity": [0.1, 0.3], "gate": "sigmoid",
     "gate_scale": 0.5, "rule": "predictor", "selection": "random", "kv": "keep", "router_input": "normed",
     "router_bias": true, "forced_positions": 2, "random_seed": 18446744073709551615})");
-  EXPECT_EQ(c.blocks, (std::vector<RoutedBlock>{{0, 0.1}, {2, 0.3}}));
+  EXPECT_EQ(c.units, (std::vector<RoutedUnit>{{0, 0.1}, {2, 0.3}}));
   EXPECT_EQ(c.gate, Gate::sigmoid);
   EXPECT_EQ(c.gate_scale, 0.5);
   EXPECT_EQ(c.rule, CausalRule::predictor);
@@ -82,7 +82,7 @@ TEST(RoutingConfig, EveryFieldIsReadAndWritten) {
 
 TEST(RoutingConfig, EveryNameComesBack) {
   RoutingConfig c;
-  c.blocks = {{3, 0.1 + 0.2}};  // not a short decimal
+  c.units = {{3, 0.1 + 0.2}};  // not a short decimal
   const auto comes_back = [&](const auto& names, auto member) {
     for (const auto& [name, value] : names) {
       c.*member = value;
@@ -96,21 +96,103 @@ TEST(RoutingConfig, EveryNameComesBack) {
   comes_back(kRouterInputNames, &RoutingConfig::router_input);
 }
 
-TEST(RoutingConfig, RoutedIndex) {
-  const RoutingConfig c = read(R"({"routed_blocks": [1, 4, 7], "capacity": 0.5})");
-  EXPECT_EQ(c.routed_index(0), -1);
-  EXPECT_EQ(c.routed_index(1), 0);
-  EXPECT_EQ(c.routed_index(4), 1);
-  EXPECT_EQ(c.routed_index(5), -1);
-  EXPECT_EQ(c.routed_index(7), 2);
-  EXPECT_EQ(c.routed_index(8), -1);
-  EXPECT_EQ(RoutingConfig{}.routed_index(0), -1);
+TEST(RoutingConfig, UnitsOfABlock) {
+  const RoutingConfig c = read(R"({"units": [{"block": 1, "capacity": 0.5}, {"block": 4, "part": "attention", "capacity": 0.5},
+    {"block": 4, "part": "mlp", "capacity": 0.5}, {"block": 6, "part": "mlp", "capacity": 0.5}]})");
+  const auto both = [&](int64_t block) { return std::pair(c.unit_of(block, Part::attention), c.unit_of(block, Part::mlp)); };
+  EXPECT_EQ(both(0), std::pair(-1, -1));
+  EXPECT_EQ(both(1), std::pair(0, 0));
+  EXPECT_EQ(both(4), std::pair(1, 2));
+  EXPECT_EQ(both(5), std::pair(-1, -1));
+  EXPECT_EQ(both(6), std::pair(-1, 3));
+  EXPECT_EQ(both(7), std::pair(-1, -1));
+  EXPECT_EQ(c.units_of(4), (std::pair<size_t, size_t>(1, 3)));
+  EXPECT_EQ(c.units_of(5).first, c.units_of(5).second);
+  EXPECT_EQ(RoutingConfig{}.unit_of(0, Part::mlp), -1);
+  EXPECT_EQ(c.routed_blocks(), 3);
+  // A block counts for depth when all of its units ran in full.
+  using Run = std::vector<uint8_t>;
+  EXPECT_EQ(c.full_blocks(Run{1, 1, 1, 1}), 3);
+  EXPECT_EQ(c.full_blocks(Run{1, 0, 1, 1}), 2);
+  EXPECT_EQ(c.full_blocks(Run{0, 1, 2, 1}), 1);
+  EXPECT_EQ(c.full_blocks(Run{2, 2, 0, 0}), 0);
+}
+
+TEST(RoutingConfig, CutsLieBetweenPaths) {
+  const RoutingConfig c = read(R"({"units": [
+    {"block": 0, "capacity": 0.25},
+    {"block": 1, "paths": ["full", "light", "skip", "exit"], "light_rank": 3, "capacity": 0.125, "light_capacity": 0.5, "skip_capacity": 0.25},
+    {"block": 2, "paths": "light", "light_rank": 2},
+    {"block": 3, "paths": "exit,full", "capacity": 0.5},
+    {"block": 4, "paths": "light,full", "light_rank": 2, "capacity": 0.75},
+    {"block": 5, "paths": "skip"},
+    {"block": 6, "paths": "exit,light,full", "light_rank": 1, "capacity": 0.25, "light_capacity": 0.25}]})");
+  EXPECT_EQ(c.capacities(), (Doubles{0.25, 0.875, 0.625, 0.125, 0.5, 0.75, 0.5, 0.25}));
+  EXPECT_EQ(c.cuts(), 8u);
+  const std::vector<size_t> first = {0, 1, 4, 4, 5, 6, 6};
+  for (size_t u = 0; u < first.size(); ++u) EXPECT_EQ(c.first_cut(u), first[u]) << u;
+  EXPECT_EQ(c.full_cut(1), 3u);
+  EXPECT_TRUE(c.exits());
+  EXPECT_EQ(c.static_blocks(), 2);
+  const auto shares = [&](size_t u) {
+    const auto s = c.shares(u, c.capacities());
+    return std::pair(s.full, s.light);
+  };
+  EXPECT_EQ(shares(0), std::pair(0.25, 0.0));
+  EXPECT_EQ(shares(1), std::pair(0.125, 0.5));
+  EXPECT_EQ(shares(2), std::pair(0.0, 1.0));
+  EXPECT_EQ(shares(3), std::pair(0.5, 0.0));
+  EXPECT_EQ(shares(4), std::pair(0.75, 0.25));
+  EXPECT_EQ(shares(5), std::pair(0.0, 0.0));
+  EXPECT_EQ(shares(6), std::pair(0.25, 0.75)) << "who exits takes the light path, too";
+  const std::vector<Path> cheapest = {Path::skip, Path::skip, Path::light, Path::skip, Path::light, Path::skip, Path::light};
+  for (size_t u = 0; u < cheapest.size(); ++u) EXPECT_EQ(c.units[u].cheapest(), cheapest[u]) << u;
+  EXPECT_EQ(read(c.to_json().dump()), c);
+  EXPECT_EQ(c.to_json()["version"], 2);
+  EXPECT_FALSE(read(R"({"units": [{"block": 0, "paths": "skip"}]})").decides());
+}
+
+TEST(RoutingConfig, APatternMayHavePathsAndParts) {
+  const RoutingConfig c = read(R"({"routed_blocks": [1, 3], "capacity": [0.25, 0.5], "granularity": "attention+mlp", "paths": "skip,light,full",
+    "light_rank": 4, "light_capacity": 0.5})");
+  ASSERT_EQ(c.units.size(), 4u);
+  for (size_t u = 0; u < 4; ++u)
+    EXPECT_EQ(c.units[u], (RoutedUnit{.block = u < 2 ? 1 : 3, .capacity = u < 2 ? 0.25 : 0.5, .part = u % 2 ? Part::mlp : Part::attention,
+                                      .paths = {.exit = false, .skip = true, .light = true, .full = true}, .light_rank = 4, .light_capacity = 0.5})) << u;
+  EXPECT_EQ(read(R"({"routed_blocks": "all", "paths": "light", "light_rank": 2, "granularity": "mlp"})", 3).units.size(), 3u);
+}
+
+// Programs that know whole blocks alone read what others of them wrote, and write what they wrote.
+TEST(RoutingConfig, WholeBlocksAreWrittenAsEver) {
+  const RoutingConfig c = read(R"({"version": 1, "routed_blocks": [1, 3], "capacity": [0.25, 0.5]})");
+  EXPECT_EQ(c.to_json(), parse_json(R"({"version": 1, "routed_blocks": [1, 3], "capacity": [0.25, 0.5], "gate": "hard", "gate_scale": 0.2, "rule": "score",
+    "selection": "topk", "kv": "drop", "router_input": "hidden", "router_bias": false, "forced_positions": 0, "random_seed": 0})", "c"));
+  EXPECT_EQ(read(R"({"version": 2, "units": [{"block": 1, "capacity": 0.25}, {"block": 3, "capacity": 0.5}]})"), c);
+}
+
+TEST(RoutingConfig, TrainingRefusesWhatItDoesNotCompute) {
+  const auto refusal = [](const std::string& text) {
+    try {
+      read(text).require_plain("c.json");
+    } catch (const UserError& e) {
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_EQ(refusal(R"({"routed_blocks": "all", "capacity": 0.5})"), "no error");
+  EXPECT_EQ(refusal(R"({"units": [{"block": 1, "capacity": 0.5}, {"block": 2, "part": "mlp", "capacity": 0.5}]})"),
+            "c.json: fathom.units[1].part: found mlp, expected block; training knows whole blocks that a token skips or runs in full; the engine runs the others");
+  EXPECT_EQ(refusal(R"({"routed_blocks": [1], "capacity": 0.5, "paths": "exit,full"})"),
+            "c.json: fathom.units[0].paths: found exit,full, expected skip,full; training knows whole blocks that a token skips or runs in full; the engine runs the others");
 }
 
 constexpr const char* kPattern =
     "expected a list of block indices, \"none\", \"all\", \"every_second\", \"every_third\" or {\"from\": a, \"to\": b, \"step\": s}";
 constexpr const char* kCapacity =
     "expected a number above 0 and at most 1, a list of them (one per routed block) or {\"first\": a, \"last\": b}";
+
+constexpr const char* kPaths =
+    "expected full with one or more of exit, skip and light; or skip or light alone, which every token takes; such as skip,full or skip,light,full";
 
 TEST(RoutingConfig, BadFiles) {
   const std::pair<std::string, std::string> cases[] = {
@@ -138,7 +220,36 @@ TEST(RoutingConfig, BadFiles) {
       {R"({"routed_blocks": [1], "capacity": [0.1, 0.2]})", "c.json: fathom.capacity: found an array of 2, expected as many as routed blocks: 1"},
       {R"({"routed_blocks": [1], "capacity": {"first": 0.1, "last": 0}})",
        "c.json: fathom.capacity.last: found the number 0, expected a number above 0 and at most 1"},
-      {R"({"routed_blocks": "none", "version": 2})", "c.json: fathom.version: found the number 2, expected a whole number from 1 to 1"},
+      {R"({"routed_blocks": "none", "version": 3})", "c.json: fathom.version: found the number 3, expected a whole number from 1 to 2"},
+      {R"({"routed_blocks": [1], "capacity": 0.5, "granularity": "head"})", "c.json: fathom.granularity: found \"head\", expected one of block, attention, mlp, attention+mlp"},
+      {R"({"routed_blocks": [1], "capacity": 0.5, "paths": "light"})", "c.json: fathom.light_rank: found no such key, expected a whole number from 1 to 131072"},
+      {R"({"routed_blocks": [1], "capacity": 0.5, "paths": "light", "light_rank": 2})",
+       "c.json: fathom.capacity: found the number 0.5, expected no such key with paths light; every token takes the one path"},
+      {R"({"routed_blocks": [1], "capacity": 0.5, "light_rank": 2})", "c.json: fathom.light_rank: found the number 2, expected no such key with paths skip,full; it is the rank of the light path"},
+      {R"({"routed_blocks": [1], "capacity": 0.5, "paths": "skip,light,full", "light_rank": 2})", "c.json: fathom.light_capacity: found no such key, expected a share of tokens from 0 to 1"},
+      {R"({"routed_blocks": [1], "capacity": 0.5, "paths": "skip,light,full", "light_rank": 2, "light_capacity": 0.51})",
+       "c.json: fathom.light_capacity: found the number 0.51, expected a share of tokens that the dearer paths leave over"},
+      {R"({"units": 3})", "c.json: fathom.units: found the number 3, expected a list of units"},
+      {R"({"units": [3]})", "c.json: fathom.units[0]: found the number 3, expected a unit { … }"},
+      {R"({"units": [], "capacity": 1})", "c.json: fathom.capacity: found the number 1, expected no such key beside \"units\"; every unit has its own"},
+      {R"({"units": [{}]})", "c.json: fathom.units[0].block: found no such key, expected a whole number from 0 to 7"},
+      {R"({"units": [{"block": 1}]})", "c.json: fathom.units[0].capacity: found no such key, expected a number from 0 to 1"},
+      {R"({"units": [{"block": 1, "capacity": 0}]})", "c.json: fathom.units[0].capacity: found 0, expected a number above 0 and at most 1"},
+      {R"({"units": [{"block": 1, "capacity": 1, "part": "norm"}]})", "c.json: fathom.units[0].part: found \"norm\", expected one of block, attention, mlp"},
+      {R"({"units": [{"block": 1, "capacity": 1, "capasity": 3}]})", "c.json: fathom.units[0].capasity: found an unknown key, expected \"capacity\" perhaps; remove it or correct its name"},
+      {R"({"units": [{"block": 1, "capacity": 1}, {"block": 1, "capacity": 1, "part": "mlp"}]})",
+       "c.json: fathom.units[1]: found MLP of block 1 after block 1, expected units ascending by block, a block's attention before its MLP, each once"},
+      {R"({"units": [{"block": 1, "part": "mlp", "capacity": 1}, {"block": 1, "part": "attention", "capacity": 1}]})",
+       "c.json: fathom.units[1]: found attention of block 1 after MLP of block 1, expected units ascending by block, a block's attention before its MLP, each once"},
+      {R"({"units": [{"block": 1, "paths": "exit"}]})", str("c.json: fathom.units[0].paths: found \"exit\", ", kPaths)},
+      {R"({"units": [{"block": 1, "paths": ["full"]}]})", str("c.json: fathom.units[0].paths: found \"full\", ", kPaths)},
+      {R"({"units": [{"block": 1, "paths": "skip,light"}]})", str("c.json: fathom.units[0].paths: found \"skip,light\", ", kPaths)},
+      {R"({"units": [{"block": 1, "paths": "skip,skip,full"}]})", str("c.json: fathom.units[0].paths: found \"skip,skip,full\", ", kPaths)},
+      {R"({"units": [{"block": 1, "paths": "skip,full,"}]})", str("c.json: fathom.units[0].paths: found \"skip,full,\", ", kPaths)},
+      {R"({"units": [{"block": 1, "paths": "exit,skip,full", "capacity": 0.5, "skip_capacity": 0.6}]})",
+       "c.json: fathom.units[0].skip_capacity: found the number 0.6, expected a share of tokens that the dearer paths leave over"},
+      {R"({"units": [{"block": 1, "capacity": 0.5, "skip_capacity": 0.2}]})",
+       "c.json: fathom.units[0].skip_capacity: found the number 0.2, expected no such key with paths skip,full; the cheapest path takes what the others leave"},
       {R"({"routed_blocks": "none", "gate": "softmax"})",
        "c.json: fathom.gate: found \"softmax\", expected one of one_plus_tanh, sigmoid, raw, hard"},
       {R"({"routed_blocks": "none", "rule": "topk"})", "c.json: fathom.rule: found \"topk\", expected one of score, predictor, router_bce"},
@@ -163,7 +274,10 @@ TEST(RoutingConfig, APatternThatRoutesNothingIsSaid) {
 
 TEST(RoutingConfig, BoundsAreInclusive) {
   EXPECT_EQ(read(R"({"routed_blocks": [7], "capacity": 1, "gate_scale": 100, "forced_positions": 16777216})").gate_scale, 100);
-  EXPECT_EQ(read(R"({"routed_blocks": [0], "capacity": 1e-9, "gate_scale": 0})").blocks[0].capacity, 1e-9);
+  EXPECT_EQ(read(R"({"routed_blocks": [0], "capacity": 1e-9, "gate_scale": 0})").units[0].capacity, 1e-9);
+  const auto rank = [](int64_t r) { return str(R"({"units": [{"block": 0, "paths": "light", "light_rank": )", r, "}]}"); };
+  EXPECT_EQ(read(rank(limits::kWidth)).units[0].light_rank, limits::kWidth);
+  EXPECT_EQ(error(rank(limits::kWidth + 1)), "c.json: fathom.units[0].light_rank: found the number 131073, expected a whole number from 1 to 131072");
 }
 
 }  // namespace

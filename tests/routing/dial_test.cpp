@@ -165,8 +165,8 @@ TEST(DialFile, BadFiles) {
   EXPECT_EQ(edit("\"dial\": 0.5", "\"dial\": 0"), "d: points[0].dial: found 0, expected a block fraction above 0 and at most 1");
   EXPECT_EQ(edit("\"dial\": 0.5", "\"dial\": 1"), "d: points[1].dial: found 1 after 1, expected ascending dials");
   EXPECT_EQ(edit("\"dial\": 1,", "\"dial\": 0.9,"), "d: points[1].dial: found 0.9, expected 1, the last point's dial");
-  EXPECT_EQ(edit("[1]", "[1, 2]"), "d: points[0].thresholds: found an array of 2, expected one per routed block: 1");
-  EXPECT_EQ(edit("[1]", "1"), "d: points[0].thresholds: found the number 1, expected one per routed block: 1");
+  EXPECT_EQ(edit("[1]", "[1, 2]"), "d: points[0].thresholds: found an array of 2, expected one per cut of a routed block: 1");
+  EXPECT_EQ(edit("[1]", "1"), "d: points[0].thresholds: found the number 1, expected one per cut of a routed block: 1");
   EXPECT_EQ(edit("[1]", "[\"low\"]"),
             "d: points[0].thresholds[0]: found the string \"low\", expected a number within the range of f32, \"inf\" or \"-inf\"");
   EXPECT_EQ(edit("[1]", "[1e39]"),
@@ -174,7 +174,7 @@ TEST(DialFile, BadFiles) {
   EXPECT_EQ(edit("[1]", "[null]"),
             "d: points[0].thresholds[0]: found null, expected a number within the range of f32, \"inf\" or \"-inf\"");
   EXPECT_EQ(edit("[0.1]", "[1.1]"), "d: points[0].capacity[0]: found the number 1.1, expected a number from 0 to 1");
-  EXPECT_EQ(edit("[0.1]", "[]"), "d: points[0].capacity: found an array of 0, expected one per routed block: 1");
+  EXPECT_EQ(edit("[0.1]", "[]"), "d: points[0].capacity: found an array of 0, expected one per cut of a routed block: 1");
   EXPECT_EQ(edit("\"block_fraction\": 0.5", "\"block_fraction\": -1"),
             "d: points[0].block_fraction: found the number -1, expected a number from 0 to 1000000");
   EXPECT_EQ(edit("\"loss\": null", "\"lost\": null"),
@@ -291,7 +291,9 @@ TEST(Calibrate, RealisesTheCapacitiesThoughEarlierBlocksMoveLaterScores) {
   const Stack stack(5);
   const Doubles capacity = {0.125, 0.5, 0.125, 0.9, 0.25};
   size_t calls = 0;
-  const Floats thresholds = calibrate(capacity, [&](size_t r, const Floats& before) {
+  RoutingConfig routing;
+  for (int block = 0; block < 5; ++block) routing.units.push_back({block, capacity[static_cast<size_t>(block)]});
+  const Floats thresholds = calibrate(routing, capacity, [&](size_t r, const Floats& before) {
     EXPECT_EQ(r, calls++);
     EXPECT_EQ(before.size(), r);
     return stack.scores(r, before);
@@ -310,6 +312,37 @@ TEST(Calibrate, RealisesTheCapacitiesThoughEarlierBlocksMoveLaterScores) {
   const Floats scores = stack.scores(4, thresholds);
   const auto running = std::count_if(scores.begin(), scores.end(), [&](float s) { return runs(s, naive); });
   EXPECT_GT(static_cast<double>(running) / static_cast<double>(stack.tokens), 0.5);
+}
+
+// Two cuts from one score, none for a static unit; a token that has exited stands at −∞ and is no part of a share.
+TEST(Calibrate, UnitsHaveAThresholdPerCut) {
+  RoutingConfig routing;
+  routing.units = {{.block = 0, .capacity = 0.25, .paths = {.light = true}, .light_rank = 1, .light_capacity = 0.5},
+                   {.block = 1, .capacity = 0, .paths = {.skip = true, .full = false}},
+                   {.block = 2, .capacity = 0.5, .part = Part::mlp, .paths = {.exit = true, .skip = false}}};
+  std::vector<size_t> asked;
+  const Floats thresholds = calibrate(routing, routing.capacities(), [&](size_t u, const Floats& before) {
+    asked.push_back(u);
+    EXPECT_EQ(before.size(), u == 0 ? 0u : 2u);
+    return u == 0 ? Floats{7, 3, 8, 1, 5, 2, 6, 4} : Floats{1, -kInf, 4, -kInf, 2, 3, -kInf, -kInf};
+  });
+  EXPECT_EQ(asked, (std::vector<size_t>{0, 2}));
+  EXPECT_EQ(thresholds, (Floats{3, 7, 1}));
+  EXPECT_THROW(calibrate(routing, {0.5}, [](size_t, const Floats&) { return Floats{1}; }), std::logic_error);
+}
+
+TEST(DialFile, AUnitsThresholdsRise) {
+  RoutingConfig routing;
+  routing.units = {{0, 0.5}, {.block = 1, .capacity = 0.25, .paths = {.light = true}, .light_rank = 1, .light_capacity = 0.5}};
+  DialTable t = table();
+  t.points.resize(1);
+  const auto order = [&](Floats thresholds) {
+    t.points[0].thresholds = std::move(thresholds);
+    return error([&] { t.require_order(routing, "d.json"); });
+  };
+  EXPECT_EQ(order({5, 1, 1}), "no error");
+  EXPECT_EQ(order({5, -kInf, kInf}), "no error");
+  EXPECT_EQ(order({5, 1, 0.5}), "d.json: points[0].thresholds[2]: found 0.5 after 1, expected rising thresholds of block 1, whose paths are skip,light,full");
 }
 
 TEST(DefaultGrid, HoldsTheTrainedPointAndEndsAtOne) {

@@ -60,7 +60,7 @@ TEST(Depth, GroupsAddUpToWhatTheEngineDecided) {
   EXPECT_EQ(d.tokens, tokens);
   EXPECT_EQ(d.least, 2);
   EXPECT_EQ(d.most, 4);
-  EXPECT_EQ(d.routed, (std::vector<int>{1, 3}));
+  EXPECT_EQ(d.routed, s.engine->config().routing.units);
   EXPECT_EQ(std::accumulate(d.histogram.begin(), d.histogram.end(), int64_t{0}), tokens);
   for (const auto* groups : {&d.by_position, &d.by_class, &d.by_frequency}) {
     EXPECT_EQ(tokens_of(*groups), tokens);
@@ -127,11 +127,53 @@ TEST(Depth, ADenseModelHasOneDepth) {
   EXPECT_DOUBLE_EQ(d.block_fraction, 1);
 }
 
+// Attention and MLP of block 1 apart (the MLP light for all), block 3 light or full: depth counts blocks of which all ran.
+TEST(Depth, PartsAndLightPathsAreToldApart) {
+  const TemporaryFolder folder;
+  const Subject s = sample_subject(folder, "mod", true, 5, [](model::ModelConfig& c) {
+    c.routing.units = {{.block = 0, .capacity = 0.25, .part = routing::Part::attention},
+                       {.block = 1, .capacity = 0, .part = routing::Part::mlp, .paths = {.skip = false, .light = true, .full = false}, .light_rank = 2},
+                       {.block = 3, .capacity = 0.5, .paths = {.skip = false, .light = true}, .light_rank = 3}};
+  });
+  const HeldOut text = sample_text(s, 48);
+  const DepthStudy d = study_depth(s, text);
+  const Evaluation e = evaluate(s, text, infer::Rule::causal);
+  EXPECT_EQ(d.blocks, 4);
+  EXPECT_EQ(d.least, 1);
+  EXPECT_EQ(d.most, 3);
+  ASSERT_EQ(d.histogram.size(), 3u);
+  int64_t light = 0, blocks = 0, by_depth[3] = {};
+  for (const Window& w : text.windows) {
+    const infer::DocumentScore score = infer::score_document(*s.engine, w.tokens, {.policy = policy_of(s, infer::Rule::causal, {})});
+    for (size_t t = 0; t < w.tokens.size(); ++t) {
+      light += score.decisions.run[2][t] == 2;
+      const int64_t ran = (score.decisions.run[0][t] == 1) + (score.decisions.run[2][t] == 1);
+      blocks += ran, ++by_depth[ran];
+    }
+  }
+  EXPECT_GT(light, 0);
+  EXPECT_EQ(d.all.light, (std::vector<int64_t>{0, d.tokens, light}));
+  EXPECT_EQ(d.all.ran[2], d.tokens - light);
+  EXPECT_EQ(d.all.blocks, blocks);
+  EXPECT_EQ(d.histogram, (std::vector<int64_t>{by_depth[0], by_depth[1], by_depth[2]}));
+  EXPECT_EQ(e.blocks[2].went_light, light);
+  EXPECT_DOUBLE_EQ(e.blocks[1].light, 1);
+  EXPECT_DOUBLE_EQ(e.blocks[0].capacity, 0.25);
+  EXPECT_DOUBLE_EQ(e.blocks[1].capacity, 0);
+  EXPECT_EQ(e.capacities(), (std::vector<double>{e.blocks[0].realised, e.blocks[2].realised}));
+  const std::string map = token_map(d.passage, d.routed, d.least, d.most, d.blocks);
+  EXPECT_NE(map.find("data-routed=\"0 attention,1 MLP,3\""), std::string::npos);
+  EXPECT_NE(map.find("<i class=\"l\"></i>"), std::string::npos);
+  EXPECT_NE(map.find("took its light path"), std::string::npos);
+  EXPECT_EQ(d.to_json()["routed_parts"], Json::array({"attention", "mlp", "block"}));
+}
+
 TEST(Views, CharactersThatAreCutGoToTheTokenThatCompletesThem) {
   const text::Tokenizer t = text::Tokenizer::from_json(sample_tokenizer(), "sample");
   const std::vector<int32_t> ids = t.encode("a日b");
   ASSERT_EQ(ids.size(), 5u);  // three bytes of 日 are three tokens
-  const std::vector<TokenView> v = views(t, ids, {}, 2);
+  model::ModelConfig config = sample_config(t.vocab_size(), true);
+  const std::vector<TokenView> v = views(t, ids, {}, config);
   EXPECT_EQ(v[0].text, "a");
   EXPECT_EQ(v[1].text, "");
   EXPECT_EQ(v[2].text, "");
@@ -156,7 +198,7 @@ TEST(Page, TextIsEscapedAndNewLinesAreSeen) {
   EXPECT_NE(text.find("<span class=\"s0 p\" title=\"depth 2\">&lt;script&gt;</span>"), std::string::npos) << text;
   EXPECT_NE(text.find("<span class=\"s6\" title=\"depth 3\"> a&amp;b↵\n</span>"), std::string::npos) << text;
   EXPECT_NE(text.find(">·</span>"), std::string::npos) << text;
-  const std::string map = token_map(tokens, {1}, 3);
+  const std::string map = token_map(tokens, {{1, 0.5}}, 2, 3, 3);
   EXPECT_EQ(map.find("<script>"), std::string::npos);
   // Block 0 and 2 are run by all, block 1 by the second token only.
   EXPECT_NE(map.find("<i class=\"a\"></i><i></i><i class=\"a\"></i>"), std::string::npos) << map;

@@ -172,6 +172,29 @@ TEST(Evaluate, FractionsComeFromTheDecisionsTaken) {
   EXPECT_LT(full.block_fraction(), 1.01);
 }
 
+// The rule's exits are those that its thresholds make of the teacher's scores, token by token.
+TEST(Evaluate, AgreementKnowsExits) {
+  const TemporaryFolder folder;
+  const Subject s = sample_subject(folder, "mod", true, 5, [](model::ModelConfig& c) {
+    c.routing.units = {{.block = 1, .capacity = 0.25, .paths = {.exit = true, .skip = false}}, {.block = 3, .capacity = 0.25}};
+  });
+  const HeldOut text = sample_text(s, 48);
+  Evaluation causal = evaluate(s, text, infer::Rule::causal);
+  compare_with_teacher(s, text, causal);
+  const std::vector<float> thresholds = policy_of(s, infer::Rule::causal, {}).thresholds;
+  int64_t by_rule = 0, both = 0;
+  for (const Window& w : text.windows) {
+    const infer::DocumentScore d = infer::score_document(*s.engine, w.tokens, {.policy = infer::RoutingPolicy::teacher(s.engine->config())});
+    for (size_t t = 0; t < w.tokens.size(); ++t) {
+      const bool rule = d.decisions.score[0][t] >= thresholds[0] && d.decisions.score[1][t] >= thresholds[1];
+      by_rule += rule, both += rule && d.decisions.run[1][t] == 1;
+    }
+  }
+  EXPECT_EQ(causal.blocks[1].by_rule, by_rule);
+  EXPECT_EQ(causal.blocks[1].both, both);
+  EXPECT_LT(by_rule, causal.blocks[1].compared);
+}
+
 TEST(Evaluate, AgreementIsCountedOnTheTeachersStates) {
   const TemporaryFolder folder;
   const Subject s = sample_subject(folder, "mod", true, 5, [](model::ModelConfig& c) { c.routing.forced_positions = 2; });

@@ -154,7 +154,7 @@ TEST(Report, TheVerdictFollowsTheInterval) {
 
 ReportModel routed(ReportModel m, infer::Rule rule = infer::Rule::causal) {
   m.quality.rule = rule;
-  m.quality.blocks.push_back({.block = 1, .capacity = 0.25, .realised = 0.25, .tokens = 1000, .ran = 250});
+  m.quality.blocks.push_back({.unit = {1, 0.25}, .capacity = 0.25, .realised = 0.25, .tokens = 1000, .ran = 250});
   return m;
 }
 

@@ -30,7 +30,7 @@ inline model::ModelConfig sample_config(int64_t vocab, bool routed) {
   c.hidden_size = 24, c.intermediate_size = 40, c.num_hidden_layers = 4;
   c.num_attention_heads = 3, c.num_key_value_heads = 1, c.head_dim = 8;
   c.max_position_embeddings = 64;
-  if (routed) c.routing.blocks = {{1, 0.25}, {3, 0.5}};
+  if (routed) c.routing.units = {{1, 0.25}, {3, 0.5}};
   return c;
 }
 

@@ -205,6 +205,9 @@ TEST(Config, WrongFilesAreNamed) {
   EXPECT_THAT(from([](Json& j) { j["model"]["hiden_size"] = 1; }), AllOf(HasSubstr("hiden_size"), HasSubstr("\"hidden_size\" perhaps")));
   EXPECT_THAT(from([](Json& j) { j["losses"]["router_zz"] = 1; }), AllOf(HasSubstr("losses.router_zz"), HasSubstr("\"router_z\" perhaps")));
   EXPECT_THAT(from([](Json& j) { j.erase("model"); }), AllOf(HasSubstr("file.json: model"), HasSubstr("no such key")));
+  EXPECT_THAT(from([](Json& j) { j["model"]["fathom"] = {{"routed_blocks", {0}}, {"paths", "exit,full"}, {"capacity", 0.5}}; }),
+              AllOf(HasSubstr("file.json: model: fathom.units[0].paths"), HasSubstr("exit,full"), HasSubstr("training knows whole blocks")));
+  EXPECT_THAT(from([](Json& j) { j["model"]["fathom"] = {{"routed_blocks", {0}}, {"granularity", "mlp"}, {"capacity", 0.5}}; }), HasSubstr("fathom.units[0].part"));
   EXPECT_THAT(from([](Json& j) { j["model"] = 3; }), AllOf(HasSubstr("model"), HasSubstr("the number 3")));
   EXPECT_THAT(from([](Json& j) { j["model"]["eos_token_id"] = 0; }), AllOf(HasSubstr("eos_token_id"), HasSubstr("the dataset gives it")));
   EXPECT_THAT(from([](Json& j) { j.erase("budget"); }), AllOf(HasSubstr("budget.steps"), HasSubstr("\"tokens\" and \"flops\"")));

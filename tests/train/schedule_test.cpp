@@ -89,7 +89,7 @@ TEST(Budget, FlopsAreMetWithinHalfAStepWarmUpIncluded) {
                                                         {{"router.capacity_warmup_steps", "50"}}, {{"model.num_hidden_layers", "2"}}}) {
     const TrainConfig c = tiny(with(shape, {{"model.vocab_size", "320"}, {"budget.flops", "3e9"}}));
     const int64_t n = total_steps(c);
-    const double one = step_flops(c, std::vector<double>(c.model.routing.blocks.size(), 1.0));
+    const double one = step_flops(c, std::vector<double>(c.model.routing.units.size(), 1.0));
     EXPECT_GT(n, 5);
     EXPECT_LE(std::abs(run_flops(c, n) - 3e9), 0.51 * one) << n;
     // The sum over its steps is what the run counts.

@@ -52,7 +52,7 @@ const Overrides kSchedule = {{"schedule.kind", "wsd"}, {"schedule.warmup_steps",
 std::unique_ptr<State> replay(const TrainConfig& config) {
   auto state = std::make_unique<State>(config);
   state->network.init(config.seed);
-  const auto& blocks = config.model.routing.blocks;
+  const auto& blocks = config.model.routing.units;
   const auto dataset = data::Dataset::open(corpus(), "train");
   Loader loader(dataset, config.batch_size, config.sequence_length, {.seed = config.seed});
   std::vector<float> raw(blocks.size(), -kInfinity), decision = raw;
@@ -127,7 +127,7 @@ std::unique_ptr<State> trained(const TrainConfig& config, const Overrides& overr
     }
   const std::string path = find_checkpoints(run).back().path;
   Checkpoint c = read_checkpoint(path);
-  load_tensors(path, c, state->adam, config.model.routing.blocks.size());
+  load_tensors(path, c, state->adam, config.model.routing.units.size());
   state->quantiles = c.quantiles;
   return state;
 }

@@ -72,12 +72,11 @@ void add(const float* x, const float* a, int64_t n, float* y) {
   if (const int64_t left = n - i; left > 0) store_first(y + i, left, add(load_first(x + i, left), load_first(a + i, left)));
 }
 
-void gated_add(const float* x, const float* a, const float* m, float g, int64_t n, float* y) {
+void scaled_add(const float* x, const float* a, float g, int64_t n, float* y) {
   const V16 gate = set1(g);
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(y + i, fma(gate, load(m + i), fma(gate, load(a + i), load(x + i))));
-  if (const int64_t left = n - i; left > 0)
-    store_first(y + i, left, fma(gate, load_first(m + i, left), fma(gate, load_first(a + i, left), load_first(x + i, left))));
+  for (; i + kLanes <= n; i += kLanes) store(y + i, fma(gate, load(a + i), load(x + i)));
+  if (const int64_t left = n - i; left > 0) store_first(y + i, left, fma(gate, load_first(a + i, left), load_first(x + i, left)));
 }
 
 float greatest(const float* x, int64_t n) {

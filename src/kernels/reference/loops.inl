@@ -225,8 +225,8 @@ void add(const float* x, const float* a, int64_t n, float* y) {
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] + a[i];
 }
 
-void gated_add(const float* x, const float* a, const float* m, float g, int64_t n, float* y) {
-  for (int64_t i = 0; i < n; ++i) y[i] = fma(g, m[i], fma(g, a[i], x[i]));
+void scaled_add(const float* x, const float* a, float g, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = fma(g, a[i], x[i]);
 }
 
 void attend(const Attend& a) {
@@ -285,5 +285,5 @@ int64_t argmax(const float* x, int64_t n) {
   return at;
 }
 
-constexpr Kernels kTable{Isa::reference, "reference", matmul, quantized_matmul, round_rows, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, gated_add,
+constexpr Kernels kTable{Isa::reference, "reference", matmul, quantized_matmul, round_rows, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, scaled_add,
                          attend, log_sum_exp, exp_shifted, argmax};
