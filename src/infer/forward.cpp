@@ -44,7 +44,7 @@ struct Engine::State {
   State(std::shared_ptr<const Weights> w, const EngineOptions& options)
       : weights(std::move(w)),
         threads(options.threads > 0 ? options.threads : available_threads()),
-        pool(std::make_shared<PagePool>(weights->config().num_key_value_heads, weights->config().head_dim, options.kv_bytes)),
+        pool(std::make_shared<PagePool>(weights->config().num_key_value_heads, weights->config().head_dim, options.kv_type, options.kv_bytes)),
         step(*weights, options.kernels ? *options.kernels : kernels::chosen(), threads, *pool) {
     counters.block_steps.resize(weights->config().num_hidden_layers);
     counters.block_rows.resize(weights->config().num_hidden_layers);
@@ -147,6 +147,8 @@ void Engine::forward(std::span<const WorkItem> items, StepResult& result) {
   s.counters.rows += N;
   s.counters.head_rows += head_rows;
   s.counters.head_steps += head_rows > 0;
+  s.counters.attention_seconds = step.attention_seconds;
+  s.counters.attention_bytes = step.attention_bytes;
 }
 
 StepResult Engine::forward(std::span<const WorkItem> items) {

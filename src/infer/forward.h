@@ -58,12 +58,15 @@ struct EngineCounters {
   std::vector<int64_t> block_rows;   // [L] rows that ran the block in full
   std::vector<int64_t> block_steps;  // [L] steps in which a row did, and read its weights
   std::vector<int64_t> kv_slots;     // [L] slots written
+  double attention_seconds = 0;      // over the pages, projections aside
+  int64_t attention_bytes = 0;       // keys and values of the slots that a step's rows saw, once for each text
 };
 
 struct EngineOptions {
   int threads = 0;                             // 0: all cores that this process may use
   const kernels::Kernels* kernels = nullptr;   // null: kernels::chosen()
   int64_t kv_bytes = 0;                        // limit of the page pool; 0: none
+  KvType kv_type = KvType::f32;                // how it holds keys and values
 };
 
 class Engine {

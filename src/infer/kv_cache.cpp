@@ -8,20 +8,21 @@
 
 namespace fathom::infer {
 
-PagePool::PagePool(int64_t kv_heads, int64_t head_dim, int64_t byte_limit)
-    : kv_heads_(kv_heads), head_dim_(head_dim), page_floats_(2 * kv_heads * head_dim * kPagePositions), byte_limit_(byte_limit) {
+PagePool::PagePool(int64_t kv_heads, int64_t head_dim, KvType type, int64_t byte_limit)
+    : layout_{.type = type, .kv_heads = kv_heads, .head_dim = head_dim}, page_bytes_(layout_.bytes()), byte_limit_(byte_limit) {
   FATHOM_ASSERT(kv_heads > 0 && head_dim > 0 && byte_limit >= 0, kv_heads, " ", head_dim, " ", byte_limit);
 }
 
 uint32_t PagePool::take() {
-  if (byte_limit_ > 0 && (in_use_ + 1) * page_bytes() > byte_limit_)
+  if (in_use_ >= page_limit())
     throw UserError({"KV cache", "", "a text that needs more than " + human_bytes(static_cast<double>(byte_limit_)), "to fit into the limit", "raise the limit, or run fewer or shorter texts at once"});
   if (free_.empty()) {
-    const uint32_t first = static_cast<uint32_t>(slabs_.size() * kSlabPages);
-    free_.reserve((slabs_.size() + 1) * kSlabPages);  // so that give_back never allocates
-    states_.resize((slabs_.size() + 1) * kSlabPages);
-    slabs_.emplace_back(page_floats_ * kSlabPages);
-    for (uint32_t i = kSlabPages; i-- > 0;) free_.push_back(first + i);
+    const int64_t first = std::ssize(states_), count = std::min(kSlabPages, page_limit() - first);
+    free_.reserve(static_cast<size_t>(first + count));  // so that give_back never allocates
+    states_.reserve(static_cast<size_t>(first + count));
+    slabs_.emplace_back(page_bytes_ / static_cast<int64_t>(sizeof(float)) * count);
+    states_.resize(static_cast<size_t>(first + count));
+    for (int64_t i = count; i-- > 0;) free_.push_back(static_cast<uint32_t>(first + i));
   }
   const uint32_t page = free_.back();
   free_.pop_back();
@@ -80,7 +81,7 @@ int64_t Sequence::append(int64_t block) {
     pool_->claim(table.pages.back(), 0);
   } else if (!pool_->claim(table.pages.back(), in_page)) {
     const uint32_t own = pool_->take();
-    std::copy_n(pool_->page(table.pages.back()), pool_->page_bytes() / static_cast<int64_t>(sizeof(float)), pool_->page(own));
+    std::copy_n(pool_->page(table.pages.back()), pool_->page_bytes(), pool_->page(own));
     pool_->give_back(std::exchange(table.pages.back(), own));
     pool_->claim(own, in_page);
   }

@@ -10,7 +10,6 @@
 #include "core/error.h"
 #include "core/human.h"
 #include "infer/job.h"
-#include "model/cost.h"
 
 namespace fathom::infer {
 namespace {
@@ -303,7 +302,7 @@ void Scheduler::State::retire(std::list<Job>& from) {
 
 // Cancellations that callbacks asked for, then the news of every text that ended; a callback may submit and cancel.
 void Scheduler::State::end_of_step(std::exception_ptr thrown) {
-  const int64_t slot_bytes = model::kv_bytes_per_token_and_block(config) * config.num_hidden_layers;
+  const int64_t slot_bytes = engine.pool().layout().slot_bytes() * config.num_hidden_layers;
   while (true) {
     for (const RequestId id : std::exchange(cancelled, {}))
       for (std::list<Job>* jobs : {&waiting, &running})

@@ -119,7 +119,7 @@ TEST(Cache, TheLimitIsMetToThePage) {
   const PagePool any(2, 8);
   for (const int64_t pages : {int64_t{1}, int64_t{3}, int64_t{65}})  // beyond the first slab too
     for (const int64_t more : {int64_t{0}, int64_t{1}, any.page_bytes() - 1}) {
-      PagePool pool(2, 8, pages * any.page_bytes() + more);
+      PagePool pool(2, 8, KvType::f32, pages * any.page_bytes() + more);
       uint32_t last = 0;
       for (int64_t i = 0; i < pages; ++i) last = pool.take();
       EXPECT_THROW(pool.take(), UserError) << pages << " pages and " << more << " bytes";
@@ -128,7 +128,7 @@ TEST(Cache, TheLimitIsMetToThePage) {
       EXPECT_EQ(pool.take(), last);
       EXPECT_THROW(pool.take(), UserError);
     }
-  PagePool none(2, 8, any.page_bytes() - 1);
+  PagePool none(2, 8, KvType::f32, any.page_bytes() - 1);
   EXPECT_THROW(none.take(), UserError);
 }
 
@@ -147,7 +147,7 @@ TEST(Cache, PagesAreReused) {
 // its pages, and pages in use are those that somebody holds.
 TEST(Cache, AMillionRandomOperationsLeaveEverySlotAsItWasWritten) {
   constexpr int64_t kBlocks = 3, kLimit = 40;
-  const auto pool = std::make_shared<PagePool>(1, 2, kLimit * PagePool(1, 2).page_bytes());
+  const auto pool = std::make_shared<PagePool>(1, 2, KvType::f32, kLimit * PagePool(1, 2).page_bytes());
   struct Twin {
     Sequence sequence;
     std::vector<std::vector<float>> written{kBlocks};
@@ -155,7 +155,7 @@ TEST(Cache, AMillionRandomOperationsLeaveEverySlotAsItWasWritten) {
   Random random(7);
   std::vector<Twin> twins;
   const auto slot_of = [&](const Sequence& s, int64_t block, int64_t slot) {
-    return pool->page(s.page_table(block)[static_cast<size_t>(slot / kPagePositions)]) + slot % kPagePositions;  // [D][16]: the key's first element
+    return reinterpret_cast<float*>(pool->page(s.page_table(block)[static_cast<size_t>(slot / kPagePositions)])) + slot % kPagePositions;  // [D][16]: the key's first element
   };
   int64_t full = 0, copies = 0;
   float next = 1;
