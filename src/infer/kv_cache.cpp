@@ -7,17 +7,25 @@
 #include "core/human.h"
 
 namespace fathom::infer {
+namespace {
+
+// A slab fills huge pages of the machine almost to the last byte: the cache is read through few translations, and what is
+// resident is what is used. Small models have smaller slabs.
+constexpr int64_t kSlabBytes = int64_t{8} << 20, kSlabPages = 1024;
+
+}  // namespace
 
 PagePool::PagePool(int64_t kv_heads, int64_t head_dim, KvType type, int64_t byte_limit)
-    : layout_{.type = type, .kv_heads = kv_heads, .head_dim = head_dim}, page_bytes_(layout_.bytes()), byte_limit_(byte_limit) {
-  FATHOM_ASSERT(kv_heads > 0 && head_dim > 0 && byte_limit >= 0, kv_heads, " ", head_dim, " ", byte_limit);
+    : layout_{.type = type, .kv_heads = kv_heads, .head_dim = head_dim}, page_bytes_(layout_.bytes()),
+      slab_pages_(std::clamp<int64_t>(kSlabBytes / page_bytes_, 1, kSlabPages)), byte_limit_(byte_limit) {
+  FATHOM_ASSERT(byte_limit >= 0, byte_limit);
 }
 
 uint32_t PagePool::take() {
   if (in_use_ >= page_limit())
     throw UserError({"KV cache", "", "a text that needs more than " + human_bytes(static_cast<double>(byte_limit_)), "to fit into the limit", "raise the limit, or run fewer or shorter texts at once"});
   if (free_.empty()) {
-    const int64_t first = std::ssize(states_), count = std::min(kSlabPages, page_limit() - first);
+    const int64_t first = std::ssize(states_), count = std::min(slab_pages_, page_limit() - first);
     free_.reserve(static_cast<size_t>(first + count));  // so that give_back never allocates
     states_.reserve(static_cast<size_t>(first + count));
     slabs_.emplace_back(page_bytes_ / static_cast<int64_t>(sizeof(float)) * count);

@@ -31,7 +31,7 @@ class PagePool {
   void give_back(uint32_t page);     // one less; the last one frees it
   // Whether a holder who sees `slots` slots of the page may write the next one in place; from then on it counts as written.
   bool claim(uint32_t page, int64_t slots);
-  uint8_t* page(uint32_t page) { return reinterpret_cast<uint8_t*>(slabs_[page / kSlabPages].data()) + page % kSlabPages * page_bytes_; }
+  uint8_t* page(uint32_t page) { return reinterpret_cast<uint8_t*>(slabs_[page / slab_pages_].data()) + page % slab_pages_ * page_bytes_; }
 
   const kernels::KvPage& layout() const { return layout_; }
   int64_t page_bytes() const { return page_bytes_; }
@@ -44,12 +44,11 @@ class PagePool {
   int64_t holders(uint32_t page) const { return states_[page].holders; }
 
  private:
-  static constexpr int64_t kSlabPages = 64;
   struct State {
     uint32_t holders = 0, written = 0;  // written: slots, from the first
   };
   kernels::KvPage layout_;
-  int64_t page_bytes_, byte_limit_;
+  int64_t page_bytes_, slab_pages_, byte_limit_;
   int64_t in_use_ = 0, peak_ = 0;
   std::vector<kernels::Buffer> slabs_;
   std::vector<State> states_;   // [pages of all slabs]

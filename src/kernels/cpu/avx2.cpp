@@ -128,11 +128,6 @@ inline __m256 bf16_eight(const uint8_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16));
 }
 inline V16 load_bf16(const uint8_t* p) { return {bf16_eight(p), bf16_eight(p + 16)}; }
-inline V16 broadcast_half(const uint8_t* p) {
-  uint16_t half;
-  __builtin_memcpy(&half, p, sizeof half);
-  return set1(_cvtsh_ss(half));
-}
 inline uint16_t half_of(float x) { return static_cast<uint16_t>(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT)); }
 inline void store16(uint8_t* p, __m128i v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v); }
 inline void store_halves(uint8_t* p, V16 v) {

@@ -75,11 +75,6 @@ inline V16 load_signed_bytes(const uint8_t* p) { return to_float(_mm512_cvtepi8_
 inline V16 load_bf16(const uint8_t* p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
 }
-inline V16 broadcast_half(const uint8_t* p) {
-  uint16_t half;
-  __builtin_memcpy(&half, p, sizeof half);
-  return _mm512_cvtph_ps(_mm256_set1_epi16(static_cast<short>(half)));
-}
 inline uint16_t half_of(float x) { return static_cast<uint16_t>(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT)); }
 inline void store_halves(uint8_t* p, V16 v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));

@@ -3,7 +3,7 @@
 //
 // V16 operations: zero, set1, load, load_first(n), store, store_first(n), add, sub, mul, div, negate, fma, greater_of
 // (a > b ? a : b), tail_select(n, a, b) (a in lanes < n), exp, sum (the tree); MaxTracker for argmax. Of pages: load_halves,
-// load_bf16, load_signed_bytes, broadcast_half, store_halves, store_bf16, store_codes, half_of, greatest_magnitude.
+// load_bf16, load_signed_bytes, store_halves, store_bf16, store_codes, half_of, greatest_magnitude.
 
 constexpr int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -215,71 +215,107 @@ void store_slot(const StoreSlot& a) {
 }
 
 constexpr int64_t kCacheLine = 64;
-constexpr int64_t kBlockPages = 8;  // that all queries of a job meet before the next come, so that these come from memory once
+template <KvType T>
+constexpr int64_t kPerLine = kCacheLine / (kLanes * kStoredBytes<T>);  // vectors
+// Of the `streams` lines that kPerLine steps over as many streams of vectors read: how many to count to step i.
+template <KvType T>
+constexpr unsigned lines_at(int64_t i, int64_t streams) {
+  return static_cast<unsigned>((i + 1) * streams / kPerLine<T> - i * streams / kPerLine<T>);
+}
+constexpr int64_t kBlockPages = 4;  // that all queries of a job meet before the next come, so that these come from memory once
+constexpr int64_t kBlocksAhead = 3;
 
-// Pages lie anywhere, a few KB of a head in each: too little for the hardware to see a stream. So the next block is asked for, line
-// by line while this one is computed, from all its pages in turn: eight streams that the hardware does see. Into the second-level
-// cache: the first one's few line buffers alone hold a core to a third of its bandwidth. (Zen 4, 4 KB from each page, GB/s of 34
-// that one stream reads: without 12 to 22, into the first level 13 to 20, this way 32 to 36.)
+// Pages lie anywhere, a few KB of a head in each: too little for the hardware to see a stream, and all of it behind one channel of
+// the memory. So what comes next is asked for, line by line while a block is computed, from twelve pages in turn; and three times,
+// since a processor drops such wishes when it is busy, into the second-level cache, which takes more of them than the first.
+// (Zen 4, 4 KB from each page, GB/s of the 34 that a sequential read gets: without 12, into the first level 13, once from eight
+// pages 20, this way 31.)
 struct Ahead {
-  const uint8_t* next[kBlockPages];
-  int64_t line = 0, lines = 0;
+  const uint8_t* next[kBlocksAhead * kBlockPages];
+  int64_t offset = 0, bytes = 0;
+  uint64_t page = 0;  // of a block, whose line comes next
 
-  Ahead(const Attend& a, int64_t offset, int64_t page, int64_t page_end) {
-    if (page >= page_end) return;
-    for (int64_t i = 0; i < kBlockPages; ++i) next[i] = a.pages[min64(page + i, page_end - 1)] + offset;
-    lines = (kLanes * kv_bytes(a.type, a.head_dim) + kCacheLine - 1) / kCacheLine * kBlockPages;
+  Ahead(const Attend& a, int64_t head_offset, int64_t first, int64_t page_end) {
+    if (first >= page_end) return;
+    for (int64_t i = 0; i < kBlocksAhead * kBlockPages; ++i) next[i] = a.pages[min64(first + i, page_end - 1)] + head_offset;
+    bytes = kLanes * kv_bytes(a.type, a.head_dim);
   }
-  void step() {
-    if (line < lines) __builtin_prefetch(next[line % kBlockPages] + line / kBlockPages * kCacheLine, 0, 2);
-    ++line;
+  void step(unsigned computed) {  // lines, at most 4
+    if (computed == 0 || offset >= bytes) return;
+#pragma GCC unroll 4
+    for (unsigned i = 0; i < computed; ++i)
+#pragma GCC unroll 3
+      for (int64_t block = 0; block < kBlocksAhead; ++block)
+        __builtin_prefetch(next[block * kBlockPages + static_cast<int64_t>((page + i) % kBlockPages)] + offset, 0, 2);
+    page += computed;
+    if (page >= kBlockPages) page -= kBlockPages, offset += kCacheLine;
   }
 };
 
 int64_t page_count(const Attend& a) { return (a.visible[a.count - 1] + kLanes - 1) / kLanes; }
 
-// Scores of queries [first, first + Q) with the keys of P pages: Q·P independent sums hide the latency of each.
+// Scores of queries [first, first + Q) with the keys of P pages: Q·P independent sums hide the latency of each. Of q8_0 they are sums
+// of codes, times their scale at the end of each block.
 template <KvType T, int Q, int P>
 void page_scores(const Attend& a, int64_t first, int64_t page, Ahead& ahead) {
   constexpr int64_t kVector = kLanes * kStoredBytes<T>;
   const int64_t D = a.head_dim, slots = page_count(a) * kLanes;
+  float* const scores = a.scores + first * slots + page * kLanes;
   V16 acc[Q][P];
   const uint8_t* key[P];
+  const float* query[Q];
+  const auto clear = [&] {
 #pragma GCC unroll 8
-  for (int p = 0; p < P; ++p) {
-    key[p] = a.pages[page + p] + a.key_offset;
+    for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) acc[q][p] = zero();
+  };
+  clear();
+#pragma GCC unroll 4
+  for (int p = 0; p < P; ++p) key[p] = a.pages[page + p] + a.key_offset;
 #pragma GCC unroll 8
-    for (int q = 0; q < Q; ++q) acc[q][p] = zero();
-  }
+  for (int q = 0; q < Q; ++q) query[q] = a.queries[first + q];
   for (int64_t block = 0; block < D; block += kKvBlock) {
-    V16 key_scale[P];
-    if constexpr (T == KvType::q8_0) {
-#pragma GCC unroll 8
+    const int64_t end = min64(block + kKvBlock, D);
+    const auto column = [&](int64_t d) __attribute__((always_inline)) {
+#pragma GCC unroll 4
       for (int p = 0; p < P; ++p) {
-        key_scale[p] = load_halves(key[p] + kLanes * D + block / kKvBlock * kLanes * 2);
-        ahead.step();
+        const V16 keys = load_stored<T>(key[p] + d * kVector);
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; ++q) acc[q][p] = fma(set1(query[q][d]), keys, acc[q][p]);
+      }
+    };
+    int64_t d = block;
+    for (; d + kPerLine<T> <= end; d += kPerLine<T>) {
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < kPerLine<T>; ++i) {
+        ahead.step(lines_at<T>(i, P));
+        column(d + i);
       }
     }
-    const int64_t end = min64(block + kKvBlock, D);
-    for (int64_t d = block; d < end; ++d) {
-      if (d * kVector % kCacheLine == 0) {
-#pragma GCC unroll 8
-        for (int p = 0; p < P; ++p) ahead.step();
-      }
-#pragma GCC unroll 8
+    for (; d < end; ++d) column(d);
+    if constexpr (T == KvType::q8_0) {
+#pragma GCC unroll 4
       for (int p = 0; p < P; ++p) {
-        V16 keys = load_stored<T>(key[p] + d * kVector);
-        if constexpr (T == KvType::q8_0) keys = mul(keys, key_scale[p]);
+        const V16 scale = load_halves(key[p] + kLanes * D + block / kKvBlock * kLanes * 2);
 #pragma GCC unroll 8
-        for (int q = 0; q < Q; ++q) acc[q][p] = fma(set1(a.queries[first + q][d]), keys, acc[q][p]);
+        for (int q = 0; q < Q; ++q) {
+          float* const at = scores + q * slots + p * kLanes;
+          store(at, fma(acc[q][p], scale, block == 0 ? zero() : load(at)));
+        }
       }
+      clear();
     }
   }
+  if constexpr (T == KvType::q8_0) ahead.step(P);  // of the scales
   const V16 scale = set1(a.scale);
 #pragma GCC unroll 8
   for (int q = 0; q < Q; ++q)
-#pragma GCC unroll 8
-    for (int p = 0; p < P; ++p) store(a.scores + (first + q) * slots + (page + p) * kLanes, mul(acc[q][p], scale));
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
+      float* const at = scores + q * slots + p * kLanes;
+      store(at, mul(T == KvType::q8_0 ? load(at) : acc[q][p], scale));
+    }
 }
 
 template <KvType T, int Q>
@@ -357,28 +393,36 @@ void weigh_values(const Attend& a, int64_t first, int64_t from, int64_t to, int6
   for (int64_t j = from; j < to;) {
     const int64_t page = j / kLanes, end = min64((page + 1) * kLanes, to);
     const uint8_t* const values = a.pages[page] + begin;
-    const uint8_t* const scale_row = a.pages[page] + scales;
-    if constexpr (T == KvType::q8_0) ahead.step();
-    for (; j < end; ++j) {
-      const int64_t slot = j % kLanes;
-      if (slot * kLanes * kBytes % kCacheLine == 0) {
+    alignas(64) float scaled[Q][(N + 1) / 2][kLanes];  // weights times the scales of a pair of panels; a single panel lies in one block
+    if constexpr (T == KvType::q8_0) {
+      ahead.step(1);
 #pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) ahead.step();
-      }
-      V16 value_scale[(N + 1) / 2];
-      if constexpr (T == KvType::q8_0) {  // a pair of panels shares one; a single panel lies in one block
+      for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 2
+        for (int n = 0; n < (N + 1) / 2; ++n)
+          store(scaled[q][n], mul(load(a.scores + (first + q) * slots + page * kLanes), load_halves(a.pages[page] + scales + n * kLanes * 2)));
+    }
+    const float* const weights = a.scores + first * slots + page * kLanes;
+    const auto add_slot = [&](int64_t slot) __attribute__((always_inline)) {
 #pragma GCC unroll 4
-        for (int n = 0; n < (N + 1) / 2; ++n) value_scale[n] = broadcast_half(scale_row + (n * kLanes + slot) * 2);
-      }
-#pragma GCC unroll 8
       for (int n = 0; n < N; ++n) {
         const uint8_t* const at = values + n * panel + slot * row;
-        V16 v = whole ? load_stored<T>(at) : load_first_stored<T>(at, width);
-        if constexpr (T == KvType::q8_0) v = mul(v, value_scale[n / 2]);
+        const V16 v = N > 1 || whole ? load_stored<T>(at) : load_first_stored<T>(at, width);
 #pragma GCC unroll 8
-        for (int q = 0; q < Q; ++q) acc[q][n] = fma(set1(a.scores[(first + q) * slots + j]), v, acc[q][n]);
+        for (int q = 0; q < Q; ++q) acc[q][n] = fma(set1(T == KvType::q8_0 ? scaled[q][n / 2][slot] : weights[q * slots + slot]), v, acc[q][n]);
+      }
+    };
+    int64_t slot = j % kLanes;
+    const int64_t slot_end = slot + end - j;
+    for (; slot + kPerLine<T> <= slot_end; slot += kPerLine<T>) {
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < kPerLine<T>; ++i) {
+        ahead.step(lines_at<T>(i, N));
+        add_slot(slot + i);
       }
     }
+    for (; slot < slot_end; ++slot) add_slot(slot);
+    j = end;
   }
 #pragma GCC unroll 8
   for (int q = 0; q < Q; ++q)

@@ -279,16 +279,16 @@ void store_slot(const StoreSlot& a) {
   }
 }
 
-// Element `at` of a head's keys or values, of slot and column d: exact.
-float stored_value(KvType type, const uint8_t* head, int64_t at, int64_t slot, int64_t d, int64_t head_dim) {
+// Element `at` of a head's keys or values, of q8_0 its code: exact.
+float stored_value(KvType type, const uint8_t* head, int64_t at) {
   if (type == KvType::f16) return f16_value(head + at * 2);
   if (type == KvType::bf16) return bf16_value(head + at * 2);
-  if (type == KvType::q8_0)
-    return static_cast<float>(static_cast<int8_t>(head[at])) * f16_value(head + scales_of(head_dim) + (d / kKvBlock * kLanes + slot) * 2);
+  if (type == KvType::q8_0) return static_cast<float>(static_cast<int8_t>(head[at]));
   float value;
   __builtin_memcpy(&value, head + at * 4, sizeof value);
   return value;
 }
+float stored_scale(const uint8_t* head, int64_t slot, int64_t d, int64_t head_dim) { return f16_value(head + scales_of(head_dim) + (d / kKvBlock * kLanes + slot) * 2); }
 
 int64_t score_stride(const Attend& a) { return (a.visible[a.count - 1] + kLanes - 1) / kLanes * kLanes; }
 
@@ -296,9 +296,14 @@ void attend_scores(const Attend& a, int64_t page_begin, int64_t page_end) {
   for (int64_t q = 0; q < a.count; ++q)
     for (int64_t j = page_begin * kLanes; j < page_end * kLanes && j < a.visible[q]; ++j) {
       const uint8_t* const keys = a.pages[j / kLanes] + a.key_offset;
-      float acc = 0;
-      for (int64_t d = 0; d < a.head_dim; ++d)
-        acc = fma(a.queries[q][d], stored_value(a.type, keys, key_at(j % kLanes, d), j % kLanes, d, a.head_dim), acc);
+      float acc = 0, whole = 0;
+      for (int64_t d = 0; d < a.head_dim; ++d) {
+        acc = fma(a.queries[q][d], stored_value(a.type, keys, key_at(j % kLanes, d)), acc);
+        if (a.type != KvType::q8_0 || (d % kKvBlock + 1 < kKvBlock && d + 1 < a.head_dim)) continue;
+        whole = fma(acc, stored_scale(keys, j % kLanes, d, a.head_dim), whole);  // of a block, which ends here
+        acc = 0;
+      }
+      if (a.type == KvType::q8_0) acc = whole;
       a.scores[q * score_stride(a) + j] = acc * a.scale;
       count(a.head_dim);
     }
@@ -323,8 +328,11 @@ void attend_values(const Attend& a, int64_t first, int64_t last) {
     const float* const p = a.scores + q * score_stride(a);
     for (int64_t d = first; d < last; ++d) {
       float acc = 0;
-      for (int64_t j = 0; j < a.visible[q]; ++j)
-        acc = fma(p[j], stored_value(a.type, a.pages[j / kLanes] + a.value_offset, value_at(j % kLanes, d, a.head_dim), j % kLanes, d, a.head_dim), acc);
+      for (int64_t j = 0; j < a.visible[q]; ++j) {
+        const uint8_t* const values = a.pages[j / kLanes] + a.value_offset;
+        const float weight = a.type == KvType::q8_0 ? p[j] * stored_scale(values, j % kLanes, d, a.head_dim) : p[j];
+        acc = fma(weight, stored_value(a.type, values, value_at(j % kLanes, d, a.head_dim)), acc);
+      }
       a.outputs[q][d] = acc * a.inverse[q];
       count(a.visible[q]);
     }
