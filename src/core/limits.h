@@ -102,6 +102,8 @@ inline constexpr int64_t kLogitBiases = 4096;
 inline constexpr int64_t kTopLogProbs = 128;         // of one token
 inline constexpr int64_t kGuesses = 64;              // of one speculation
 inline constexpr int kThreads = 1024;
+inline constexpr int64_t kKvMemory = int64_t{1} << 50;  // bytes of --kv-memory
+inline constexpr int64_t kCacheHeaderBytes = 256 * kMiB;  // of a saved cache: what a conversation said, and more
 
 // Evaluation
 inline constexpr int64_t kEvaluationTokens = int64_t{1} << 28;  // held-out tokens kept in memory at once

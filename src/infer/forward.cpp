@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "core/human.h"
 #include "core/limits.h"
 #include "infer/step.h"
 
@@ -115,6 +116,19 @@ Engine::Engine(std::shared_ptr<const Weights> weights, const EngineOptions& opti
 Engine::~Engine() = default;
 
 Sequence Engine::new_sequence() { return Sequence(state_->pool, state_->weights->config().num_hidden_layers); }
+
+int64_t Engine::kv_bytes_for(int64_t tokens) const {
+  return (tokens + kPagePositions - 1) / kPagePositions * state_->weights->config().num_hidden_layers * state_->pool->page_bytes();
+}
+
+void Engine::require_room(int64_t tokens, int64_t texts) const {
+  const PagePool& pool = *state_->pool;
+  const int64_t needed = texts * kv_bytes_for(tokens);
+  if (needed <= pool.byte_limit()) return;
+  const auto bytes = [](int64_t n) { return human_bytes(static_cast<double>(n)); };
+  throw UserError({"KV cache", "", str(texts == 1 ? std::string("a text") : str(texts, " texts"), " of ", tokens, " tokens, which may need ", bytes(needed)),
+                   "at most the limit of " + bytes(pool.byte_limit()), str("give --kv-memory ", needed, " or more, or ask for fewer tokens")});
+}
 
 void Engine::forward(std::span<const WorkItem> items, StepResult& result) {
   State& s = *state_;

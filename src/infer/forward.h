@@ -77,6 +77,10 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   Sequence new_sequence();
+  // Bytes of pages that a text of so many tokens may need: as if every token wrote into every block.
+  int64_t kv_bytes_for(int64_t tokens) const;
+  // UserError where the KV limit does not hold `texts` of them.
+  void require_room(int64_t tokens, int64_t texts = 1) const;
   // Either the whole step happens, or it throws and no sequence has changed. UserError: a token id outside the
   // vocabulary, a position past max_position_embeddings, the KV limit. One call at a time.
   void forward(std::span<const WorkItem> items, StepResult& result);

@@ -95,11 +95,11 @@ int64_t Job::keepable() const {
   return read();
 }
 
-std::vector<int64_t> Job::slots_at(int64_t position, const model::ModelConfig& config) const {
+std::vector<int64_t> slots_at(const routing::Decisions& decisions, int64_t position, const model::ModelConfig& config) {
   std::vector<int64_t> slots(static_cast<size_t>(config.num_hidden_layers), position);
   if (config.routing.kv == routing::KvPolicy::drop)
     for (size_t r = 0; r < config.routing.blocks.size(); ++r) {
-      const auto first = out.decisions.run[r].begin();
+      const auto first = decisions.run[r].begin();
       slots[static_cast<size_t>(config.routing.blocks[r].block)] = std::count(first, first + position, 1);
     }
   return slots;

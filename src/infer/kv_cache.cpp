@@ -23,7 +23,7 @@ PagePool::PagePool(int64_t kv_heads, int64_t head_dim, KvType type, int64_t byte
 
 uint32_t PagePool::take() {
   if (in_use_ >= page_limit())
-    throw UserError({"KV cache", "", "a text that needs more than " + human_bytes(static_cast<double>(byte_limit_)), "to fit into the limit", "raise the limit, or run fewer or shorter texts at once"});
+    throw UserError({"KV cache", "", "a text that needs more than " + human_bytes(static_cast<double>(byte_limit_)), "to fit into the limit", "raise --kv-memory, or run fewer or shorter texts at once"});
   if (free_.empty()) {
     const int64_t first = std::ssize(states_), count = std::min(slab_pages_, page_limit() - first);
     free_.reserve(static_cast<size_t>(first + count));  // so that give_back never allocates
@@ -32,6 +32,7 @@ uint32_t PagePool::take() {
     states_.resize(static_cast<size_t>(first + count));
     for (int64_t i = count; i-- > 0;) free_.push_back(static_cast<uint32_t>(first + i));
   }
+  FATHOM_ASSERT(!free_.empty(), in_use_, " pages of ", page_limit());
   const uint32_t page = free_.back();
   free_.pop_back();
   states_[page] = {.holders = 1, .written = 0};
@@ -132,6 +133,20 @@ Sequence Sequence::fork(int64_t position, std::span<const int64_t> lengths) cons
 void Sequence::rewind(int64_t position, std::span<const int64_t> lengths) {
   FATHOM_ASSERT(position <= position_ && static_cast<int64_t>(lengths.size()) == blocks(), position, " of ", position_);
   for (int64_t block = 0; block < blocks(); ++block) shrink(block, lengths[block]);
+  position_ = position;
+}
+
+void Sequence::restore(int64_t position, std::span<const int64_t> lengths, const std::function<void(int64_t, size_t, uint8_t*)>& fill) {
+  FATHOM_ASSERT(position_ == 0 && pages() == 0 && static_cast<int64_t>(lengths.size()) == blocks(), position_, " ", lengths.size());
+  try {
+    for (int64_t block = 0; block < blocks(); ++block)
+      while (tables_[block].length < lengths[block]) append(block);
+  } catch (...) {
+    clear();
+    throw;
+  }
+  for (int64_t block = 0; block < blocks(); ++block)
+    for (size_t index = 0; index < tables_[block].pages.size(); ++index) fill(block, index, pool_->page(tables_[block].pages[index]));
   position_ = position;
 }
 

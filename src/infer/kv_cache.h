@@ -8,6 +8,7 @@
 // whoever stands before it copies the page first.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <iterator>
 #include <memory>
 #include <span>
@@ -36,6 +37,7 @@ class PagePool {
   const kernels::KvPage& layout() const { return layout_; }
   int64_t page_bytes() const { return page_bytes_; }
   int64_t page_limit() const { return byte_limit_ > 0 ? byte_limit_ / page_bytes() : INT64_MAX; }
+  int64_t byte_limit() const { return byte_limit_ > 0 ? page_limit() * page_bytes() : INT64_MAX; }  // of whole pages
   int64_t pages_in_use() const { return in_use_; }
   int64_t pages_left() const { return page_limit() - in_use_; }
   int64_t peak_pages() const { return peak_; }
@@ -71,6 +73,8 @@ class Sequence {
   int64_t kv_bytes() const;      // of its pages
   int64_t slot_bytes() const;    // of its taken slots: what a perfect fit would need
   const std::vector<uint32_t>& page_table(int64_t block) const { return tables_[block].pages; }
+  const kernels::KvPage& layout() const { return pool_->layout(); }
+  const uint8_t* page(int64_t block, size_t index) const { return pool_->page(tables_[block].pages[index]); }
   // The slot of the next token that writes into a block; takes a page where one begins or the last one is not its own to
   // write. For the engine's steps.
   int64_t append(int64_t block);
@@ -82,6 +86,9 @@ class Sequence {
   Sequence fork(int64_t position, std::span<const int64_t> lengths) const;
   void rewind(int64_t position, std::span<const int64_t> lengths);  // back to there
   void clear();                  // back to position 0, pages returned
+  // From position 0, as if it had read what was read elsewhere: `lengths` [L] slots, whose pages `fill` writes. UserError, and still
+  // at position 0, when the pool's limit is reached.
+  void restore(int64_t position, std::span<const int64_t> lengths, const std::function<void(int64_t block, size_t index, uint8_t* page)>& fill);
 
  private:
   friend class Engine;

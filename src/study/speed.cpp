@@ -1,6 +1,7 @@
 #include "study/speed.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "infer/generate.h"
 #include "study/statistics.h"
@@ -36,11 +37,20 @@ std::vector<DecodeSpeed> measure_decode(const std::vector<const Subject*>& subje
   return speeds;
 }
 
-double kv_bytes_per_token(const model::ModelConfig& config, std::span<const double> capacity) {
+double kv_bytes_per_token(const model::ModelConfig& config, std::span<const double> capacity, KvType type) {
   double blocks = static_cast<double>(config.num_hidden_layers);
   if (config.routing.kv == routing::KvPolicy::drop)
     for (const double share : capacity) blocks -= 1 - share;
-  return static_cast<double>(model::kv_bytes_per_token_and_block(config)) * blocks;
+  return static_cast<double>(model::kv_bytes_per_token_and_block(config, type)) * blocks;
+}
+
+double kv_page_bytes(const model::ModelConfig& config, int64_t tokens, std::span<const double> capacity, KvType type) {
+  const auto pages = [](double slots) { return std::ceil(slots / static_cast<double>(infer::kPagePositions)); };
+  const double T = static_cast<double>(tokens);
+  double total = pages(T) * static_cast<double>(config.num_hidden_layers);
+  if (config.routing.kv == routing::KvPolicy::drop)
+    for (const double share : capacity) total -= pages(T) - pages(share * T);
+  return total * static_cast<double>(infer::kPagePositions * model::kv_bytes_per_token_and_block(config, type));
 }
 
 }  // namespace fathom::study

@@ -28,6 +28,10 @@ struct Model {
   std::string describe() const { return config.to_json().dump(); }
 };
 
+constexpr KvType kKvTypes[] = {KvType::f32, KvType::f16, KvType::bf16, KvType::q8_0};
+// Another one for every seed: what holds must hold for all.
+inline KvType kv_of(uint64_t seed) { return kKvTypes[seed % 4]; }
+
 // What an engine said about each token of one text.
 struct Reading {
   std::vector<float> logits;  // [T, V]
