@@ -20,7 +20,7 @@ void run(const std::string& path, const std::string& prompt, std::optional<doubl
   std::cout << "\n\n";
   for (const fathom::Token& token : tokens) {
     std::cout << "depth " << token.depth << " of " << model.info().num_hidden_layers << "  ";
-    for (const uint8_t ran : token.run) std::cout << (ran ? '#' : '.');  // the blocks that it might have skipped
+    for (const uint8_t ran : token.run) std::cout << (ran == 1 ? '#' : '.');  // the blocks that it might have skipped
     std::cout << "  id " << token.id << '\n';
   }
 }

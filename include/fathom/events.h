@@ -29,8 +29,8 @@ struct LogProbs {
 struct Token {
   TokenId id = 0;
   int64_t position = 0;             // in the text, its prompt counted
-  int64_t depth = 0;                // blocks that it ran in full: those that are not routed, and those of `run`
-  std::vector<uint8_t> run = {};    // [routed blocks] 1 where it ran in full, in the order of ModelInfo::routed_blocks
+  int64_t depth = 0;                // blocks that it ran in full, attention and MLP both
+  std::vector<uint8_t> run = {};    // [units], as ModelInfo::routed_blocks: 0 where it skipped, 1 where it ran in full, 2 where it took the light path
   std::optional<LogProbs> log_probs = {};  // when the request asked for them
   double seconds = 0;               // since submission
 };

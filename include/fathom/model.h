@@ -27,7 +27,7 @@ struct DialPoint {
   double dial = 1;                    // block fraction that was asked for
   double block_fraction = 1;          // that it came to on the calibration text
   double loss = 0;                    // nats per token on that text; NaN where it was not measured
-  std::vector<double> capacity = {};  // [routed blocks] shares of tokens that ran
+  std::vector<double> capacity = {};  // [units, those with a light path or an exit more than once] shares of tokens
 };
 
 struct ModelInfo {
@@ -37,8 +37,10 @@ struct ModelInfo {
   int64_t num_hidden_layers = 0;              // blocks
   int64_t num_attention_heads = 0, num_key_value_heads = 0, head_dim = 0;
   int64_t max_position_embeddings = 0;        // tokens of a text at most, its prompt counted
-  std::vector<int> routed_blocks = {};        // blocks that tokens may skip, ascending from 0; none: a dense model
-  std::vector<double> capacity = {};          // [routed blocks] shares of tokens that they were trained for
+  // What tokens may do less than in full is decided unit by unit: a block, or its attention and its MLP each for itself. None: a dense model.
+  std::vector<int> routed_blocks = {};          // [units] the unit's block, ascending from 0
+  std::vector<std::string> routed_parts = {};   // [units] "block", "attention" or "mlp"
+  std::vector<double> capacity = {};            // [units] shares of tokens that run it in full, as it was trained
   int64_t parameters = 0;
   int64_t weight_bytes = 0;                   // in memory; 0 without weights
   int64_t kv_bytes_per_token = 0;             // of keys and values in f32, of a token that runs every block

@@ -18,8 +18,8 @@ struct TextScore {                  // of T tokens
   std::vector<float> log_prob = {};              // [T − 1] ln p of token t + 1 after the tokens up to t
   std::vector<TokenId> best = {};                // [T − 1] the likeliest in its place
   std::vector<int64_t> depth = {};               // [T] blocks that token t ran in full
-  std::vector<std::vector<uint8_t>> run = {};    // [routed blocks][T] 1 where it ran in full
-  std::vector<std::vector<float>> router = {};   // [routed blocks][T] decision scores: what was held against the block's threshold
+  std::vector<std::vector<uint8_t>> run = {};    // [units][T] 0 where it skipped, 1 where it ran in full, 2 where it took the light path
+  std::vector<std::vector<float>> router = {};   // [units][T] decision scores: what was held against the unit's threshold
   double block_fraction = 1, total_fraction = 1; // as Text's
 
   double log_prob_sum() const {

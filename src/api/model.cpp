@@ -28,7 +28,11 @@ ModelInfo info_of(const Internals::ModelState& s) {
   info.num_hidden_layers = c.num_hidden_layers;
   info.num_attention_heads = c.num_attention_heads, info.num_key_value_heads = c.num_key_value_heads, info.head_dim = c.head_dim;
   info.max_position_embeddings = c.max_position_embeddings;
-  for (const routing::RoutedBlock& block : c.routing.blocks) info.routed_blocks.push_back(block.block), info.capacity.push_back(block.capacity);
+  for (const routing::RoutedUnit& unit : c.routing.units) {
+    info.routed_blocks.push_back(unit.block);
+    info.routed_parts.push_back(name_of(unit.part, routing::kPartNames));
+    info.capacity.push_back(unit.capacity);
+  }
   info.parameters = model::parameters(c).total();
   info.weight_bytes = s.weights ? s.weights->bytes() : 0;
   info.kv_bytes_per_token = model::kv_bytes_per_token_and_block(c) * c.num_hidden_layers;

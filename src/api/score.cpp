@@ -14,9 +14,11 @@ TextScore score_of(const infer::DocumentScore& s, size_t tokens, const model::Mo
   TextScore out;
   for (const float nll : s.nll) out.log_prob.push_back(-nll);
   out.best = s.best;
-  out.depth.assign(tokens, config.num_hidden_layers - static_cast<int64_t>(config.routing.blocks.size()));
-  for (const auto& run : s.decisions.run)
-    for (size_t t = 0; t < tokens; ++t) out.depth[t] += run[t] == 1;
+  std::vector<uint8_t> paths(s.decisions.run.size());
+  for (size_t t = 0; t < tokens; ++t) {
+    for (size_t u = 0; u < paths.size(); ++u) paths[u] = s.decisions.run[u][t];
+    out.depth.push_back(config.least_depth() + config.routing.full_blocks(paths));
+  }
   out.run = s.decisions.run;
   out.router = s.decisions.score;
   const auto T = static_cast<int64_t>(tokens);

@@ -5,11 +5,13 @@
 #include "cli/bench_peer.h"
 #include "cli/commands.h"
 #include "cli/common.h"
+#include "cli/engine_flags.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/program.h"
 #include "core/human.h"
 #include "core/limits.h"
+#include "core/memory.h"
 #include "core/progress.h"
 #include "core/thread_pool.h"
 #include "infer/weights.h"
@@ -114,7 +116,8 @@ std::vector<Form> forms_of(const Arguments& args, int64_t positions) {
 std::vector<std::string> line_row(const BenchLine& l, const std::string& first) {
   return {"  " + l.work, l.model, fixed(l.tokens_per_second, 1), str(fixed(l.slowest, 1), " to ", fixed(l.fastest, 1)),
           str(fixed(l.rate, 1), l.bytes ? " GB/s" : " Gop/s"), l.limit > 0 ? percent(l.rate / l.limit, 0) : "–",
-          l.run_share < 1 ? percent(1 - l.run_share) : "–", l.model == first ? "–" : fixed(l.speedup, 2), l.model == first ? "–" : fixed(l.allowed, 2)};
+          l.bytes ? str(fixed(l.attention, 1), " GB/s") : "–", l.bytes && l.attention_limit > 0 ? percent(l.attention / l.attention_limit, 0) : "–",
+          l.bytes ? human_bytes(l.kv_bytes) : "–", l.run_share < 1 ? percent(1 - l.run_share) : "–", l.model == first ? "–" : fixed(l.speedup, 2), l.model == first ? "–" : fixed(l.allowed, 2)};
 }
 
 int run(const Arguments& args) {
@@ -132,7 +135,9 @@ int run(const Arguments& args) {
   for (const int64_t threads : thread_counts(args)) {
     std::vector<BenchModel> models;
     for (const Form& form : forms)
-      models.push_back({form.name, std::make_shared<infer::Engine>(form.weights, infer::EngineOptions{.threads = static_cast<int>(threads)}), form.policy});
+      models.push_back({form.name, std::make_shared<infer::Engine>(form.weights, engine_options(args, static_cast<int>(threads))), form.policy});
+    for (const int64_t batch : work.batches) models[0].engine->require_room(work.generate > 0 ? work.depth + work.generate : 0, batch);
+    models[0].engine->require_room(work.prompt);
     PeerBench against(peer, args.positional("MODEL"), work, static_cast<int>(threads));
     std::unique_ptr<Progress> bar;
     if (!args.boolean("quiet")) bar = std::make_unique<Progress>(str("threads ", threads), "rounds", work.rounds + 1);
@@ -145,15 +150,15 @@ int run(const Arguments& args) {
     const MachineLine machine = study::bench_machine(static_cast<int>(threads));
     const infer::Engine& engine = *models[0].engine;
 
-    Json run = {{"threads", threads}, {"isa", engine.kernels().name}, {"weight_bytes", engine.weights().bytes()}, {"machine", study::to_json(machine)}, {"lines", Json::array()}};
+    Json run = {{"threads", threads}, {"isa", engine.kernels().name}, {"weight_bytes", engine.weights().bytes()}, {"kv_type", args.text("kv-type")}, {"resident_bytes", process_memory().resident}, {"machine", study::to_json(machine)}, {"lines", Json::array()}};
     for (const BenchLine& line : lines) run["lines"].push_back(study::to_json(line));
     if (!peer.empty()) run["peer"] = against.to_json();
     all.push_back(run);
     if (args.boolean("json")) continue;
 
-    out(str(threads, threads == 1 ? " thread, " : " threads, ", engine.kernels().name, ", weights ", human_bytes(static_cast<double>(engine.weights().bytes())), "\n"));
+    out(str(threads, threads == 1 ? " thread, " : " threads, ", engine.kernels().name, ", weights ", human_bytes(static_cast<double>(engine.weights().bytes())), ", keys and values ", args.text("kv-type"), "\n"));
     out(text_table({kMachineHead, machine_row(machine)}));
-    std::vector<std::vector<std::string>> rows = {{"  work", "model", "tokens/s", "range", "rate", "of the limit", "skipped", "speed-up", "allowed"}};
+    std::vector<std::vector<std::string>> rows = {{"  work", "model", "tokens/s", "range", "rate", "of the limit", "attention", "of the limit", "KV cache", "skipped", "speed-up", "allowed"}};
     for (const BenchLine& line : lines) rows.push_back(line_row(line, models[0].name));
     out(text_table(rows, 2) + "\n");
     if (!peer.empty()) out(against.table(lines) + "\n");
@@ -194,6 +199,7 @@ Command bench_command() {
   c.flag(count_flag("chunk", "N", "rows of a prompt in one step").range(1, 1 << 20).otherwise("512"));
   c.flag(integer_flag("rounds", "N", "rounds that count, after one that warms up").range(1, 1000).otherwise("5"));
   c.flag(path_flag("against", "PATH", "a llama-bench program that has its turn in every round; MODEL is a GGUF file"));
+  engine_flags(c);
   c.group("Output");
   c.flag(thread_list()).flag(json_flag()).flag(quiet_flag()).flag(colour_flag());
   c.examples = {"fathom bench --shape llama-110m --type q8_0 --routed every-second:0.125", "fathom bench models/SmolLM2-135M-Instruct.Q4_1.gguf --against llama-bench"};

@@ -6,6 +6,7 @@
 #include "cli/common.h"
 #include "cli/conversation.h"
 #include "cli/depth_colours.h"
+#include "cli/engine_flags.h"
 #include "cli/generation_flags.h"
 #include "cli/generation_text.h"
 #include "cli/interrupt.h"
@@ -15,6 +16,7 @@
 #include "core/human.h"
 #include "core/limits.h"
 #include "core/log.h"
+#include "infer/cache_file.h"
 #include "infer/weights.h"
 #include "model/document_ends.h"
 #include "study/evaluate.h"
@@ -30,6 +32,8 @@ constexpr const char* kHelp =
     "/retry       another answer to the last question\n"
     "/undo        take the last question and its answer back\n"
     "/clear       begin anew\n"
+    "/save FILE   keep the conversation, and all that was read of it\n"
+    "/load FILE   go on with one that was kept\n"
     "/quit        end, as Ctrl-D does\n"
     "A line that ends in \\ goes on in the next. Ctrl-C stops an answer.\n";
 
@@ -37,12 +41,31 @@ class Chat {
  public:
   Chat(const Arguments& args, std::shared_ptr<model::ModelFolder> folder, const text::Tokenizer& tokenizer, model::ChatFormat format)
       : args_(args), folder_(std::move(folder)), tokenizer_(tokenizer), conversation_(std::move(format), tokenizer), system_(args.text("system")),
-        engine_(infer::Weights::load(*folder_), {.threads = threads_of(args)}),
-        scheduler_(engine_, {.prefix_tokens = folder_->config().max_position_embeddings}),
+        engine_(infer::Weights::load(*folder_), engine_options(args, threads_of(args))),
+        scheduler_(engine_, {.prefix_tokens = folder_->config().max_position_embeddings + infer::PrefixCache::kStride}),  // and where it ends
         end_ids_(model::end_ids(*folder_, model::document_ends(folder_->config(), tokenizer))), depth_(args.boolean("show-depth")), stats_(args.boolean("stats")) {
+    engine_.require_room(std::min(1 + args.integer("max-tokens"), folder_->config().max_position_embeddings));
     set_dial(args.maybe_number("dial"));
     conversation_.begin(system_);
     range_ = {folder_->config().least_depth(), folder_->config().most_depth()};
+  }
+
+  void load(const std::string& path, bool with_dial = true) {
+    if (path.empty()) throw UserError({"/load", "", "no name", "the name of a file that /save wrote", ""});
+    infer::CachedText text = infer::load_cache(path, identity(), engine_, [&] { scheduler_.forget_prefixes(); });
+    const Fields note(text.note, path, "note");
+    const std::string system = note.string("system");
+    const int64_t asked = note.integer("asked", 0, INT64_MAX);
+    const std::optional<double> dial = note.has("dial") ? std::optional(note.number("dial", 0, 1)) : std::nullopt;
+    std::vector<int32_t> ids = text.ids;
+    std::vector<infer::PolicyFrom> policies = text.policies;
+    conversation_.restore(note.raw("conversation"), path, std::move(ids), std::move(policies));
+    note.done();
+    if (with_dial) set_dial(dial);
+    system_ = system;
+    asked_ = static_cast<uint64_t>(asked);
+    scheduler_.keep(text.ids, text.policies, text.read);
+    say(str("loaded ", printable(path), ": ", what_was_read(text.ids.size(), text.read.sequence.position())));
   }
 
   // false: the end was asked for.
@@ -78,14 +101,33 @@ class Chat {
     else if (name == "stats") stats_ = !stats_, say(str("figures ", stats_ ? "on" : "off"));
     else if (name == "clear") conversation_.begin(system_), say("a new conversation");
     else if (name == "system") conversation_.begin(system_ = rest), say(rest.empty() ? "a new conversation without a system message" : "a new conversation");
+    else if (name == "save") save(rest);
+    else if (name == "load") load(rest);
     else if (name == "undo") say(conversation_.take_back().empty() ? "nothing to take back" : "taken back");
     else if (name == "retry") {
       const std::string question = conversation_.take_back();
       question.empty() ? say("nothing was asked") : ask(question);
     } else {
-      throw UserError({"command", "", "\"/" + printable(name, 40) + "\"", "one of /dial /depth /stats /system /retry /undo /clear /quit /help", ""});
+      throw UserError({"command", "", "\"/" + printable(name, 40) + "\"", "one of /dial /depth /stats /system /retry /undo /clear /save /load /quit /help", ""});
     }
     return true;
+  }
+
+  // Of model and tokenizer; takes a moment, so not before somebody asks.
+  const std::string& identity() {
+    if (identity_.empty()) identity_ = folder_->fingerprint() + tokenizer_.identity();
+    return identity_;
+  }
+
+  static std::string what_was_read(size_t tokens, int64_t read) { return str(tokens, " tokens, ", read, " of them read"); }
+
+  void save(const std::string& path) {
+    if (path.empty()) throw UserError({"/save", "", "no name", "the name of the file to write", ""});
+    require_place(path);
+    infer::CachedText text{.ids = conversation_.ids(), .policies = conversation_.policies(), .read = scheduler_.kept(conversation_.ids(), conversation_.policies()), .note = {}};
+    text.note = {{"conversation", conversation_.to_json()}, {"system", system_}, {"asked", asked_}, {"dial", dial_ ? Json(*dial_) : Json()}};
+    infer::save_cache(path, identity(), engine_, text);
+    say(str("saved ", printable(path), ": ", what_was_read(text.ids.size(), text.read.sequence.position())));
   }
 
   void toggle_depth() {
@@ -136,7 +178,13 @@ class Chat {
     };
     request.on_finish = [&](size_t, infer::Generated&& text) { answer = std::move(text); };
     double prompt_seconds = 0, decode_seconds = 0;
-    const infer::RequestId id = scheduler_.submit(std::move(request));
+    infer::RequestId id = 0;
+    try {
+      id = scheduler_.submit(std::move(request));
+    } catch (const UserError&) {  // there is no room for an answer
+      conversation_.take_back();
+      throw;
+    }
     while (!scheduler_.idle()) {
       if (interrupted()) scheduler_.cancel(id);
       const auto begin = std::chrono::steady_clock::now();
@@ -170,7 +218,7 @@ class Chat {
   std::shared_ptr<model::ModelFolder> folder_;
   text::Tokenizer tokenizer_;
   Conversation conversation_;
-  std::string system_;
+  std::string system_, identity_;
   infer::Engine engine_;
   infer::Scheduler scheduler_;
   std::vector<int32_t> end_ids_;
@@ -200,8 +248,10 @@ int run(const Arguments& args) {
   catch_interrupts();
   const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
   const text::Tokenizer tokenizer = folder->tokenizer();
+  if (args.given("load") && args.given("system")) args.wrong("system", "--load as well", "one of the two");
   Chat chat(args, folder, tokenizer, format_of(args, *folder));
   const bool person = ::isatty(STDIN_FILENO) && stdout_is_terminal();
+  if (args.given("load")) chat.load(args.text("load"), !args.given("dial"));
   if (person) out("/help lists the commands; Ctrl-D ends\n");
   Lines lines;
   std::string text, line;
@@ -238,6 +288,7 @@ Command chat_command() {
   c.details = "Reads lines from standard input and answers each. /help lists what may be said besides: /dial, /depth, /stats, …";
   c.positional("MODEL", "the model folder, the folder of a run, or a .gguf file");
   c.flag(text_flag("system", "TEXT", "how the model is to behave").noted("nothing, or what the template says"));
+  c.flag(path_flag("load", "FILE", "go on with a conversation that /save wrote; nothing of it is read again"));
   c.flag(path_flag("chat-template", "FILE", "a Jinja template in place of the model's own"));
   c.flag(count_flag("max-tokens", "N", "tokens of an answer at most").range(1, limits::kNewTokens).otherwise("1024"));
   sampling_flags(c);
@@ -245,6 +296,7 @@ Command chat_command() {
   c.flag(dial_flag());
   c.flag(boolean_flag("show-depth", "colour every token by the number of blocks that it ran in full"));
   c.flag(boolean_flag("stats", "print speed, depth and cache size to standard error after every answer"));
+  engine_flags(c);
   c.group("Output");
   c.flag(threads_flag()).flag(colour_flag());
   c.examples = {"fathom chat models/SmolLM2-135M-Instruct.Q4_1.gguf --temperature 0.7", "echo 'What is the capital of France?' | fathom chat model/ --temperature 0 --dial 0.6"};

@@ -1,5 +1,6 @@
 #include "cli/conversation.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace fathom::cli {
@@ -27,6 +28,56 @@ void Conversation::answered(const std::string& text, std::span<const int32_t> id
   now_.messages.push_back({"assistant", text});
   now_.read += text;
   now_.ids.insert(now_.ids.end(), ids.begin(), ids.end());
+}
+
+Json Conversation::to_json() const {
+  Json messages = Json::array(), before = Json::array();
+  for (const text::ChatMessage& m : now_.messages) messages.push_back({{"role", m.role}, {"content", m.content}});
+  // A question is told from the rest by how much stood before it; what a template has written anew since cannot be.
+  const auto begins = [](const auto& whole, const auto& part) { return part.size() <= whole.size() && std::equal(part.begin(), part.end(), whole.begin()); };
+  const auto same = [](const auto& a, const auto& b) { return a.position == b.position && a.policy == b.policy; };
+  size_t first = before_.size();
+  for (; first > 0; --first) {
+    const State& s = before_[first - 1];
+    if (!now_.read.starts_with(s.read) || !begins(now_.ids, s.ids) || s.policies.size() > now_.policies.size() ||
+        !std::equal(s.policies.begin(), s.policies.end(), now_.policies.begin(), same)) break;
+  }
+  for (; first < before_.size(); ++first) {
+    const State& s = before_[first];
+    before.push_back({{"messages", s.messages.size()}, {"read", s.read.size()}, {"ids", s.ids.size()}, {"policies", s.policies.size()}});
+  }
+  return {{"messages", messages}, {"read", now_.read}, {"before", before}};
+}
+
+void Conversation::restore(const Json& json, const std::string& where, std::vector<int32_t> ids, std::vector<infer::PolicyFrom> policies) {
+  const Fields f(json, where, "conversation");
+  State now{.messages = {}, .read = f.string("read"), .ids = std::move(ids), .policies = std::move(policies)};
+  const auto list = [&](const std::string& key) -> const Json& {
+    const Json& all = f.raw(key);
+    if (!all.is_array()) f.wrong(key, describe(all), "an array");
+    return all;
+  };
+  const Json& messages = list("messages");
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const Fields m(messages[i], where, f.path(str("messages[", i, "]")));
+    now.messages.push_back({m.string("role"), m.string("content")});
+    m.done();
+  }
+  std::vector<State> before;
+  const Json& states = list("before");
+  for (size_t i = 0; i < states.size(); ++i) {
+    const Fields s(states[i], where, f.path(str("before[", i, "]")));
+    const auto count = [&](const char* key, size_t low, size_t high) { return static_cast<ptrdiff_t>(s.integer(key, static_cast<int64_t>(low), static_cast<int64_t>(high))); };
+    const auto m = count("messages", i == 0 ? 0 : before.back().messages.size() + 1, now.messages.empty() ? 0 : now.messages.size() - 1);
+    const auto r = count("read", 0, now.read.size()), n = count("ids", 0, now.ids.size()), p = count("policies", 0, now.policies.size());
+    before.push_back({.messages = {now.messages.begin(), now.messages.begin() + m}, .read = now.read.substr(0, static_cast<size_t>(r)),
+                      .ids = {now.ids.begin(), now.ids.begin() + n}, .policies = {now.policies.begin(), now.policies.begin() + p}});
+    s.done();
+  }
+  f.done();
+  if (!before.empty() && now.messages.empty()) f.wrong("before", str(before.size(), " questions"), "none, since nothing was said");
+  now_ = std::move(now);
+  before_ = std::move(before);
 }
 
 std::string Conversation::take_back() {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/json.h"
 #include "infer/scheduler.h"
 #include "model/chat_format.h"
 #include "text/tokenizer.h"
@@ -25,6 +26,10 @@ class Conversation {
   void answered(const std::string& text, std::span<const int32_t> ids);
   // Takes the last question back, and its answer; returns the question, "" when there is none.
   std::string take_back();
+
+  // What was said, for a file that keeps ids() and policies() as well; and that again. UserError names `where` and the field.
+  Json to_json() const;
+  void restore(const Json& json, const std::string& where, std::vector<int32_t> ids, std::vector<infer::PolicyFrom> policies);
 
   const std::vector<int32_t>& ids() const { return now_.ids; }
   const std::vector<infer::PolicyFrom>& policies() const { return now_.policies; }

@@ -19,7 +19,7 @@ int run(const Arguments& args) {
   catch_interrupts();
   const std::string& path = args.text("out");
   require_place(path);
-  const study::Subject subject = study::Subject::open(args.positional("MODEL"), threads_of(args));
+  const study::Subject subject = study::Subject::open(args.positional("MODEL"), {.threads = threads_of(args)});
   const std::optional<double> dial = dial_of(args, *subject.folder);
 
   const int64_t most = subject.engine->config().max_position_embeddings;

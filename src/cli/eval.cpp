@@ -2,6 +2,7 @@
 
 #include "cli/commands.h"
 #include "cli/common.h"
+#include "cli/engine_flags.h"
 #include "cli/evaluation_text.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
@@ -31,10 +32,11 @@ study::EvaluateProgress progress_of(const Arguments& args, const std::string& la
   };
 }
 
-std::vector<Subject> open_subjects(const Arguments& args, int threads) {
-  std::vector<Subject> subjects = {Subject::open(args.positional("MODEL"), threads)};
+std::vector<Subject> open_subjects(const Arguments& args) {
+  const infer::EngineOptions options = engine_options(args, threads_of(args));
+  std::vector<Subject> subjects = {Subject::open(args.positional("MODEL"), options)};
   for (const std::string& path : args.texts("twin")) {
-    subjects.push_back(Subject::open(path, threads));
+    subjects.push_back(Subject::open(path, options));
     if (subjects.back().tokenizer->identity() != subjects.front().tokenizer->identity())
       throw UserError({path, "tokenizer.json", "another tokenizer than that of " + args.positional("MODEL"), "the same one",
                        "losses per token of different tokenizers do not compare; evaluate it on its own and compare bits per byte"});
@@ -59,7 +61,7 @@ int run(const Arguments& args) {
   apply_quiet(args);
   apply_colour(args);
   catch_interrupts();
-  const std::vector<Subject> subjects = open_subjects(args, threads_of(args));
+  const std::vector<Subject> subjects = open_subjects(args);
   const infer::Rule rule = rule_of(args.text("rule"));
   if (rule == infer::Rule::topk && subjects[0].engine->config().routing.random())
     args.wrong("rule", "topk", "causal or random", "the model's blocks pick tokens at random, so nobody trained the scores that top-k would read");
@@ -108,6 +110,7 @@ Command eval_command() {
   c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).noted("that of the training run, else the model's, at most 1024"));
   c.flag(count_flag("limit", "N", "tokens to score, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("0"));
   c.flag(field_flag()).flag(repair_flag());
+  engine_flags(c);
   c.group("Output");
   c.flag(json_flag()).flag(threads_flag()).flag(quiet_flag()).flag(colour_flag());
   c.examples = {"fathom eval runs/mod/model --data data/books --twin runs/dense/model", "fathom eval model --data book.txt --dial 0.6 --json"};

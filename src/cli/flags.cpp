@@ -39,7 +39,8 @@ std::optional<double> parse_number(const std::string& text) {
   double factor = 1;
   if (!digits.empty()) {
     switch (digits.back()) {
-      case 'k': factor = 1e3; break;
+      case 'k':
+      case 'K': factor = 1e3; break;
       case 'M': factor = 1e6; break;
       case 'G': factor = 1e9; break;
       case 'T': factor = 1e12; break;

@@ -1,6 +1,7 @@
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/depth_colours.h"
+#include "cli/engine_flags.h"
 #include "cli/generation_flags.h"
 #include "cli/generation_text.h"
 #include "cli/interrupt.h"
@@ -8,6 +9,7 @@
 #include "cli/program.h"
 #include "core/limits.h"
 #include "core/log.h"
+#include "core/memory.h"
 #include "infer/generate.h"
 #include "infer/weights.h"
 #include "model/document_ends.h"
@@ -61,7 +63,7 @@ int run(const Arguments& args) {
   if (static_cast<int64_t>(prompts[0].size()) >= room)
     throw UserError({args.positional("MODEL"), "", str("a prompt of ", prompts[0].size(), " tokens"),
                      str("fewer than the model's max_position_embeddings ", room), ""});
-  infer::Engine engine(infer::Weights::load(*folder), {.threads = threads_of(args)});
+  infer::Engine engine(infer::Weights::load(*folder), engine_options(args, threads_of(args)));
 
   const DepthRange range{folder->config().least_depth(), folder->config().most_depth()};
   const bool safe = stdout_is_terminal();
@@ -83,6 +85,9 @@ int run(const Arguments& args) {
   });
   if (json) {
     Json j = generation_json(prompt, result, record, tokenizer, range);
+    const ProcessMemory memory = process_memory();
+    j["kv_type"] = args.text("kv-type");
+    j["memory"] = {{"weights", engine.weights().bytes()}, {"kv_peak", engine.pool().peak_pages() * engine.pool().page_bytes()}, {"resident", memory.resident}, {"resident_peak", memory.peak}};
     j["dial"] = dial.value_or(folder->dial() ? folder->dial()->default_dial : 1.0);
     out_json(j);
   } else {
@@ -122,6 +127,7 @@ Command generate_command() {
   c.flag(dial_flag());
   c.flag(boolean_flag("show-depth", "colour every token by the number of blocks that it ran in full"));
   c.flag(boolean_flag("stats", "print speed, fractions and cache size to standard error"));
+  engine_flags(c);
   c.group("Output");
   c.flag(json_flag()).flag(threads_flag()).flag(colour_flag());
   c.examples = {"fathom generate model/ --prompt 'Once upon a time' --show-depth", "fathom generate model/ --prompt-file chapter.txt --temperature 0.8 --top-p 0.95 --dial 0.6"};

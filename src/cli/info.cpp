@@ -3,6 +3,7 @@
 
 #include "cli/commands.h"
 #include "cli/common.h"
+#include "cli/engine_flags.h"
 #include "cli/output.h"
 #include "cli/program.h"
 #include "core/human.h"
@@ -34,7 +35,7 @@ struct Costs {
   }
 };
 
-Costs costs(const ModelConfig& c, const model::ModelFolder& folder, double dial, int64_t context) {
+Costs costs(const ModelConfig& c, const model::ModelFolder& folder, double dial, int64_t context, KvType kv) {
   Costs k{.context = context, .dense = 0, .expected = 0, .worst = 0, .forward = {}, .dense_bytes = {}, .expected_bytes = {}, .capacity = {}};
   const double per_token = 1.0 / static_cast<double>(context);
   k.capacity = folder.dial() ? folder.dial()->at(dial).capacity : c.routing.capacities();
@@ -45,12 +46,12 @@ Costs costs(const ModelConfig& c, const model::ModelFolder& folder, double dial,
   k.worst = model::topk_cost(c, context, context, all).flops() * per_token;
   ModelConfig unrouted = c;  // the same shape without routers, as its FLOPs are counted
   unrouted.routing = {};
-  k.dense_bytes = model::decode_bytes(unrouted, context, {}, infer::weight_bytes(folder));
-  k.expected_bytes = model::decode_bytes(c, context, k.capacity, infer::weight_bytes(folder));
+  k.dense_bytes = model::decode_bytes(unrouted, context, {}, infer::weight_bytes(folder), kv);
+  k.expected_bytes = model::decode_bytes(c, context, k.capacity, infer::weight_bytes(folder), kv);
   return k;
 }
 
-Json to_json(const ModelConfig& c, const model::ModelFolder& folder, const Costs& k, double dial) {
+Json to_json(const ModelConfig& c, const model::ModelFolder& folder, const Costs& k, double dial, KvType kv) {
   const model::Parameters p = model::parameters(c);
   Json j = {{"path", folder.path()}, {"config", c.to_json()}, {"context", k.context}, {"dial", dial}};
   j["parameters"] = {{"total", p.total()}, {"embedding", p.embedding}, {"blocks", p.blocks}, {"light", p.light}, {"routers", p.routers},
@@ -58,8 +59,12 @@ Json to_json(const ModelConfig& c, const model::ModelFolder& folder, const Costs
   j["flops_per_token"] = {{"dense", k.dense}, {"expected", k.expected}, {"worst", k.worst}};
   j["decode_bytes_per_token"] = {{"dense", k.dense_bytes.total()}, {"expected", k.expected_bytes.total()},
                                  {"weights", k.expected_bytes.weights()}, {"kv_read", k.expected_bytes.kv_read()}, {"kv_write", k.expected_bytes.kv_write()}};
-  j["kv_bytes_per_token"] = {{"dense", study::kv_bytes_per_token(c, {})}, {"expected", study::kv_bytes_per_token(c, k.capacity)}};
-  j["kv_bytes_per_token_and_block"] = model::kv_bytes_per_token_and_block(c);
+  j["kv_type"] = name_of(kv, kKvTypeNames);
+  j["kv_bytes_per_token"] = {{"dense", study::kv_bytes_per_token(c, {}, kv)}, {"expected", study::kv_bytes_per_token(c, k.capacity, kv)}};
+  j["kv_bytes_per_token_and_block"] = model::kv_bytes_per_token_and_block(c, kv);
+  j["memory"] = {{"weights", infer::resident_bytes(folder)}, {"kv", Json::object()}};
+  for (const auto& [name, type] : kKvTypeNames)
+    j["memory"]["kv"][name] = {{"dense", study::kv_page_bytes(c, k.context, {}, type)}, {"expected", study::kv_page_bytes(c, k.context, k.capacity, type)}};
   j["blocks"] = Json::array();
   const auto flops = [&](int64_t macs) { return 2 * static_cast<double>(macs) / static_cast<double>(k.context); };
   for (int64_t block = 0; block < c.num_hidden_layers; ++block) {
@@ -146,6 +151,17 @@ std::string block_table(const ModelConfig& c, const Costs& k) {
   return text_table(rows);
 }
 
+// What the engine takes: weights, and the pages of a text that fills the context, for every type of keys and values.
+std::string memory_text(const ModelConfig& c, const model::ModelFolder& folder, const Costs& k) {
+  const double weights = static_cast<double>(infer::resident_bytes(folder));
+  std::vector<std::vector<std::string>> rows = {{"  keys and values", "dense", "expected", "share", "with weights"}};
+  for (const auto& [name, type] : kKvTypeNames) {
+    const double dense = study::kv_page_bytes(c, k.context, {}, type), expected = study::kv_page_bytes(c, k.context, k.capacity, type);
+    rows.push_back({str("  ", name), human_bytes(dense), human_bytes(expected), percent(expected / dense), human_bytes(weights + expected)});
+  }
+  return str("\nMemory of the weights, ", human_bytes(weights), ", and of a text of ", k.context, " tokens\n") + text_table(rows);
+}
+
 int run(const Arguments& args) {
   apply_colour(args);
   const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
@@ -154,8 +170,9 @@ int run(const Arguments& args) {
   const int64_t context = args.maybe_integer("context").value_or(study::default_context({folder->path()}, {c.max_position_embeddings}));
   if (context > c.max_position_embeddings)
     args.wrong("context", str(context), str("at most the model's max_position_embeddings ", c.max_position_embeddings));
-  const Costs k = costs(c, *folder, dial, context);
-  if (args.boolean("json")) return out_json(to_json(c, *folder, k, dial)), kExitDone;
+  const KvType kv = kv_type_of(args);
+  const Costs k = costs(c, *folder, dial, context, kv);
+  if (args.boolean("json")) return out_json(to_json(c, *folder, k, dial, kv)), kExitDone;
 
   const model::Parameters p = model::parameters(c);
   const auto count = [](int64_t n) { return grouped(n); };
@@ -177,9 +194,10 @@ int run(const Arguments& args) {
                    ratio(k.expected_bytes.total(), k.dense_bytes.total()), "", ""},
                   {"  of them weights", human_bytes(k.dense_bytes.weights()), human_bytes(k.expected_bytes.weights()),
                    ratio(k.expected_bytes.weights(), k.dense_bytes.weights()), "", ""},
-                  {"  KV cache bytes", human_bytes(study::kv_bytes_per_token(c, {})), human_bytes(study::kv_bytes_per_token(c, k.capacity)),
-                   ratio(study::kv_bytes_per_token(c, k.capacity), study::kv_bytes_per_token(c, {})), "", ""}}));
-  out(str("  one block's keys and values: ", human_bytes(static_cast<double>(model::kv_bytes_per_token_and_block(c))), " per token\n"));
+                  {"  KV cache bytes", human_bytes(study::kv_bytes_per_token(c, {}, kv)), human_bytes(study::kv_bytes_per_token(c, k.capacity, kv)),
+                   ratio(study::kv_bytes_per_token(c, k.capacity, kv), study::kv_bytes_per_token(c, {}, kv)), "", ""}}));
+  out(str("  one block's keys and values: ", human_bytes(static_cast<double>(model::kv_bytes_per_token_and_block(c, kv))), " per token\n"));
+  out(memory_text(c, *folder, k));
   if (args.boolean("blocks")) out("\nExpected per token, block by block: forward FLOPs, and bytes moved at decode\n" + block_table(c, k));
   if (folder->dial()) {
     out(str("\nDial (calibrated on ", folder->dial()->text.empty() ? "text" : printable(folder->dial()->text), ", ", grouped(folder->dial()->tokens), " tokens)\n"));
@@ -201,6 +219,7 @@ Command info_command() {
   c.positional("MODEL", "the model folder, the folder of a run, or a .gguf file");
   c.flag(integer_flag("context", "N", "tokens of context that FLOPs and bytes are counted for").range(1, limits::kContext).noted("that of the training run, else the model's, at most 1024"));
   c.flag(number_flag("dial", "X", "block fraction to ask for").range(1e-6, 1).noted("the model's"));
+  c.flag(kv_type_flag());
   c.flag(boolean_flag("blocks", "show FLOPs and bytes block by block (--json always holds them)"));
   c.flag(json_flag()).flag(colour_flag());
   c.examples = {"fathom info model/", "fathom info model/ --blocks", "fathom info model/ --dial 0.6 --json"};

@@ -103,7 +103,7 @@ routing::DialTable calibrate(const Arguments& args, const model::ModelFolder& or
 
 study::Divergence measure(const Arguments& args, const std::string& model, const std::string& out, const HeldOut& text) {
   const int threads = threads_of(args);
-  const study::Subject original = study::Subject::open(model, threads), result = study::Subject::open(out, threads);
+  const study::Subject original = study::Subject::open(model, {.threads = threads}), result = study::Subject::open(out, {.threads = threads});
   Bar bar(args, "measuring", "tokens", text.predicted);
   try {
     const study::Divergence d = study::diverge(original, result, text, [&](int64_t done, int64_t, double kl) { bar.update(done, "KL " + fixed(kl, 5)); });

@@ -116,7 +116,7 @@ Report make_report(const Arguments& args) {
   std::vector<std::string> folders;
   for (const std::string& path : args.rest()) {
     report.models.push_back({.run = study::read_run(path), .role = "", .quality = {}, .teacher = {}, .speed = {}});
-    subjects.push_back(Subject::open(report.models.back().run.model, threads));
+    subjects.push_back(Subject::open(report.models.back().run.model, {.threads = threads}));
     const model::ModelConfig& c = subjects.back().engine->config();
     if (subjects.back().tokenizer->identity() != subjects.front().tokenizer->identity())
       throw UserError({path, "tokenizer.json", "another tokenizer than that of " + args.rest()[0], "the same one", "losses per token of different tokenizers do not compare"});

@@ -205,6 +205,10 @@ MappedFile::~MappedFile() {
   if (data_) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
+void MappedFile::release() const {
+  if (data_) (void)::madvise(const_cast<std::byte*>(data_), size_, MADV_DONTNEED);  // a wish: nothing depends on it
+}
+
 bool exists(const std::string& path) {
   std::error_code ignored;
   return fs::exists(path, ignored);

@@ -68,6 +68,8 @@ class MappedFile {
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  // What was read of it no longer counts as the process's memory; whoever reads it again gets it from the file.
+  void release() const;
   const std::string& path() const { return path_; }
 
  private:

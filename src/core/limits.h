@@ -105,6 +105,8 @@ inline constexpr int64_t kGuesses = 64;              // of one speculation
 inline constexpr int64_t kTexts = 4096;              // that one engine runs at once
 inline constexpr int64_t kStepRows = 1 << 16;        // tokens that one step reads
 inline constexpr int kThreads = 1024;
+inline constexpr int64_t kKvMemory = int64_t{1} << 50;  // bytes of --kv-memory
+inline constexpr int64_t kCacheHeaderBytes = 256 * kMiB;  // of a saved cache: what a conversation said, and more
 
 // Evaluation
 inline constexpr int64_t kEvaluationTokens = int64_t{1} << 28;  // held-out tokens kept in memory at once

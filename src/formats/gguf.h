@@ -44,6 +44,7 @@ class GgufFile {
   const GgufTensor* find(std::string_view name) const;                 // nullptr when there is none
   const GgufTensor& at(std::string_view name) const;                   // UserError with the nearest name
   const std::string& where() const { return where_; }
+  void release() const { if (map_) map_->release(); }  // MappedFile::release
 
  private:
   void parse(std::span<const std::byte> file);

@@ -44,6 +44,7 @@ class SafetensorsFile {
   const TensorView& at(std::string_view name) const;                   // UserError with the nearest name
   const std::map<std::string, std::string>& metadata() const { return metadata_; }  // __metadata__
   const std::string& where() const { return where_; }
+  void release() const { if (map_) map_->release(); }  // MappedFile::release
 
  private:
   void parse(std::span<const std::byte> bytes);

@@ -2,8 +2,6 @@
 // adds its delta to the residual stream.
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <cstring>
 
 #include "infer/step.h"
 #include "kernels/pack.h"
@@ -60,94 +58,7 @@ void gather(Step& step, const float* from, std::span<const int64_t> rows, int64_
   });
 }
 
-// Keys and values into their pages: key [G·D] after RoPE is spread over [G][D][16], value [G·D] goes to [G][16][D].
-void write_slot(float* page, int64_t slot, int64_t kv_heads, int64_t head_dim, const float* key, const float* value) {
-  const int64_t at = slot % kPagePositions;
-  float* const keys = page + at;
-  for (int64_t i = 0; i < kv_heads * head_dim; ++i) keys[i * kPagePositions] = key[i];
-  float* const values = page + kv_heads * head_dim * kPagePositions;
-  for (int64_t g = 0; g < kv_heads; ++g)
-    std::copy_n(value + g * head_dim, head_dim, values + (g * kPagePositions + at) * head_dim);
-}
-
-// Some running rows of one item, for one key/value head: the unit of work that threads take.
-struct AttentionTask {
-  int64_t kv_head, first, last;  // running rows [first, last)
-  const float* const* pages;
-};
-
-float* attention_scratch(int64_t floats) {
-  thread_local kernels::Buffer scratch;
-  scratch.grow(floats);
-  return scratch.data();
-}
-
 }  // namespace
-
-// The slots of step.slots belong to `writers` rows; a running row's own slot is its last visible one.
-static void attend(Step& step, std::span<const int64_t> visible, int64_t block) {
-  const int64_t H = step.config.num_attention_heads, G = step.config.num_key_value_heads, D = step.config.head_dim;
-  const int64_t share = H / G, M = static_cast<int64_t>(step.running.size());
-  constexpr int64_t kQueries = 32;  // of one task: enough to reuse a page, few enough to share out
-  const int64_t rows_per_task = std::max<int64_t>(1, kQueries / share);
-
-  // Runs of rows of one item, then the bases of its pages (pointers into `pages` are taken when it has its full size).
-  struct Segment {
-    int64_t first, last;
-    size_t pages;
-  };
-  std::vector<Segment> segments;
-  step.pages.clear();
-  for (int64_t i = 0; i < M; ++i) {
-    const Row& row = step.rows[step.running[i]];
-    if (i == 0 || row.item != step.rows[step.running[i - 1]].item) {
-      segments.push_back({i, i + 1, step.pages.size()});
-      for (uint32_t page : row.sequence->page_table(block)) step.pages.push_back(step.pool.page(page));
-    } else {
-      segments.back().last = i + 1;
-    }
-  }
-  std::vector<AttentionTask> tasks;
-  int64_t work = 0;
-  for (const Segment& s : segments)
-    for (int64_t g = 0; g < G; ++g)
-      for (int64_t first = s.first; first < s.last; first += rows_per_task) {
-        tasks.push_back({g, first, std::min(s.last, first + rows_per_task), step.pages.data() + s.pages});
-        work += visible[tasks.back().last - 1] * D * share * (tasks.back().last - first);
-      }
-
-  float* const q = step.q.data();
-  const auto run = [&](int64_t t) {
-    const AttentionTask& task = tasks[t];
-    const int64_t count = (task.last - task.first) * share;
-    std::array<float*, kQueries> small;
-    std::array<int64_t, kQueries> small_visible;
-    std::vector<float*> large;  // more heads per key/value head than a task holds queries
-    std::vector<int64_t> large_visible;
-    float** queries = small.data();
-    int64_t* seen = small_visible.data();
-    if (count > kQueries) {
-      large.resize(count), large_visible.resize(count);
-      queries = large.data(), seen = large_visible.data();
-    }
-    int64_t at = 0;
-    for (int64_t i = task.first; i < task.last; ++i)
-      for (int64_t h = 0; h < share; ++h, ++at) {
-        queries[at] = q + (i * H + task.kv_head * share + h) * D;
-        seen[at] = visible[i];
-      }
-    const int64_t slots = (seen[count - 1] + kPagePositions - 1) / kPagePositions * kPagePositions;
-    step.kernels.attend({.pages = task.pages, .key_offset = task.kv_head * D * kPagePositions,
-                         .value_offset = (G + task.kv_head) * D * kPagePositions, .head_dim = D,
-                         .scale = 1.0f / std::sqrt(static_cast<float>(D)), .queries = queries, .outputs = queries,
-                         .visible = seen, .count = count, .scratch = attention_scratch(kernels::kAttendTile * slots)});
-  };
-  if (work < (1 << 14)) {  // a few µs: sharing out costs as much
-    for (size_t t = 0; t < tasks.size(); ++t) run(static_cast<int64_t>(t));
-  } else {
-    step.threads.parallel_for(static_cast<int64_t>(tasks.size()), std::ref(run));
-  }
-}
 
 // a = attention(norm(x)) of step.running: adds g·a to the stream. Where the MLP is to read x + a and the gate is not 1, keeps that in
 // step.hidden. Returns the slots of keys and values written.
@@ -187,8 +98,8 @@ static int64_t run_attention(Step& step, int64_t block) {
       float* const key = step.k.data() + i * G * D;
       finish_heads(step, key, G, w.k_bias, w.k_norm, row.position);
       add_bias(step, step.v.data() + i * G * D, 1, w.v_bias);
-      float* const page = step.pool.page(row.sequence->page_table(block)[step.slots[i] / kPagePositions]);
-      write_slot(page, step.slots[i], G, D, key, step.v.data() + i * G * D);
+      step.kernels.store_slot({.type = step.pool.layout().type, .key = key, .value = step.v.data() + i * G * D, .kv_heads = G, .head_dim = D,
+                               .slot = step.slots[i] % kPagePositions, .page = step.pool.page(row.sequence->page_table(block)[step.slots[i] / kPagePositions])});
     }
   });
   if (M == 0) return writers;

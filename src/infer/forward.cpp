@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/human.h"
 #include "core/limits.h"
 #include "infer/step.h"
 
@@ -43,7 +44,7 @@ struct Engine::State {
   State(std::shared_ptr<const Weights> w, const EngineOptions& options)
       : weights(std::move(w)),
         threads(options.threads > 0 ? options.threads : available_threads()),
-        pool(std::make_shared<PagePool>(weights->config().num_key_value_heads, weights->config().head_dim, options.kv_bytes)),
+        pool(std::make_shared<PagePool>(weights->config().num_key_value_heads, weights->config().head_dim, options.kv_type, options.kv_bytes)),
         step(*weights, options.kernels ? *options.kernels : kernels::chosen(), threads, *pool) {
     counters.unit_rows.resize(weights->config().routing.units.size());
     counters.block_rows.resize(weights->config().num_hidden_layers);
@@ -127,6 +128,22 @@ static int64_t in_both(const std::vector<int64_t>& a, const std::vector<int64_t>
   return count;
 }
 
+int64_t Engine::kv_bytes_for(int64_t tokens) const {
+  const model::ModelConfig& config = state_->weights->config();
+  int64_t blocks = 0;  // where some token may write
+  for (int64_t block = 0; block < config.num_hidden_layers; ++block) blocks += config.has_part(block, routing::Part::attention);
+  return (tokens + kPagePositions - 1) / kPagePositions * blocks * state_->pool->page_bytes();
+}
+
+void Engine::require_room(int64_t tokens, int64_t texts) const {
+  const PagePool& pool = *state_->pool;
+  const int64_t needed = texts * kv_bytes_for(tokens);
+  if (needed <= pool.byte_limit()) return;
+  const auto bytes = [](int64_t n) { return human_bytes(static_cast<double>(n)); };
+  throw UserError({"KV cache", "", str(texts == 1 ? std::string("a text") : str(texts, " texts"), " of ", tokens, " tokens, which may need ", bytes(needed)),
+                   "at most the limit of " + bytes(pool.byte_limit()), str("give --kv-memory ", needed, " or more, or ask for fewer tokens")});
+}
+
 void Engine::forward(std::span<const WorkItem> items, StepResult& result) {
   State& s = *state_;
   Step& step = s.step;
@@ -156,6 +173,8 @@ void Engine::forward(std::span<const WorkItem> items, StepResult& result) {
   s.counters.rows += N;
   s.counters.head_rows += head_rows;
   s.counters.weight_bytes += step.weight_bytes;
+  s.counters.attention_seconds = step.attention_seconds;
+  s.counters.attention_bytes = step.attention_bytes;
 }
 
 StepResult Engine::forward(std::span<const WorkItem> items) {

@@ -58,12 +58,15 @@ struct EngineCounters {
   std::vector<int64_t> block_rows;   // [L] rows that ran the block in full, attention and MLP
   std::vector<int64_t> unit_rows;    // [U] rows that ran the unit in full
   std::vector<int64_t> kv_slots;     // [L] slots written
+  double attention_seconds = 0;      // over the pages, projections aside
+  int64_t attention_bytes = 0;       // keys and values of the slots that a step's rows saw, once for each text
 };
 
 struct EngineOptions {
   int threads = 0;                             // 0: all cores that this process may use
   const kernels::Kernels* kernels = nullptr;   // null: kernels::chosen()
   int64_t kv_bytes = 0;                        // limit of the page pool; 0: none
+  KvType kv_type = KvType::f32;                // how it holds keys and values
 };
 
 class Engine {
@@ -74,6 +77,10 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   Sequence new_sequence();
+  // Bytes of pages that a text of so many tokens may need: as if every token wrote into every block.
+  int64_t kv_bytes_for(int64_t tokens) const;
+  // UserError where the KV limit does not hold `texts` of them.
+  void require_room(int64_t tokens, int64_t texts = 1) const;
   // Either the whole step happens, or it throws and no sequence has changed. UserError: a token id outside the
   // vocabulary, a position past max_position_embeddings, the KV limit. One call at a time.
   void forward(std::span<const WorkItem> items, StepResult& result);

@@ -95,12 +95,12 @@ int64_t Job::keepable() const {
   return read();
 }
 
-std::vector<int64_t> Job::slots_at(int64_t position, const model::ModelConfig& config) const {
+std::vector<int64_t> slots_at(const routing::Decisions& decisions, int64_t position, const model::ModelConfig& config) {
   std::vector<int64_t> slots(static_cast<size_t>(config.num_hidden_layers), position);
   for (size_t u = 0; u < config.routing.units.size(); ++u) {
     const routing::RoutedUnit& unit = config.routing.units[u];
     if (!unit.covers(routing::Part::attention) || (config.routing.kv == routing::KvPolicy::keep && !unit.is_static())) continue;
-    const auto first = out.decisions.run[u].begin();
+    const auto first = decisions.run[u].begin();
     slots[static_cast<size_t>(unit.block)] = std::count(first, first + position, static_cast<uint8_t>(routing::Path::full));
   }
   return slots;

@@ -70,8 +70,6 @@ struct Job {
   std::vector<ReadToken> as_read(int64_t count) const;  // its first tokens, as the prefix cache knows them
   int64_t keepable() const;                             // tokens from the first that may be kept
 
-  std::vector<int64_t> slots_at(int64_t position, const model::ModelConfig& config) const;  // [L] taken when it had read so much
-
   // Rows of a step, from `first`, are read: what they decided, then the event of a token not told yet.
   void take(const StepResult& result, int64_t first, int64_t rows);
   void tell(const model::ModelConfig& config);
@@ -85,6 +83,9 @@ struct Job {
   void checked(int64_t guessed, int64_t right);
   Generated result(int64_t slot_bytes_per_token);
 };
+
+// [L] slots that were taken when a text with these decisions had read so much.
+std::vector<int64_t> slots_at(const routing::Decisions& decisions, int64_t position, const model::ModelConfig& config);
 
 // Checks a request against the limits and the engine; UserError names the field.
 void check_request(const Request& request, const model::ModelConfig& config);

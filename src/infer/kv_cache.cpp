@@ -7,22 +7,32 @@
 #include "core/human.h"
 
 namespace fathom::infer {
+namespace {
 
-PagePool::PagePool(int64_t kv_heads, int64_t head_dim, int64_t byte_limit)
-    : kv_heads_(kv_heads), head_dim_(head_dim), page_floats_(2 * kv_heads * head_dim * kPagePositions), byte_limit_(byte_limit) {
-  FATHOM_ASSERT(kv_heads > 0 && head_dim > 0 && byte_limit >= 0, kv_heads, " ", head_dim, " ", byte_limit);
+// A slab fills huge pages of the machine almost to the last byte: the cache is read through few translations, and what is
+// resident is what is used. Small models have smaller slabs.
+constexpr int64_t kSlabBytes = int64_t{8} << 20, kSlabPages = 1024;
+
+}  // namespace
+
+PagePool::PagePool(int64_t kv_heads, int64_t head_dim, KvType type, int64_t byte_limit)
+    : layout_{.type = type, .kv_heads = kv_heads, .head_dim = head_dim}, page_bytes_(layout_.bytes()),
+      slab_pages_(std::clamp<int64_t>(kSlabBytes / page_bytes_, 1, kSlabPages)), byte_limit_(byte_limit) {
+  FATHOM_ASSERT(byte_limit >= 0, byte_limit);
 }
 
 uint32_t PagePool::take() {
-  if (byte_limit_ > 0 && (in_use_ + 1) * page_bytes() > byte_limit_)
-    throw UserError({"KV cache", "", "a text that needs more than " + human_bytes(static_cast<double>(byte_limit_)), "to fit into the limit", "raise the limit, or run fewer or shorter texts at once"});
+  if (in_use_ >= page_limit())
+    throw UserError({"KV cache", "", "a text that needs more than " + human_bytes(static_cast<double>(byte_limit_)), "to fit into the limit", "raise --kv-memory, or run fewer or shorter texts at once"});
   if (free_.empty()) {
-    const uint32_t first = static_cast<uint32_t>(slabs_.size() * kSlabPages);
-    free_.reserve((slabs_.size() + 1) * kSlabPages);  // so that give_back never allocates
-    states_.resize((slabs_.size() + 1) * kSlabPages);
-    slabs_.emplace_back(page_floats_ * kSlabPages);
-    for (uint32_t i = kSlabPages; i-- > 0;) free_.push_back(first + i);
+    const int64_t first = std::ssize(states_), count = std::min(slab_pages_, page_limit() - first);
+    free_.reserve(static_cast<size_t>(first + count));  // so that give_back never allocates
+    states_.reserve(static_cast<size_t>(first + count));
+    slabs_.emplace_back(page_bytes_ / static_cast<int64_t>(sizeof(float)) * count);
+    states_.resize(static_cast<size_t>(first + count));
+    for (int64_t i = count; i-- > 0;) free_.push_back(static_cast<uint32_t>(first + i));
   }
+  FATHOM_ASSERT(!free_.empty(), in_use_, " pages of ", page_limit());
   const uint32_t page = free_.back();
   free_.pop_back();
   states_[page] = {.holders = 1, .written = 0};
@@ -80,7 +90,7 @@ int64_t Sequence::append(int64_t block) {
     pool_->claim(table.pages.back(), 0);
   } else if (!pool_->claim(table.pages.back(), in_page)) {
     const uint32_t own = pool_->take();
-    std::copy_n(pool_->page(table.pages.back()), pool_->page_bytes() / static_cast<int64_t>(sizeof(float)), pool_->page(own));
+    std::copy_n(pool_->page(table.pages.back()), pool_->page_bytes(), pool_->page(own));
     pool_->give_back(std::exchange(table.pages.back(), own));
     pool_->claim(own, in_page);
   }
@@ -123,6 +133,20 @@ Sequence Sequence::fork(int64_t position, std::span<const int64_t> lengths) cons
 void Sequence::rewind(int64_t position, std::span<const int64_t> lengths) {
   FATHOM_ASSERT(position <= position_ && static_cast<int64_t>(lengths.size()) == blocks(), position, " of ", position_);
   for (int64_t block = 0; block < blocks(); ++block) shrink(block, lengths[block]);
+  position_ = position;
+}
+
+void Sequence::restore(int64_t position, std::span<const int64_t> lengths, const std::function<void(int64_t, size_t, uint8_t*)>& fill) {
+  FATHOM_ASSERT(position_ == 0 && pages() == 0 && static_cast<int64_t>(lengths.size()) == blocks(), position_, " ", lengths.size());
+  try {
+    for (int64_t block = 0; block < blocks(); ++block)
+      while (tables_[block].length < lengths[block]) append(block);
+  } catch (...) {
+    clear();
+    throw;
+  }
+  for (int64_t block = 0; block < blocks(); ++block)
+    for (size_t index = 0; index < tables_[block].pages.size(); ++index) fill(block, index, pool_->page(tables_[block].pages[index]));
   position_ = position;
 }
 

@@ -1,18 +1,21 @@
 // Keys and values in pages of 16 positions. Every sequence has its own page table and length per block, because a token
 // that skips a block takes no slot there (kv drop). Keys are stored after RoPE, so a slot needs no position.
 //
-// A page: keys [G][D][16], then values [G][16][D], f32. All pages of a pool have one size, whatever their block.
+// A page is kernels/kv_page.h's, in the pool's type: all pages of a pool have one size, whatever their block.
 //
 // Pages are shared by sequences that begin alike (a fork, a kept prefix). A slot is written once and never changed while
 // somebody may read it, so whoever stands at a page's first empty slot writes on in place, though others hold the page too;
 // whoever stands before it copies the page first.
 #pragma once
 #include <cstdint>
+#include <functional>
+#include <iterator>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "kernels/buffer.h"
+#include "kernels/kv_page.h"
 
 namespace fathom::infer {
 
@@ -21,33 +24,33 @@ inline constexpr int64_t kPagePositions = 16;
 // Not for several threads at once: an engine's steps take and give pages one after the other.
 class PagePool {
  public:
-  // byte_limit 0 = none. Memory is taken in slabs as it is needed and kept until the pool dies.
-  PagePool(int64_t kv_heads, int64_t head_dim, int64_t byte_limit = 0);
+  // byte_limit 0 = none. Memory is taken in slabs as it is needed, never more than the limit, and kept until the pool dies.
+  PagePool(int64_t kv_heads, int64_t head_dim, KvType type = KvType::f32, int64_t byte_limit = 0);
 
   uint32_t take();                   // an empty page with one holder; UserError when the limit is reached
   void hold(uint32_t page);          // one holder more
   void give_back(uint32_t page);     // one less; the last one frees it
   // Whether a holder who sees `slots` slots of the page may write the next one in place; from then on it counts as written.
   bool claim(uint32_t page, int64_t slots);
-  float* page(uint32_t page) { return slabs_[page / kSlabPages].data() + page % kSlabPages * page_floats_; }
+  uint8_t* page(uint32_t page) { return reinterpret_cast<uint8_t*>(slabs_[page / slab_pages_].data()) + page % slab_pages_ * page_bytes_; }
 
-  int64_t page_bytes() const { return page_floats_ * static_cast<int64_t>(sizeof(float)); }
+  const kernels::KvPage& layout() const { return layout_; }
+  int64_t page_bytes() const { return page_bytes_; }
   int64_t page_limit() const { return byte_limit_ > 0 ? byte_limit_ / page_bytes() : INT64_MAX; }
+  int64_t byte_limit() const { return byte_limit_ > 0 ? page_limit() * page_bytes() : INT64_MAX; }  // of whole pages
   int64_t pages_in_use() const { return in_use_; }
   int64_t pages_left() const { return page_limit() - in_use_; }
   int64_t peak_pages() const { return peak_; }
   int64_t bytes_in_use() const { return in_use_ * page_bytes(); }
-  int64_t bytes_reserved() const { return static_cast<int64_t>(slabs_.size()) * kSlabPages * page_bytes(); }
+  int64_t bytes_reserved() const { return std::ssize(states_) * page_bytes_; }
   int64_t holders(uint32_t page) const { return states_[page].holders; }
-  int64_t kv_heads() const { return kv_heads_; }
-  int64_t head_dim() const { return head_dim_; }
 
  private:
-  static constexpr int64_t kSlabPages = 64;
   struct State {
     uint32_t holders = 0, written = 0;  // written: slots, from the first
   };
-  int64_t kv_heads_, head_dim_, page_floats_, byte_limit_;
+  kernels::KvPage layout_;
+  int64_t page_bytes_, slab_pages_, byte_limit_;
   int64_t in_use_ = 0, peak_ = 0;
   std::vector<kernels::Buffer> slabs_;
   std::vector<State> states_;   // [pages of all slabs]
@@ -70,6 +73,8 @@ class Sequence {
   int64_t kv_bytes() const;      // of its pages
   int64_t slot_bytes() const;    // of its taken slots: what a perfect fit would need
   const std::vector<uint32_t>& page_table(int64_t block) const { return tables_[block].pages; }
+  const kernels::KvPage& layout() const { return pool_->layout(); }
+  const uint8_t* page(int64_t block, size_t index) const { return pool_->page(tables_[block].pages[index]); }
   // The slot of the next token that writes into a block; takes a page where one begins or the last one is not its own to
   // write. For the engine's steps.
   int64_t append(int64_t block);
@@ -81,6 +86,9 @@ class Sequence {
   Sequence fork(int64_t position, std::span<const int64_t> lengths) const;
   void rewind(int64_t position, std::span<const int64_t> lengths);  // back to there
   void clear();                  // back to position 0, pages returned
+  // From position 0, as if it had read what was read elsewhere: `lengths` [L] slots, whose pages `fill` writes. UserError, and still
+  // at position 0, when the pool's limit is reached.
+  void restore(int64_t position, std::span<const int64_t> lengths, const std::function<void(int64_t block, size_t index, uint8_t* page)>& fill);
 
  private:
   friend class Engine;

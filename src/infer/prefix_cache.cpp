@@ -10,7 +10,8 @@ namespace fathom::infer {
 // The tokens themselves are the key, not a hash of them: nobody can be given the keys and values of another text.
 struct PrefixCache::Node {
   Node* parent = nullptr;
-  std::map<std::vector<ReadToken>, std::unique_ptr<Node>> next;
+  std::map<std::vector<ReadToken>, std::unique_ptr<Node>> next;  // by kStride tokens; by fewer where a text ended, from which none goes on
+  int64_t ends = 0;                                                        // of the latter
   std::map<std::vector<ReadToken>, std::unique_ptr<Node>>::iterator self;  // in parent->next
   std::optional<Snapshot> snapshot;                                        // always there but at the root
   int64_t age = 0;
@@ -38,29 +39,39 @@ void PrefixCache::touch(Node* node) {
 PrefixCache::Found PrefixCache::find(const Sequence& empty, std::span<const ReadToken> text, int64_t most) {
   Node* node = root_.get();
   std::vector<const Node*> path;
-  for (int64_t at = 0; at + kStride <= std::min<int64_t>(most, std::ssize(text)); at += kStride) {
-    const auto found = node->next.find({text.begin() + at, text.begin() + at + kStride});
-    if (found == node->next.end()) break;
+  const int64_t size = std::min<int64_t>(most, std::ssize(text));
+  int64_t at = 0;
+  const auto go = [&](int64_t tokens) {
+    const auto found = node->next.find({text.begin() + at, text.begin() + at + tokens});
+    if (found == node->next.end()) return false;
     node = found->second.get();
     path.push_back(node);
-  }
+    at += tokens;
+    return true;
+  };
+  while (at + kStride <= size && go(kStride)) {}
+  for (int64_t tokens = std::min(kStride - 1, size - at); tokens > 0 && node->ends > 0 && !go(tokens); --tokens) {}
   touch(node);
   Found out{.sequence = path.empty() ? empty.fork() : node->snapshot->sequence.fork(), .decisions = {}};
-  for (const Node* each : path) routing::append(out.decisions, each->snapshot->decisions, 0, kStride);
+  for (const Node* each : path) routing::append(out.decisions, each->snapshot->decisions, 0, static_cast<size_t>(each->self->first.size()));
   return out;
 }
 
-void PrefixCache::keep(std::span<const ReadToken> text, const std::function<Snapshot(int64_t)>& snapshot) {
+void PrefixCache::keep(std::span<const ReadToken> text, const std::function<Snapshot(int64_t)>& snapshot, bool ends) {
   if (max_snapshots_ == 0) return;
   Node* node = root_.get();
   int64_t depth = 0;
-  for (int64_t at = 0; at + kStride <= std::ssize(text) && depth < max_snapshots_; at += kStride, ++depth) {
-    std::vector<ReadToken> key(text.begin() + at, text.begin() + at + kStride);
+  for (int64_t at = 0; at < std::ssize(text) && depth < max_snapshots_; ++depth) {
+    const int64_t tokens = std::min(kStride, std::ssize(text) - at);
+    if (tokens < kStride && !ends) break;
+    std::vector<ReadToken> key(text.begin() + at, text.begin() + at + tokens);
+    at += tokens;
     auto found = node->next.find(key);
     if (found == node->next.end()) {
       auto made = std::make_unique<Node>();
       made->parent = node;
-      made->snapshot.emplace(snapshot(at + kStride));
+      made->snapshot.emplace(snapshot(at));
+      node->ends += tokens < kStride;
       made->age = ++clock_;
       found = node->next.emplace(std::move(key), std::move(made)).first;
       found->second->self = found;
@@ -77,6 +88,7 @@ bool PrefixCache::evict() {
   Node* const node = by_age_.begin()->second;
   FATHOM_ASSERT(node->next.empty(), "a kept prefix that others go on from is the oldest");
   by_age_.erase(by_age_.begin());
+  node->parent->ends -= std::ssize(node->self->first) < kStride;
   node->parent->next.erase(node->self);
   return true;
 }

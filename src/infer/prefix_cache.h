@@ -1,4 +1,4 @@
-// What has been read before, kept to go on from: every 64 positions of a text a snapshot of all blocks' page tables. Sound
+// What has been read before, kept to go on from: every 64 positions of a text, and where it ended, a snapshot of all blocks' page tables. Sound
 // because the causal rule makes a prefix's routing independent of what follows: whoever begins with the same tokens under the
 // same policies would compute the same keys and values to the bit.
 #pragma once
@@ -24,6 +24,8 @@ struct ReadToken {
 class PrefixCache {
  public:
   static constexpr int64_t kStride = 64;  // positions between two snapshots; a multiple of a page, so that dense blocks share whole pages
+  // The tokens of the snapshot at a position: those since the one before.
+  static constexpr int64_t tokens_of(int64_t position) { return position % kStride == 0 ? kStride : position % kStride; }
 
   // Keeps at most `max_tokens` / 64 snapshots; the least recently used go first.
   explicit PrefixCache(int64_t max_tokens);
@@ -32,8 +34,8 @@ class PrefixCache {
   PrefixCache& operator=(const PrefixCache&) = delete;
 
   struct Snapshot {
-    Sequence sequence;              // at a multiple of kStride
-    routing::Decisions decisions;   // of its last kStride tokens
+    Sequence sequence;              // at its position
+    routing::Decisions decisions;   // of its tokens
   };
   struct Found {
     Sequence sequence;              // a fork: position() tokens of the text are read
@@ -41,13 +43,13 @@ class PrefixCache {
   };
   // The longest kept beginning of a text, of at most `most` tokens; position 0 when none is.
   Found find(const Sequence& empty, std::span<const ReadToken> text, int64_t most);
-  // Keeps every multiple of kStride of `text` [T] that is not kept yet; `snapshot` makes the one at a position.
-  void keep(std::span<const ReadToken> text, const std::function<Snapshot(int64_t position)>& snapshot);
+  // Keeps every multiple of kStride of `text` [T] that is not kept yet, and its end where it `ends`; `snapshot` makes the one at a
+  // position.
+  void keep(std::span<const ReadToken> text, const std::function<Snapshot(int64_t position)>& snapshot, bool ends = false);
   bool evict();                     // the least recently used; false when there is none
   void clear();
 
   int64_t snapshots() const { return static_cast<int64_t>(by_age_.size()); }
-  int64_t tokens() const { return snapshots() * kStride; }
 
  private:
   struct Node;

@@ -8,9 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
-#include "core/human.h"
 #include "infer/job.h"
-#include "model/cost.h"
 
 namespace fathom::infer {
 namespace {
@@ -73,6 +71,8 @@ struct Scheduler::State {
   void check_guesses(const Part& part, size_t item, std::exception_ptr& thrown);
   void tell(Job& job, std::exception_ptr& thrown);
   void choose(Job& job, std::span<const float> logits);
+  std::vector<ReadToken> as_read(std::span<const int32_t> tokens, std::span<const PolicyFrom> policies);
+  void keep_prefix(std::span<const ReadToken> text, const Sequence& sequence, const routing::Decisions& decisions, bool ends);
   void keep_prefix(Job& job);
   void retire(std::list<Job>& from);
   void end_of_step(std::exception_ptr thrown);
@@ -226,14 +226,28 @@ void Scheduler::State::assemble() {
   FATHOM_ASSERT(!parts.empty() || (running.empty() && waiting.empty()), "nothing fits into the KV limit");
 }
 
-void Scheduler::State::keep_prefix(Job& job) {
-  const int64_t end = job.keepable() / PrefixCache::kStride * PrefixCache::kStride;
-  if (end == 0) return;
-  prefixes.keep(job.as_read(end), [&](int64_t position) {
-    PrefixCache::Snapshot out{.sequence = job.sequence.fork(position, job.slots_at(position, config)), .decisions = {}};
-    routing::append(out.decisions, job.out.decisions, static_cast<size_t>(position - PrefixCache::kStride), PrefixCache::kStride);
+std::vector<ReadToken> Scheduler::State::as_read(std::span<const int32_t> tokens, std::span<const PolicyFrom> parts) {
+  std::vector<ReadToken> out;
+  size_t part = 0;
+  uint32_t number = 0;
+  for (int64_t position = 0; position < std::ssize(tokens); ++position) {
+    for (; part < parts.size() && parts[part].position <= position; ++part) number = share(parts[part].policy)->number;
+    out.push_back({tokens[static_cast<size_t>(position)], number});
+  }
+  return out;
+}
+
+void Scheduler::State::keep_prefix(std::span<const ReadToken> text, const Sequence& sequence, const routing::Decisions& decisions, bool ends) {
+  prefixes.keep(text, [&](int64_t position) {
+    PrefixCache::Snapshot out{.sequence = sequence.fork(position, slots_at(decisions, position, config)), .decisions = {}};
+    const auto tokens = static_cast<size_t>(PrefixCache::tokens_of(position));
+    routing::append(out.decisions, decisions, static_cast<size_t>(position) - tokens, tokens);
     return out;
-  });
+  }, ends);
+}
+
+void Scheduler::State::keep_prefix(Job& job) {
+  if (options.prefix_tokens > 0) keep_prefix(job.as_read(job.keepable()), job.sequence, job.out.decisions, job.finished);
 }
 
 // Row after row as if each had been a step of its own, until a guess was not what is chosen.
@@ -247,7 +261,7 @@ void Scheduler::State::check_guesses(const Part& part, size_t item, std::excepti
     job.choose_next(result.logits_of(item, row), config, engine.kernels());
     if (job.finished || (row + 1 < part.rows && job.tokens.back() != part.ids[static_cast<size_t>(row) + 1])) break;
   }
-  if (job.position < job.sequence.position()) job.sequence.rewind(job.position, job.slots_at(job.position, config));
+  if (job.position < job.sequence.position()) job.sequence.rewind(job.position, slots_at(job.out.decisions, job.position, config));
   if (part.rows == 1) return;
   const int64_t right = job.position - before - 1;
   job.checked(part.rows - 1, right);
@@ -279,7 +293,7 @@ void Scheduler::State::after_forward(std::exception_ptr& thrown) {
       tell(job, thrown);
       if (!job.finished && job.left() == 0) choose(job, result.logits_of(i));
     }
-    if (options.prefix_tokens > 0 && before / PrefixCache::kStride != job.read() / PrefixCache::kStride) keep_prefix(job);
+    if (before / PrefixCache::kStride != job.read() / PrefixCache::kStride) keep_prefix(job);
   }
 }
 
@@ -297,6 +311,7 @@ void Scheduler::State::retire(std::list<Job>& from) {
   for (auto job = from.begin(); job != from.end();) {
     const auto next = std::next(job);
     if (job->finished) {
+      keep_prefix(*job);
       job->close();
       ended.splice(ended.end(), from, job);
     }
@@ -306,7 +321,7 @@ void Scheduler::State::retire(std::list<Job>& from) {
 
 // Cancellations that callbacks asked for, then the news of every text that ended; a callback may submit and cancel.
 void Scheduler::State::end_of_step(std::exception_ptr thrown) {
-  const int64_t slot_bytes = model::kv_bytes_per_token_and_block(config) * config.num_hidden_layers;
+  const int64_t slot_bytes = engine.pool().layout().slot_bytes() * config.num_hidden_layers;
   while (true) {
     for (const RequestId id : std::exchange(cancelled, {}))
       for (std::list<Job>* jobs : {&waiting, &running})
@@ -349,17 +364,7 @@ void Scheduler::check(const Request& request) const {
   if (request.samples > s.options.max_texts)
     throw UserError({"generation", "samples", str(request.samples), str("at most ", s.options.max_texts, ", the texts that run at once"), ""});
   const int64_t tokens = std::min(static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens, s.config.max_position_embeddings);
-  const int64_t pages = (tokens + kPagePositions - 1) / kPagePositions * (s.config.num_hidden_layers - s.silent_blocks), limit = s.engine.pool().page_limit();
-  if (pages > limit) {
-    const auto bytes = [&](int64_t n) { return human_bytes(static_cast<double>(n * s.engine.pool().page_bytes())); };
-    throw UserError({"KV cache", "", str("a text of ", tokens, " tokens, which may need ", bytes(pages)), str("at most the limit of ", bytes(limit)),
-                     "raise the limit, or ask for fewer new tokens"});
-  }
-}
-
-RequestId Scheduler::submit(Request request) {
-  State& s = *state_;
-  check(request);
+  s.engine.require_room(tokens);
   std::vector<PolicyPart> policies;
   for (const PolicyFrom& part : request.policies) policies.push_back({part.position, s.share(part.policy)});
   const RequestId id = s.next_id++;
@@ -432,5 +437,15 @@ int64_t Scheduler::running() const { return static_cast<int64_t>(state_->running
 const SchedulerStats& Scheduler::stats() const { return state_->stats; }
 const PrefixCache& Scheduler::prefixes() const { return state_->prefixes; }
 void Scheduler::forget_prefixes() { state_->prefixes.clear(); }
+
+PrefixCache::Found Scheduler::kept(std::span<const int32_t> tokens, std::span<const PolicyFrom> policies) {
+  return state_->prefixes.find(state_->engine.new_sequence(), state_->as_read(tokens, policies), std::ssize(tokens));
+}
+
+void Scheduler::keep(std::span<const int32_t> tokens, std::span<const PolicyFrom> policies, const PrefixCache::Found& read) {
+  const auto count = static_cast<size_t>(read.sequence.position());
+  FATHOM_ASSERT(count <= tokens.size(), count, " of ", tokens.size());
+  state_->keep_prefix(state_->as_read(tokens.first(count), policies), read.sequence, read.decisions, true);
+}
 
 }  // namespace fathom::infer

@@ -134,6 +134,10 @@ class Scheduler {
   const SchedulerStats& stats() const;
   const PrefixCache& prefixes() const;
   void forget_prefixes();
+  // What the prefix cache holds of a text that was read under these policies: its longest beginning, at position 0 when that is none.
+  PrefixCache::Found kept(std::span<const int32_t> tokens, std::span<const PolicyFrom> policies);
+  // Lets it hold what was read elsewhere (cache_file.h) of such a text.
+  void keep(std::span<const int32_t> tokens, std::span<const PolicyFrom> policies, const PrefixCache::Found& read);
 
  private:
   struct State;

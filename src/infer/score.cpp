@@ -44,11 +44,16 @@ void score_documents(Engine& engine, std::span<const std::span<const int32_t>> d
     int64_t rows = 0;
     const auto planned = [&](const Reading& r) { return std::min<int64_t>(chunk, static_cast<int64_t>(r.ids.size()) - r.read); };
     for (const Reading& r : open) rows += planned(r);
+    int64_t kv_bytes = 0;  // that those which are not read yet may need
+    for (const Reading& r : open) kv_bytes += planned(r) > 0 ? engine.kv_bytes_for(std::ssize(r.ids)) : 0;
     while (next < documents.size()) {
       const std::span<const int32_t> ids = documents[next];
       if (ids.empty()) throw UserError({str("document ", next), "", "no token", "at least one", ""});
-      const int64_t first = std::min<int64_t>(chunk, static_cast<int64_t>(ids.size()));
+      const int64_t first = std::min<int64_t>(chunk, std::ssize(ids));
       if (!open.empty() && rows + first > options.rows_per_step) break;
+      engine.require_room(std::ssize(ids));
+      if (kv_bytes > 0 && kv_bytes + engine.kv_bytes_for(std::ssize(ids)) > engine.pool().byte_limit()) break;
+      kv_bytes += engine.kv_bytes_for(std::ssize(ids));
       Reading r{.document = next, .ids = ids, .targets = std::vector<int32_t>(ids.begin() + 1, ids.end()),
                 .sequence = engine.new_sequence(), .score = {}};
       r.targets.push_back(-1);

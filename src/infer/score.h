@@ -24,7 +24,7 @@ struct DocumentScore {
 };
 
 // Calls `done` once per document, in order. A document has 1 to max_position_embeddings tokens: cut longer ones before
-// (UserError). The last token is read as well, so that every token has its decisions. UserError, too, where the model
+// (UserError). Documents are read side by side as the engine's KV limit allows; one that may not fit alone is a UserError. The last token is read as well, so that every token has its decisions. UserError, too, where the model
 // computes NaN or an infinite loss.
 void score_documents(Engine& engine, std::span<const std::span<const int32_t>> documents, const ScoreOptions& options,
                      const std::function<void(DocumentScore&&)>& done);

@@ -65,7 +65,14 @@ struct Step {
   kernels::Buffer logits;              // [tile of rows, V] that only a loss needs
   std::vector<int64_t> slots;          // of the rows that write keys and values
   std::vector<int64_t> visible;        // [M] slots that a running row sees
-  std::vector<const float*> pages;     // bases of the pages of the sequences at hand
+  std::vector<const uint8_t*> pages;   // of the sequences at hand
+  std::vector<float*> heads;           // [M·H] queries, those of a key/value head of an item side by side
+  std::vector<int64_t> head_visible;   // [M·H] slots that they see
+  kernels::Buffer scores;              // of long texts whose attention threads share
+
+  // Since the engine was made
+  double attention_seconds = 0;
+  int64_t attention_bytes = 0;         // keys and values of the slots that a step's rows saw, once for each text
 
   int64_t row_count() const { return static_cast<int64_t>(rows.size()); }
 };
@@ -87,6 +94,10 @@ void over_rows(Step& step, int64_t rows, int64_t width, const std::function<void
 void begin_block(Step& step);
 // Unit u at its block's input, step.x: fills `run` [N] with paths, step.score, step.exited, and the rows of the unit's parts.
 void decide(Step& step, size_t u, std::vector<uint8_t>& run);
+
+// Attention of the rows in step.running, whose queries [M, H·D] after RoPE are in step.q, over the pages of `block`; what comes
+// out takes their place. Row i sees the first visible[i] slots of its sequence.
+void attend(Step& step, std::span<const int64_t> visible, int64_t block);
 
 // The rows of the block at hand through `block`, written back into step.x. Returns the slots of keys and values written.
 int64_t run_block(Step& step, int64_t block);

@@ -41,7 +41,7 @@ struct BlockWalk::State {
 
   State(std::shared_ptr<const Weights> w, const EngineOptions& options, std::function<void()> c)
       : weights(std::move(w)), check(std::move(c)), threads(options.threads > 0 ? options.threads : available_threads()),
-        pool(std::make_shared<PagePool>(config().num_key_value_heads, config().head_dim, options.kv_bytes)),
+        pool(std::make_shared<PagePool>(config().num_key_value_heads, config().head_dim, options.kv_type, options.kv_bytes)),
         step(*weights, options.kernels ? *options.kernels : kernels::chosen(), threads, *pool) {}
 
   const model::ModelConfig& config() const { return weights->config(); }

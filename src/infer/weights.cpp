@@ -152,6 +152,14 @@ model::WeightBytes weight_bytes(const model::ModelFolder& folder) {
   return out;
 }
 
+int64_t resident_bytes(const model::ModelFolder& folder) {
+  const std::vector<std::string> names = matrix_names(folder.config());
+  int64_t bytes = 0;
+  for (const model::TensorSpec& spec : model::schema(folder.config()))
+    bytes += std::ranges::find(names, spec.name) == names.end() ? spec.elements() * static_cast<int64_t>(sizeof(float)) : room(folder.stored(spec.name));
+  return bytes;
+}
+
 int64_t BlockWeights::vector_elements() const {
   int64_t total = 0;
   for (const std::vector<float>* v : {&attention_norm, &mlp_norm, &q_bias, &k_bias, &v_bias, &o_bias, &gate_bias, &up_bias, &down_bias, &q_norm, &k_norm})
@@ -228,8 +236,17 @@ std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config,
 }
 
 std::shared_ptr<const Weights> Weights::load(const model::ModelFolder& folder, int threads) {
-  return from(folder.config(), [&](const std::string& name) -> const StoredTensor& { return folder.stored(name); },
-              threads > 0 ? threads : available_threads(), true);
+  constexpr size_t kReadAtOnce = size_t{16} << 20;  // bytes of the files
+  size_t read = 0;
+  const auto source = [&](const std::string& name) -> const StoredTensor& {
+    const StoredTensor& t = folder.stored(name);
+    if (read > kReadAtOnce) folder.release(), read = 0;  // the tensors before this one are packed
+    read += t.bytes.size();
+    return t;
+  };
+  auto weights = from(folder.config(), source, threads > 0 ? threads : available_threads(), true);
+  folder.release();
+  return weights;
 }
 
 void Weights::embed(int32_t token, float* to) const { (embedding_.outputs() > 0 ? embedding_ : head_).copy_row(token, to); }

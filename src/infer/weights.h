@@ -44,12 +44,15 @@ struct BlockWeights {
 
 // Bytes of a weight as the engine will hold the folder's, for the cost model; reads no weight.
 model::WeightBytes weight_bytes(const model::ModelFolder& folder);
+// Of all of them: what Weights::bytes() will be.
+int64_t resident_bytes(const model::ModelFolder& folder);
 
 class Weights {
  public:
   // A tensor by its name in model/schema.h. Matrices keep their type, losing nothing; vectors become f32.
   using Source = std::function<const model::StoredTensor&(const std::string&)>;
-  // `threads` 0: all cores that this process may use. Refuses NaN and infinity by tensor and index.
+  // `threads` 0: all cores that this process may use. Refuses NaN and infinity by tensor and index. Of the folder's files no memory
+  // stays behind, and little is needed at a time.
   static std::shared_ptr<const Weights> load(const model::ModelFolder& folder, int threads = 0);
   static std::shared_ptr<const Weights> from(const model::ModelConfig& config, const Source& source, int threads = 1,
                                              bool refuse_not_finite = false);

@@ -6,7 +6,7 @@
 namespace fathom::kernels {
 
 // The nearest bf16 to an f32, both as bits: ties to even, subnormals count as zeros, a NaN stays one.
-static inline uint32_t bf16_bits(uint32_t f32) {
+static inline uint32_t bf16_of(uint32_t f32) {
   const uint32_t rounded = (f32 + 0x7fffu + (f32 >> 16 & 1u)) >> 16, exponent = f32 & 0x7f800000u;
   const uint32_t number = exponent == 0 ? f32 >> 16 & 0x8000u : rounded;
   return (f32 & 0x7fffffffu) > 0x7f800000u ? f32 >> 16 | 0x40u : number;

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "core/kv_type.h"
+
 namespace fathom::kernels {
 
 inline constexpr int64_t kLanes = 16;           // width of a panel, positions in a page
@@ -67,19 +69,32 @@ struct QuantizedMatmul {  // as Matmul, for a matrix of codes
   int64_t group_begin = 0, group_end = 0;
 };
 
-struct Attend {  // some queries of one sequence over the pages of one block, for one key/value head
-  const float* const* pages = nullptr;    // page bases, slot j lies in pages[j / 16]
-  int64_t key_offset = 0;                 // of this head in a page: keys [D][16]
-  int64_t value_offset = 0;               // values [16][D]
+struct StoreSlot {  // keys and values of one position into a page (kv_page.h), in its type
+  KvType type = KvType::f32;
+  const float* key = nullptr;             // [G·D], after RoPE
+  const float* value = nullptr;           // [G·D]
+  int64_t kv_heads = 0, head_dim = 0;     // G, D
+  int64_t slot = 0;                       // 0 to 15
+  uint8_t* page = nullptr;
+};
+
+// Some queries of one sequence over the pages of one block, for one key/value head. Three steps, of which each may be shared
+// out: attend_scores by pages, attend_softmax by queries, attend_values by columns.
+struct Attend {
+  KvType type = KvType::f32;
+  const uint8_t* const* pages = nullptr;  // slot j lies in pages[j / 16]
+  int64_t key_offset = 0;                 // of this head in a page, in bytes
+  int64_t value_offset = 0;
   int64_t head_dim = 0;                   // D
   float scale = 1;
   const float* const* queries = nullptr;  // [count] of [D]
-  float* const* outputs = nullptr;        // [count] of [D]; may be the queries themselves
+  float* const* outputs = nullptr;        // [count] of [D]; may be the queries themselves, which are read for the scores alone
   const int64_t* visible = nullptr;       // [count] slots that a query sees, ≥ 1, ascending
-  int64_t count = 0;
-  float* scratch = nullptr;               // kAttendTile · (visible of the last query, rounded up to 16) floats
+  int64_t count = 0;                      // 1 to kAttendQueries
+  float* scores = nullptr;                // [count][visible of the last query, rounded up to 16]: scores, then weights
+  float* inverse = nullptr;               // [count] 1 / Σ of the weights
 };
-inline constexpr int64_t kAttendTile = 8;  // queries that a kernel takes at a time, at most
+inline constexpr int64_t kAttendQueries = 8;
 
 struct Kernels {
   Isa isa;
@@ -100,7 +115,10 @@ struct Kernels {
   void (*silu)(const float* x, const float* bias, int64_t n, float* y);       // of x + bias; y may be x
   void (*add)(const float* x, const float* a, int64_t n, float* y);           // y may be x or a
   void (*scaled_add)(const float* x, const float* a, float g, int64_t n, float* y);  // y = x + g·a; y may be x or a
-  void (*attend)(const Attend&);
+  void (*store_slot)(const StoreSlot&);
+  void (*attend_scores)(const Attend&, int64_t page_begin, int64_t page_end);
+  void (*attend_softmax)(const Attend&, int64_t query_begin, int64_t query_end);
+  void (*attend_values)(const Attend&, int64_t first, int64_t last);          // columns; `first` is a multiple of 16
   double (*log_sum_exp)(const float* x, int64_t n);
   void (*exp_shifted)(const float* x, float shift, int64_t n, float* y);      // y = exp(x − shift); y may be x
   int64_t (*argmax)(const float* x, int64_t n);
@@ -114,7 +132,7 @@ const Kernels& kernels_named(const std::string& name);
 std::vector<Isa> available();          // on this machine, reference first
 const char* isa_name(Isa isa);
 
-// Multiply–adds done so far by the reference kernels' own loops (matmul, dot, attend), in this process. Tests hold it
+// Multiply–adds done so far by the reference kernels' own loops (matmul, dot, attend_*), in this process. Tests hold it
 // equal to model/cost. The other tables do not count.
 int64_t reference_multiply_adds();
 

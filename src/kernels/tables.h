@@ -7,6 +7,7 @@ namespace fathom::kernels {
 inline constexpr int64_t kSumTile = 4096;  // log_sum_exp adds up this many in f32
 
 inline constexpr float kLeastQuantized = 1e-30f;  // a block of smaller activations counts as zeros (127 / x stays finite)
+inline constexpr float kMostStored = 65520.0f * 127.0f;  // of a block in a page: its scale would round to infinity
 
 extern const Kernels* const kReferencePlain;
 #if defined(__x86_64__)

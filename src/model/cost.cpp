@@ -248,12 +248,11 @@ double DecodeBytes::weights() const {
 double DecodeBytes::kv_read() const { return over_blocks(*this, &BlockBytes::kv_read); }
 double DecodeBytes::kv_write() const { return over_blocks(*this, &BlockBytes::kv_write); }
 
-DecodeBytes decode_bytes(const ModelConfig& config, int64_t context, std::span<const double> capacity, const WeightBytes& weight,
-                         double bytes_per_kv) {
+DecodeBytes decode_bytes(const ModelConfig& config, int64_t context, std::span<const double> capacity, const WeightBytes& weight, KvType kv_type) {
   const PerToken m = per_token(config);
   const double C = static_cast<double>(config.hidden_size), V = static_cast<double>(config.vocab_size), P = static_cast<double>(config.predictor_width());
   const double qo = static_cast<double>(m.qo), kv = static_cast<double>(m.kv), mlp = static_cast<double>(m.mlp);
-  const double slot = 2 * static_cast<double>(config.num_key_value_heads * config.head_dim) * bytes_per_kv;
+  const double slot = static_cast<double>(kv_bytes_per_token_and_block(config, kv_type));
   const bool keep = config.routing.kv == KvPolicy::keep;
   const std::vector<double> c = capacities(config, capacity);
   const Vectors v = vectors(config);
@@ -284,8 +283,8 @@ DecodeBytes decode_bytes(const ModelConfig& config, int64_t context, std::span<c
   return out;
 }
 
-int64_t kv_bytes_per_token_and_block(const ModelConfig& config, int64_t bytes_per_kv) {
-  return 2 * config.num_key_value_heads * config.head_dim * bytes_per_kv;
+int64_t kv_bytes_per_token_and_block(const ModelConfig& config, KvType kv) {
+  return 2 * config.num_key_value_heads * kv_bytes(kv, config.head_dim);
 }
 
 }  // namespace fathom::model

@@ -19,6 +19,7 @@
 #include <span>
 #include <vector>
 
+#include "core/kv_type.h"
 #include "model/config.h"
 #include "routing/decisions.h"
 
@@ -97,7 +98,7 @@ struct WeightBytes {
   double blocks = 4, head = 4;
 };
 DecodeBytes decode_bytes(const ModelConfig& config, int64_t context, std::span<const double> capacity,
-                         const WeightBytes& weight = {}, double bytes_per_kv = 4);
-int64_t kv_bytes_per_token_and_block(const ModelConfig& config, int64_t bytes_per_kv = 4);  // 2·G·D·bytes
+                         const WeightBytes& weight = {}, KvType kv = KvType::f32);
+int64_t kv_bytes_per_token_and_block(const ModelConfig& config, KvType kv = KvType::f32);  // 2·G keys and values of D numbers
 
 }  // namespace fathom::model

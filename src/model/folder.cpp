@@ -195,6 +195,25 @@ std::vector<float> ModelFolder::read_f32(const std::string& name) const {
 
 std::string ModelFolder::dtype(const std::string& name) const { return formats::ggml_type_name(state_->at(name).type); }
 
+void ModelFolder::release() const {
+  if (state_->gguf) state_->gguf->release();
+  if (!state_->set) return;
+  for (const auto& file : state_->set->files()) file->release();
+}
+
+std::string ModelFolder::fingerprint() const {
+  Hasher hash;
+  const auto add = [&](const std::string& text) { hash.update(text.c_str(), text.size() + 1); };
+  add(state_->config.to_json().dump());
+  for (const TensorSpec& spec : schema(state_->config)) {
+    const StoredTensor& t = state_->at(spec.name);
+    add(spec.name), add(formats::ggml_type_name(t.type)), add(shape_text(t.shape)), add(str(t.interleaved_head));
+    hash.update(t.bytes.data(), t.bytes.size());
+  }
+  release();
+  return hash.hex();
+}
+
 void write_dial(const std::string& folder, const routing::DialTable& dial) {
   atomic_write(join_path(folder, "fathom_dial.json"), pretty(dial.to_json()));
 }

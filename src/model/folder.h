@@ -65,6 +65,11 @@ class ModelFolder {
   // The same as f32, row-major; refuses NaN and infinity by tensor name and index. From several threads, as you like.
   std::vector<float> read_f32(const std::string& name) const;
   std::string dtype(const std::string& name) const;  // "F32", "BF16", "Q8_0", …
+  // Lets go of the memory that the files' tensors took when they were read; they stay as they are.
+  void release() const;
+  // Hash of the configuration and of every tensor's name, type, shape and bytes: models of one fingerprint compute the same. Reads
+  // them all, at some GB a second where the files are in memory.
+  std::string fingerprint() const;
 
  private:
   ModelFolder();

@@ -22,6 +22,8 @@ struct Timed {
   double per_token = 0;      // bytes read, or FLOPs done
   double bytes = 0;          // of a step: what it reads sets the cache that it reads from
   double rows = 0, run = 0;  // at units
+  double attention_seconds = 0, attention_bytes = 0, steps = 1;
+  double kv_bytes = 0;       // of pages
 };
 
 void count_routed(const infer::Engine& engine, const infer::EngineCounters& before, const infer::EngineCounters& after, Timed& out) {
@@ -31,31 +33,35 @@ void count_routed(const infer::Engine& engine, const infer::EngineCounters& befo
   }
 }
 
-Timed decode(const BenchModel& model, const std::vector<std::vector<int32_t>>& texts, int64_t depth) {
+Timed decode(const BenchModel& model, const std::vector<std::vector<int32_t>>& texts, int64_t depth, int64_t chunk) {
   infer::Engine& engine = *model.engine;
   std::vector<infer::Sequence> sequences;
   infer::StepResult result;
   std::vector<infer::WorkItem> items;
   for (const auto& text : texts) {
     sequences.push_back(engine.new_sequence());
-    const infer::WorkItem before{.sequence = &sequences.back(), .tokens = std::span(text).first(static_cast<size_t>(depth)), .policy = &model.policy, .logits = infer::Logits::none};
-    if (depth > 0) engine.forward({&before, 1}, result);
+    for (int64_t at = 0; at < depth; at += chunk) {
+      const infer::WorkItem before{.sequence = &sequences.back(), .tokens = std::span(text).subspan(static_cast<size_t>(at), static_cast<size_t>(std::min(chunk, depth - at))),
+                                   .policy = &model.policy, .logits = infer::Logits::none};
+      engine.forward({&before, 1}, result);
+    }
   }
   const infer::EngineCounters start = engine.counters();
   const size_t end = texts[0].size();
-  double kv_bytes = 0;
   const auto begin = Clock::now();
   for (size_t t = static_cast<size_t>(depth); t < end; ++t) {
     items.clear();
     for (size_t i = 0; i < texts.size(); ++i)
       items.push_back({.sequence = &sequences[i], .tokens = std::span(texts[i]).subspan(t, 1), .policy = &model.policy});
     engine.forward(items, result);
-    for (const infer::Sequence& sequence : sequences) kv_bytes += static_cast<double>(sequence.slot_bytes());
   }
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   const double steps = static_cast<double>(end) - static_cast<double>(depth), tokens = steps * static_cast<double>(texts.size());
-  const double bytes = static_cast<double>(engine.counters().weight_bytes - start.weight_bytes) + kv_bytes;
+  const double attention_bytes = static_cast<double>(engine.counters().attention_bytes - start.attention_bytes);
+  const double bytes = static_cast<double>(engine.counters().weight_bytes - start.weight_bytes) + attention_bytes;
   Timed out{.tokens_per_second = tokens / seconds, .per_token = bytes / tokens, .bytes = bytes / steps};
+  out.attention_seconds = engine.counters().attention_seconds - start.attention_seconds, out.attention_bytes = attention_bytes, out.steps = steps;
+  for (const infer::Sequence& sequence : sequences) out.kv_bytes += static_cast<double>(sequence.kv_bytes());
   count_routed(engine, start, engine.counters(), out);
   return out;
 }
@@ -108,6 +114,13 @@ BenchLine line_of(const std::string& work, const BenchModel& model, const std::v
   line.rate = line.tokens_per_second * per_token / n / 1e9;
   line.limit = bytes ? kernels::read_bandwidth(static_cast<int64_t>(step_bytes / n), model.engine->threads())
                      : kernels::multiply_add_peak(arithmetic_of(*model.engine), model.engine->threads());
+  if (bytes) {
+    std::vector<double> attention;
+    double step_kv = 0;
+    for (const Timed& t : rounds) attention.push_back(t.attention_bytes / t.attention_seconds / 1e9), step_kv += t.attention_bytes / t.steps / n, line.kv_bytes += t.kv_bytes / n;
+    line.attention = median(attention);
+    line.attention_limit = kernels::read_bandwidth(static_cast<int64_t>(step_kv), model.engine->threads());
+  }
   line.run_share = rows > 0 ? run / rows : 1;
   line.speedup = median(ratios);
   line.allowed = first_per_token / per_token;
@@ -139,7 +152,7 @@ std::vector<BenchLine> bench_engines(const std::vector<BenchModel>& models, cons
       for (int64_t i = 0; i < std::max<int64_t>(1, tasks[t].batch); ++i)
         texts.push_back(model::random_tokens(models[0].engine->config(), tasks[t].batch ? work.depth + work.generate : work.prompt, random));
       for (size_t m = 0; m < models.size(); ++m) {
-        const Timed now = tasks[t].batch ? decode(models[m], texts, work.depth) : prompt(models[m], texts[0], work.chunk);
+        const Timed now = tasks[t].batch ? decode(models[m], texts, work.depth, work.chunk) : prompt(models[m], texts[0], work.chunk);
         if (round >= 0) times[t][m].push_back(now);
       }
     }
@@ -164,9 +177,11 @@ MachineLine bench_machine(int threads) {
 }
 
 Json to_json(const BenchLine& l) {
-  return {{"work", l.work}, {"model", l.model}, {"tokens_per_second", l.tokens_per_second}, {"slowest", l.slowest}, {"fastest", l.fastest},
+  Json j = {{"work", l.work}, {"model", l.model}, {"tokens_per_second", l.tokens_per_second}, {"slowest", l.slowest}, {"fastest", l.fastest},
           {l.bytes ? "gb_per_second" : "gop_per_second", l.rate}, {l.bytes ? "limit_gb_per_second" : "limit_gop_per_second", l.limit},
           {"share_of_limit", l.limit > 0 ? Json(l.rate / l.limit) : Json()}, {"run_share", l.run_share}, {"speedup", l.speedup}, {"allowed_speedup", l.allowed}};
+  if (l.bytes) j["attention_gb_per_second"] = l.attention, j["attention_limit_gb_per_second"] = l.attention_limit, j["kv_bytes"] = l.kv_bytes;
+  return j;
 }
 
 Json to_json(const MachineLine& m) {

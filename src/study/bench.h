@@ -55,6 +55,8 @@ struct BenchLine {
   double run_share = 1;                    // of rows, in routed blocks
   double speedup = 1;                      // over the first model at this work: median of the rounds' ratios
   double allowed = 1;                      // what the bytes or FLOPs allow it to be
+  double attention = 0, attention_limit = 0;  // GB/s of keys and values, decoding: read over the pages, and what the machine reads as many bytes at
+  double kv_bytes = 0;                     // of the pages that the texts took, decoding
 };
 
 // `between` is called after every round (progress, an interruption that it throws, a peer that has its turn).

@@ -108,14 +108,14 @@ std::string model_folder_of(const std::string& path) {
   return path;
 }
 
-Subject Subject::open(const std::string& path, int threads) {
+Subject Subject::open(const std::string& path, const infer::EngineOptions& options) {
   Subject s;
   s.folder = model::ModelFolder::open(model_folder_of(path));
   s.tokenizer = std::make_shared<const text::Tokenizer>(s.folder->tokenizer());
   if (s.tokenizer->vocab_size() > s.folder->config().vocab_size)
     throw UserError({s.folder->path(), "tokenizer", str(s.tokenizer->vocab_size(), " tokens"),
                      str("at most the model's vocab_size ", s.folder->config().vocab_size), "the folder holds another model's tokenizer"});
-  s.engine = std::make_shared<infer::Engine>(infer::Weights::load(*s.folder), infer::EngineOptions{.threads = threads});
+  s.engine = std::make_shared<infer::Engine>(infer::Weights::load(*s.folder, options.threads), options);
   // RUN/model is called after the run.
   std::filesystem::path trimmed = std::filesystem::path(path).lexically_normal();
   if (trimmed.filename().empty()) trimmed = trimmed.parent_path();

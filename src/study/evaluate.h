@@ -28,7 +28,7 @@ struct Subject {
   std::shared_ptr<model::ModelFolder> folder;
   std::shared_ptr<const text::Tokenizer> tokenizer;
   std::shared_ptr<infer::Engine> engine;
-  static Subject open(const std::string& path, int threads);
+  static Subject open(const std::string& path, const infer::EngineOptions& options);
   DocumentEnds ends() const { return document_ends(folder->config(), *tokenizer); }
 };
 

@@ -1,6 +1,7 @@
 #include "study/speed.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "infer/generate.h"
 #include "study/statistics.h"
@@ -36,7 +37,7 @@ std::vector<DecodeSpeed> measure_decode(const std::vector<const Subject*>& subje
   return speeds;
 }
 
-double kv_bytes_per_token(const model::ModelConfig& config, std::span<const double> capacity) {
+double kv_bytes_per_token(const model::ModelConfig& config, std::span<const double> capacity, KvType type) {
   double blocks = static_cast<double>(config.num_hidden_layers);
   for (size_t u = 0; u < config.routing.units.size(); ++u) {
     const routing::RoutedUnit& unit = config.routing.units[u];
@@ -44,7 +45,20 @@ double kv_bytes_per_token(const model::ModelConfig& config, std::span<const doub
     if (unit.is_static()) blocks -= 1;
     else if (config.routing.kv == routing::KvPolicy::drop && !capacity.empty()) blocks -= 1 - config.routing.shares(u, capacity).full;
   }
-  return static_cast<double>(model::kv_bytes_per_token_and_block(config)) * blocks;
+  return static_cast<double>(model::kv_bytes_per_token_and_block(config, type)) * blocks;
+}
+
+double kv_page_bytes(const model::ModelConfig& config, int64_t tokens, std::span<const double> capacity, KvType type) {
+  const auto pages = [](double slots) { return std::ceil(slots / static_cast<double>(infer::kPagePositions)); };
+  const double T = static_cast<double>(tokens);
+  double total = pages(T) * static_cast<double>(config.num_hidden_layers);
+  for (size_t u = 0; u < config.routing.units.size(); ++u) {
+    const routing::RoutedUnit& unit = config.routing.units[u];
+    if (!unit.covers(routing::Part::attention)) continue;
+    if (unit.is_static()) total -= pages(T);
+    else if (config.routing.kv == routing::KvPolicy::drop && !capacity.empty()) total -= pages(T) - pages(config.routing.shares(u, capacity).full * T);
+  }
+  return total * static_cast<double>(infer::kPagePositions * model::kv_bytes_per_token_and_block(config, type));
 }
 
 }  // namespace fathom::study

@@ -27,6 +27,8 @@ std::vector<DecodeSpeed> measure_decode(const std::vector<const Subject*>& subje
 
 // Bytes of keys and values that a token leaves behind, over all blocks, at `capacity` [cuts] ([] = every token in full): with kv
 // drop a token that does not run a block's attention leaves none there, and where that is static nobody does.
-double kv_bytes_per_token(const model::ModelConfig& config, std::span<const double> capacity);
+double kv_bytes_per_token(const model::ModelConfig& config, std::span<const double> capacity, KvType type = KvType::f32);
+// Of the pages that a text of so many tokens takes.
+double kv_page_bytes(const model::ModelConfig& config, int64_t tokens, std::span<const double> capacity, KvType type = KvType::f32);
 
 }  // namespace fathom::study

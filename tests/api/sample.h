@@ -36,7 +36,7 @@ inline std::string sample_folder(const TemporaryFolder& folder, const std::strin
   c.num_attention_heads = 3, c.num_key_value_heads = 1, c.head_dim = 8;
   c.max_position_embeddings = 240;
   c.eos_token_ids = {0};
-  if (routed) c.routing.blocks = {{1, 0.25}, {3, 0.5}};
+  if (routed) c.routing.units = {{1, 0.25}, {3, 0.5}};
   if (change) change(c);
   model::Weights weights = model::random_weights(c, seed);
   if (damage) damage(weights);

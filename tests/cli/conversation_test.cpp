@@ -75,6 +75,73 @@ TEST(Conversation, IsReadAnewWhenItsPastChanges) {
   EXPECT_EQ(c.policies()[0].policy, dial(1));
 }
 
+TEST(Conversation, ComesBackFromAFile) {
+  Conversation c = made(kPlain);
+  const text::Tokenizer t = tokenizer();
+  c.begin("the mat");
+  c.ask("the cat", dial(0));
+  c.answered("sat", t.encode("sat"));
+  c.ask("on", dial(1));
+  c.answered("the mat", t.encode("the mat"));
+  const Json json = Json::parse(c.to_json().dump());
+  const std::vector<int32_t> ids = c.ids();
+  const std::vector<infer::PolicyFrom> policies = c.policies();
+  Conversation d = made(kPlain);
+  d.restore(json, "a file", c.ids(), c.policies());
+  EXPECT_EQ(d.to_json(), json);
+  for (Conversation* each : {&c, &d}) each->ask("sat", dial(1));
+  EXPECT_EQ(d.ids(), c.ids());
+  EXPECT_EQ(d.policies().size(), c.policies().size());
+  for (const char* question : {"sat", "on", "the cat", ""}) {
+    EXPECT_EQ(c.take_back(), question);
+    EXPECT_EQ(d.take_back(), question);
+    EXPECT_EQ(d.ids(), c.ids());
+    EXPECT_EQ(d.messages().size(), c.messages().size());
+  }
+  Conversation empty = made(kPlain);
+  empty.begin("");
+  d.restore(empty.to_json(), "a file", {}, {});
+  EXPECT_TRUE(d.ids().empty() && d.messages().empty());
+
+  const auto refused = [&](const std::function<void(Json&)>& change, const std::string& words) {
+    Json bad = json;
+    change(bad);
+    const auto before = d.to_json();
+    try {
+      d.restore(bad, "a file", ids, policies);
+      ADD_FAILURE() << words << " was accepted";
+    } catch (const UserError& e) {
+      EXPECT_NE(std::string(e.what()).find("a file: conversation"), std::string::npos) << e.what();
+      EXPECT_NE(std::string(e.what()).find(words), std::string::npos) << e.what();
+    }
+    EXPECT_EQ(d.to_json(), before);
+  };
+  refused([](Json& j) { j["messages"] = 3; }, "messages");
+  refused([](Json& j) { j["messages"][0].erase("role"); }, "messages[0].role");
+  refused([](Json& j) { j["before"][1]["messages"] = 99; }, "before[1].messages");
+  refused([](Json& j) { j["before"][1]["messages"] = j["before"][0]["messages"]; }, "before[1].messages");
+  refused([](Json& j) { j["before"][0]["read"] = 1000; }, "before[0].read");
+  refused([](Json& j) { j["before"][1]["ids"] = 10000; }, "before[1].ids");
+  refused([](Json& j) { j["before"][1]["policies"] = -1; }, "before[1].policies");
+  refused([](Json& j) { j["more"] = 1; }, "more");
+}
+
+// What a template wrote anew since cannot be taken back from a file.
+TEST(Conversation, KeepsTheQuestionsThatStillStandAsTheyWere) {
+  Conversation c = made("{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content.split('|')[-1] }}{% else %}{{ m.content }}{% endif %}.{% endfor %}");
+  const text::Tokenizer t = tokenizer();
+  c.begin("");
+  c.ask("the", dial(0));
+  c.answered("mat|cat", t.encode("mat|cat"));
+  c.ask("sat", dial(0));
+  c.answered("on", t.encode("on"));
+  c.ask("cat", dial(0));
+  Conversation d = made(kPlain);
+  d.restore(c.to_json(), "a file", c.ids(), c.policies());
+  EXPECT_EQ(d.take_back(), "cat");
+  EXPECT_EQ(d.take_back(), "");
+}
+
 TEST(Conversation, IsAsBeforeWhenTheTemplateRefuses) {
   Conversation c = made("{% if messages | length > 1 %}{{ raise_exception('no more') }}{% endif %}{{ messages[0].content }}");
   c.begin("");

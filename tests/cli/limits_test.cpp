@@ -32,6 +32,7 @@ TEST(Limits, Flags) {
       {generate, {"model"}, "presence-penalty", str(kPenalty), "100.1"},
       {generate, {"model"}, "frequency-penalty", str(-kPenalty), "-100.1"},
       {generate, {"model"}, "top-k", str(kVocabulary), str(kVocabulary + 1)},
+      {generate, {"model"}, "kv-memory", str(kKvMemory), str(kKvMemory + 1)},
       {generate, {"model"}, "threads", str(kThreads), str(kThreads + 1)},
       {info, {"model"}, "context", str(kContext), str(kContext + 1)},
       {prepare, prepared, "shard-tokens", str(kShardOption), str(kShardOption + 1)},

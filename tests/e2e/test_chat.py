@@ -67,8 +67,56 @@ def test_wrong_lines_are_named_and_the_conversation_goes_on(fathom, talker):
 def test_figures_say_what_was_cached(fathom, talker):
     long = "the sea is calm tonight the tide is full " * 5
     done = fathom("chat", talker, *GREEDY, "--stats", stdin=f"{long}\nThe coast\n")
-    cached = [int(n) for n in re.findall(r"(\d+) of them cached", done.err)]
-    assert len(cached) == 2 and cached[0] == 0 and cached[1] >= 64 and cached[1] % 64 == 0, done.err
+    prompts, cached = zip(*((int(a), int(b)) for a, b in re.findall(r"prompt (\d+) tokens, (\d+) of them cached", done.err)))
+    new = [int(n) for n in re.findall(r"; (\d+) new", done.err)]
+    assert len(cached) == 2 and cached[0] == 0 and cached[1] == prompts[0] + new[0] > 64, done.err  # all that was said
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "bf16", "q8_0"])
+def test_a_saved_conversation_goes_on_as_if_it_had_not_been(fathom, folder, talker, kv_type):
+    """To the letter, at another dial too, drawn at random too, and nothing of it is read again."""
+    words = ("chat", talker, "--temperature", "1.5", "--max-tokens", "12", "--kv-type", kv_type)
+    said = "The sea is calm tonight\n/dial 1\nThe tide is full\n"
+    whole = fathom(*words, "--system", "Be brief.", stdin=said + "/save talk.cache\nThe moon\n/retry\n/undo\n/undo\n/undo\n").out
+    before, after = re.split(r"saved talk\.cache: (?:\d+) tokens, (?:\d+) of them read\n", whole)
+    assert before and after.count("\n") >= 2
+    rest = "The moon\n/retry\n/undo\n/undo\n/undo\n"
+    loaded = re.compile(r"loaded talk\.cache: (\d+) tokens, (\d+) of them read\n")
+    done = fathom(*words, "--load", "talk.cache", "--stats", stdin=rest)
+    tokens, read = map(int, loaded.match(done.out).groups())
+    assert tokens == read > 0 and done.out[loaded.match(done.out).end():] == after
+    assert f", {read} of them cached" in done.err.splitlines()[0], done.err
+    # In the middle of another conversation.
+    done = fathom(*words, stdin="Something else\n/load talk.cache\n" + rest).out
+    assert loaded.split(done)[-1] == after
+    # Saved again it is the same file; a second save replaces the first.
+    first = (folder / "talk.cache").read_bytes()
+    fathom(*words, "--load", "talk.cache", stdin="/save talk.cache\n/save other.cache\n")
+    assert (folder / "talk.cache").read_bytes() == first == (folder / "other.cache").read_bytes()
+
+
+def test_what_cannot_be_loaded_is_named(fathom, folder, talker):
+    fathom("chat", talker, *GREEDY, stdin="The sea\n/save good.cache\n")
+    if not (folder / "talker2").exists():
+        shutil.copytree(folder / talker, folder / "talker2")
+        weights = bytearray((folder / "talker2/model.safetensors").read_bytes())
+        weights[-3] ^= 64  # one bit of one weight
+        (folder / "talker2/model.safetensors").write_bytes(weights)
+    assert "another model or tokenizer" in fathom("chat", "talker2", *GREEDY, "--load", "good.cache", stdin="x\n", code=1).err
+    assert "give --kv-type f32" in fathom("chat", talker, *GREEDY, "--kv-type", "bf16", "--load", "good.cache", stdin="x\n", code=1).err
+    bytes_ = bytearray((folder / "good.cache").read_bytes())
+    bytes_[-100] ^= 1
+    (folder / "bad.cache").write_bytes(bytes_)
+    (folder / "notes.txt").write_text("dear diary")
+    plain = fathom("chat", talker, *GREEDY, stdin="The sea\nThe tide\n").out
+    done = fathom("chat", talker, *GREEDY, stdin="The sea\n/load bad.cache\n/load none.cache\n/load\n/save notes.txt\n/save no/folder\n/save\nThe tide\n")
+    assert done.out == plain, "the conversation goes on"
+    errors = done.err.splitlines()
+    for line, words in zip(errors, ("bad.cache: checksum: found another", "none.cache", "/load: found no name", "notes.txt: found a file that is no saved cache", "no folder no", "/save: found no name"), strict=True):
+        assert words in line
+    assert (folder / "notes.txt").read_text() == "dear diary"
+    assert "--load as well" in fathom("chat", talker, "--load", "good.cache", "--system", "x", code=2).err
+    assert "good.cache" in fathom("chat", talker, *GREEDY, "--load", "good.cache", stdin="The tide\n").out
 
 
 def test_depth_colours_the_answer(fathom, talker):

@@ -16,7 +16,8 @@ TEST(Cache, SlotsTakenAreTheTokensThatRan) {
     SCOPED_TRACE(model.describe());
     Random random(seed);
     const model::ModelConfig& config = model.config;
-    Engine engine(model.weights, {.threads = 1});
+    const KvType type = kv_of(seed);
+    Engine engine(model.weights, {.threads = 1, .kv_type = type});
     const std::vector<int32_t> tokens = model::random_tokens(config, 1 + static_cast<int64_t>(random.below(60)), random);
     const int64_t T = static_cast<int64_t>(tokens.size());
     const RoutingPolicy policy = drawn_policy(config, T, random);
@@ -41,7 +42,8 @@ TEST(Cache, SlotsTakenAreTheTokensThatRan) {
       EXPECT_EQ(sequence.position(), T);
       EXPECT_EQ(sequence.pages(), pages);
       EXPECT_EQ(engine.pool().pages_in_use(), pages);
-      const int64_t slot_bytes = 2 * config.num_key_value_heads * config.head_dim * 4;
+      const int64_t D = config.head_dim, each = type == KvType::f32 ? 4 * D : type == KvType::q8_0 ? D + 2 * ((D + 31) / 32) : 2 * D;
+      const int64_t slot_bytes = 2 * config.num_key_value_heads * each;
       EXPECT_EQ(sequence.slot_bytes(), slots * slot_bytes);
       EXPECT_EQ(sequence.kv_bytes(), pages * 16 * slot_bytes);
       EXPECT_GE(engine.pool().bytes_reserved(), engine.pool().bytes_in_use());
@@ -121,18 +123,20 @@ TEST(Cache, AStepThatRunsOutOfMemoryChangesNothing) {
 // A limit is met to the page: the one that fills it is given, the next refused, and after a page came back it is there again.
 TEST(Cache, TheLimitIsMetToThePage) {
   const PagePool any(2, 8);
-  for (const int64_t pages : {int64_t{1}, int64_t{3}, int64_t{65}})  // beyond the first slab too
+  for (const int64_t pages : {int64_t{1}, int64_t{3}, int64_t{1025}})  // beyond the first slab too
     for (const int64_t more : {int64_t{0}, int64_t{1}, any.page_bytes() - 1}) {
-      PagePool pool(2, 8, pages * any.page_bytes() + more);
+      PagePool pool(2, 8, KvType::f32, pages * any.page_bytes() + more);
+      EXPECT_EQ(pool.byte_limit(), pages * any.page_bytes());
       uint32_t last = 0;
       for (int64_t i = 0; i < pages; ++i) last = pool.take();
       EXPECT_THROW(pool.take(), UserError) << pages << " pages and " << more << " bytes";
       EXPECT_EQ(pool.pages_in_use(), pages);
+      EXPECT_EQ(pool.bytes_reserved(), pages * any.page_bytes());  // nor is more memory taken
       pool.give_back(last);
       EXPECT_EQ(pool.take(), last);
       EXPECT_THROW(pool.take(), UserError);
     }
-  PagePool none(2, 8, any.page_bytes() - 1);
+  PagePool none(2, 8, KvType::f32, any.page_bytes() - 1);
   EXPECT_THROW(none.take(), UserError);
 }
 
@@ -144,26 +148,31 @@ TEST(Cache, PagesAreReused) {
   for (int i = 0; i < 300; ++i) read(engine, model::random_tokens(model.config, 1 + static_cast<int64_t>(random.below(60)), random), policy, 11);
   EXPECT_EQ(engine.pool().pages_in_use(), 0);
   EXPECT_LE(engine.pool().peak_pages(), 4 * model.config.num_hidden_layers);
-  EXPECT_LE(engine.pool().bytes_reserved(), 64 * engine.pool().page_bytes());  // one slab
+  EXPECT_LE(engine.pool().bytes_reserved(), 1024 * engine.pool().page_bytes());  // one slab
 }
 
 // Forks, rewinds, ends and appends at random beside plain lists of numbers: what a sequence wrote is what it finds, whoever shares
 // its pages, and pages in use are those that somebody holds.
-TEST(Cache, AMillionRandomOperationsLeaveEverySlotAsItWasWritten) {
+class CacheOfType : public ::testing::TestWithParam<KvType> {};
+INSTANTIATE_TEST_SUITE_P(Types, CacheOfType, ::testing::ValuesIn(kKvTypes), [](const auto& i) { return name_of(i.param, kKvTypeNames); });
+
+TEST_P(CacheOfType, RandomOperationsLeaveEverySlotAsItWasWritten) {
   constexpr int64_t kBlocks = 3, kLimit = 40;
-  const auto pool = std::make_shared<PagePool>(1, 2, kLimit * PagePool(1, 2).page_bytes());
+  const KvType type = GetParam();
+  const int64_t operations = type == KvType::f32 ? 1'000'000 : 200'000, element = type == KvType::f32 ? 4 : type == KvType::q8_0 ? 1 : 2;
+  const auto pool = std::make_shared<PagePool>(1, 2, type, kLimit * PagePool(1, 2, type).page_bytes());
   struct Twin {
     Sequence sequence;
-    std::vector<std::vector<float>> written{kBlocks};
+    std::vector<std::vector<uint8_t>> written{kBlocks};
   };
   Random random(7);
   std::vector<Twin> twins;
   const auto slot_of = [&](const Sequence& s, int64_t block, int64_t slot) {
-    return pool->page(s.page_table(block)[static_cast<size_t>(slot / kPagePositions)]) + slot % kPagePositions;  // [D][16]: the key's first element
+    return pool->page(s.page_table(block)[static_cast<size_t>(slot / kPagePositions)]) + slot % kPagePositions * element;  // [D][16]: the key's first element
   };
   int64_t full = 0, copies = 0;
-  float next = 1;
-  for (int64_t op = 0; op < 1'000'000; ++op) {
+  uint8_t next = 1;
+  for (int64_t op = 0; op < operations; ++op) {
     const double kind = random.uniform();
     if (twins.empty() || (kind < 0.01 && twins.size() < 12)) {
       twins.push_back({.sequence = Sequence(pool, kBlocks)});
@@ -176,7 +185,7 @@ TEST(Cache, AMillionRandomOperationsLeaveEverySlotAsItWasWritten) {
       twins.push_back(std::move(other));
     } else if (kind < 0.06) {
       std::vector<int64_t> lengths;
-      std::vector<std::vector<float>> written = twin.written;
+      std::vector<std::vector<uint8_t>> written = twin.written;
       for (auto& list : written) {
         list.resize(random.below(list.size() + 1));
         lengths.push_back(static_cast<int64_t>(list.size()));
@@ -198,7 +207,7 @@ TEST(Cache, AMillionRandomOperationsLeaveEverySlotAsItWasWritten) {
         ASSERT_EQ(slot, static_cast<int64_t>(twin.written[static_cast<size_t>(block)].size()));
         *slot_of(twin.sequence, block, slot) = next;
         twin.written[static_cast<size_t>(block)].push_back(next++);
-        if (next > 1e6f) next = 1;
+        if (next > 250) next = 1;
         copies += slot % kPagePositions != 0 && twin.sequence.page_table(block) != before;
         ASSERT_LE(pool->pages_in_use() - held, std::min<int64_t>(1, most));
       } catch (const UserError&) {
@@ -223,7 +232,7 @@ TEST(Cache, AMillionRandomOperationsLeaveEverySlotAsItWasWritten) {
     }
   }
   EXPECT_GT(full, 1000);    // the limit was met
-  EXPECT_GT(copies, 1000);  // and pages copied before writing
+  EXPECT_GT(copies, 500);   // and pages copied before writing
   twins.clear();
   EXPECT_EQ(pool->pages_in_use(), 0);
   for (int64_t i = 0; i < kLimit; ++i) pool->take();  // every page can be taken again: nothing is lost to fragments

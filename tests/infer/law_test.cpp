@@ -29,7 +29,7 @@ TEST(Law, CachedDecodeIsFullRecompute) {
           if (trial == 1) add_all_properties(config);
           const Model model(config, seed);
           SCOPED_TRACE(model.describe());
-          Engine engine(model.weights, {.threads = 1});
+          Engine engine(model.weights, {.threads = 1, .kv_type = kv_of(seed)});
           const std::vector<int32_t> tokens = model::random_tokens(config, 35, random);
           const RoutingPolicy policy = RoutingPolicy::causal(model::random_thresholds(config, random));
           const Reading cached = read(engine, tokens, policy, 1);
@@ -54,7 +54,7 @@ TEST(Law, PrefillWholeIsPrefillInChunksIsTokenByToken) {
     const std::vector<int32_t> tokens =
         model::random_tokens(model.config, std::min<int64_t>(150, model.config.max_position_embeddings), random);
     const RoutingPolicy policy = drawn_policy(model.config, static_cast<int64_t>(tokens.size()), random);
-    Engine engine(model.weights, {.threads = 1});
+    Engine engine(model.weights, {.threads = 1, .kv_type = kv_of(seed)});
     const Reading whole = read(engine, tokens, policy);
     for (int64_t chunk : {1, 7, 64}) expect_same(read(engine, tokens, policy, chunk), whole, str("chunks of ", chunk));
     if (HasFailure()) return;
@@ -67,7 +67,7 @@ TEST(Law, ASequenceAloneIsTheSameInAnyBatch) {
     const Model model = Model::drawn(seed);
     SCOPED_TRACE(model.describe());
     Random random(seed);
-    Engine engine(model.weights, {.threads = 1});
+    Engine engine(model.weights, {.threads = 1, .kv_type = kv_of(seed)});
     for (size_t batch : {1, 2, 5, 16}) {
       std::vector<std::vector<int32_t>> texts;
       std::vector<RoutingPolicy> policies;
@@ -120,7 +120,7 @@ TEST(Law, CapacityOneWithGateOneIsTheDenseModel) {
     const model::Weights tensors = model::random_weights(routed, seed);
     const std::vector<int32_t> tokens = model::random_tokens(routed, 40, random);
     for (kernels::Isa isa : kernels::available()) {
-      const EngineOptions options{.threads = 1, .kernels = &kernels::kernels_for(isa)};
+      const EngineOptions options{.threads = 1, .kernels = &kernels::kernels_for(isa), .kv_type = kv_of(seed / 2)};
       Engine a(Weights::from(routed, tensors), options), b(Weights::from(dense, tensors), options);
       const Reading full = read(b, tokens, RoutingPolicy::full(dense));
       const std::vector<float> never(routed.routing.cuts(), std::numeric_limits<float>::infinity());
@@ -146,17 +146,17 @@ Model model_worth_threads(uint64_t seed) {
 }
 
 TEST(Law, AnyNumberOfThreadsAndAnyIsaGiveTheSameBits) {
-  for (uint64_t seed = 500; seed < 502; ++seed) {
+  for (uint64_t seed = 500; seed < 504; ++seed) {
     const Model model = model_worth_threads(seed);
     SCOPED_TRACE(model.describe());
     Random random(seed);
     const std::vector<int32_t> tokens = model::random_tokens(model.config, 200, random);
     const RoutingPolicy policy = RoutingPolicy::causal({0.1f, -0.3f});
-    Engine one(model.weights, {.threads = 1, .kernels = &kernels::kernels_for(kernels::Isa::reference)});
+    Engine one(model.weights, {.threads = 1, .kernels = &kernels::kernels_for(kernels::Isa::reference), .kv_type = kv_of(seed)});
     const Reading expected = read(one, tokens, policy);
     for (kernels::Isa isa : kernels::available())
       for (int threads : {1, 2, 3}) {
-        Engine engine(model.weights, {.threads = threads, .kernels = &kernels::kernels_for(isa)});
+        Engine engine(model.weights, {.threads = threads, .kernels = &kernels::kernels_for(isa), .kv_type = kv_of(seed)});
         ASSERT_EQ(engine.threads(), threads);
         expect_same(read(engine, tokens, policy, 150), expected, str(kernels::isa_name(isa), ", threads ", threads, ", prefill"));
         expect_same(read(engine, std::span(tokens).first(8), policy, 1), read(one, std::span(tokens).first(8), policy),
@@ -173,10 +173,10 @@ TEST(Law, RandomModelsGiveTheSameBitsOnEveryIsa) {
     Random random(seed);
     const std::vector<int32_t> tokens = model::random_tokens(model.config, 50, random);
     const RoutingPolicy policy = drawn_policy(model.config, 50, random);
-    Engine reference(model.weights, {.threads = 1, .kernels = &kernels::kernels_for(kernels::Isa::reference)});
+    Engine reference(model.weights, {.threads = 1, .kernels = &kernels::kernels_for(kernels::Isa::reference), .kv_type = kv_of(seed)});
     const Reading expected = read(reference, tokens, policy);
     for (kernels::Isa isa : kernels::available()) {
-      Engine engine(model.weights, {.threads = 1, .kernels = &kernels::kernels_for(isa)});
+      Engine engine(model.weights, {.threads = 1, .kernels = &kernels::kernels_for(isa), .kv_type = kv_of(seed)});
       expect_same(read(engine, tokens, policy, 13), expected, kernels::isa_name(isa));
     }
     if (HasFailure()) return;
@@ -188,7 +188,7 @@ TEST(Law, TheTeacherIsTheSameInAnyBatch) {
   for (uint64_t seed = 700; seed < 740; ++seed) {
     const Model model = Model::drawn(seed);
     Random random(seed);
-    Engine engine(model.weights, {.threads = 1});
+    Engine engine(model.weights, {.threads = 1, .kv_type = kv_of(seed)});
     const RoutingPolicy teacher = RoutingPolicy::teacher(model.config);
     std::vector<std::vector<int32_t>> texts;
     std::vector<Sequence> sequences;

@@ -5,7 +5,7 @@
 
 namespace fathom::infer::test {
 
-inline int64_t page_bytes(const model::ModelConfig& c) { return 2 * c.num_key_value_heads * c.head_dim * kPagePositions * 4; }
+inline int64_t page_bytes(const model::ModelConfig& c, KvType type = KvType::f32) { return 2 * c.num_key_value_heads * kv_bytes(type, c.head_dim) * kPagePositions; }
 
 inline Model small(uint64_t seed, bool paths = false) {
   Random random(seed);

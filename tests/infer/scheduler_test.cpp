@@ -59,6 +59,8 @@ Alone alone(Engine& engine, const Request& r, uint64_t sample) {
 struct Trace {
   Model model;
   Random random;
+  KvType kv;
+  int64_t page_limit = 0;  // that limit() draws
   Engine engine;
   std::vector<RoutingPolicy> dials;
   std::vector<std::vector<int32_t>> beginnings;
@@ -69,11 +71,10 @@ struct Trace {
     bool cancelled = false;
   };
   std::map<RequestId, Sent> sent;
-  int64_t page_limit = 0;
   int64_t preemptions = 0, cached = 0, cancellations = 0, forks = 0, guessed = 0, right = 0;
 
   explicit Trace(uint64_t seed)
-      : model(small(seed, true)), random(seed ^ 0x77), engine(model.weights, {.threads = 1, .kv_bytes = limit()}) {
+      : model(small(seed, true)), random(seed ^ 0x77), kv(kv_of(random.below(4))), engine(model.weights, {.threads = 1, .kv_bytes = limit(), .kv_type = kv}) {
     for (int i = 0; i < 3; ++i) dials.push_back(i == 2 && random.uniform() < 0.3 ? RoutingPolicy::control(model.config)
                                                                                  : RoutingPolicy::causal(model::random_thresholds(model.config, random)));
     for (int i = 0; i < 2; ++i) beginnings.push_back(model::random_tokens(model.config, 150, random));
@@ -84,7 +85,7 @@ struct Trace {
     // From what one text may need to what two may.
     const int64_t one = (model.config.max_position_embeddings + kPagePositions - 1) / kPagePositions * model.config.num_hidden_layers;
     page_limit = one + static_cast<int64_t>(random.below(static_cast<uint64_t>(one)));
-    return page_limit * page_bytes(model.config) + 1;
+    return page_limit * page_bytes(model.config, kv) + 1;
   }
 
   Request drawn() {
@@ -160,7 +161,7 @@ struct Trace {
   }
 
   void check() {
-    Engine other(model.weights, {.threads = 1});
+    Engine other(model.weights, {.threads = 1, .kv_type = kv});
     for (auto& [id, s] : sent) {
       ASSERT_EQ(static_cast<int64_t>(s.texts.size()), s.request.samples);
       forks += s.request.samples - 1;
@@ -230,7 +231,7 @@ TEST(Scheduler, APromptReadBeforeIsNotReadAgain) {
   Request longer = first;  // the conversation goes on: what was answered is known as well
   longer.prompt.insert(longer.prompt.end(), texts[0].ids.begin(), texts[0].ids.end());
   longer.prompt.resize(150, 1);
-  EXPECT_EQ(ask(longer), 155 - 128);
+  EXPECT_EQ(ask(longer), 155 - 135);
   Request other = first;
   other.prompt[100] = (other.prompt[100] + 1) % static_cast<int32_t>(model.config.vocab_size);
   EXPECT_EQ(ask(other), 135 - 64);
@@ -241,9 +242,9 @@ TEST(Scheduler, APromptReadBeforeIsNotReadAgain) {
   dial.policies[0].policy.thresholds[0] = 0.5;
   EXPECT_EQ(ask(dial), 135);
   EXPECT_EQ(texts[0].ids, texts[1].ids);
-  const std::vector<int64_t> cached = {0, 128, 128, 64, 64, 0};
+  const std::vector<int64_t> cached = {0, 128, 135, 64, 64, 0};
   for (size_t i = 0; i < cached.size(); ++i) EXPECT_EQ(texts[i].cached_tokens, cached[i]) << i;
-  EXPECT_EQ(scheduler.stats().cached_tokens, 128 + 128 + 64 + 64);
+  EXPECT_EQ(scheduler.stats().cached_tokens, 128 + 135 + 64 + 64);
 }
 
 TEST(Scheduler, SamplesShareTheirPrompt) {
@@ -446,6 +447,7 @@ TEST(Scheduler, RefusesWhatCouldNeverFit) {
     }
   };
   refused(plain(model, 40, 25, random), "a text of 65 tokens");
+  refused(plain(model, 40, 25, random), str("give --kv-memory ", 5 * L * page_bytes(model.config), " or more"));
   Request r = plain(model, 4, 4, random);
   r.samples = 3;
   refused(r, "samples");

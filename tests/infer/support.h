@@ -33,6 +33,9 @@ inline void add_all_properties(model::ModelConfig& c) {
   c.qkv_bias = c.output_bias = c.mlp_bias = c.qk_norm = true;
   c.rope_scaling = {.type = model::RopeScaling::Type::yarn, .factor = 4, .original_context = 40, .beta_fast = 3, .beta_slow = 1, .attention_factor = 1.1};
 }
+constexpr KvType kKvTypes[] = {KvType::f32, KvType::f16, KvType::bf16, KvType::q8_0};
+// Another one for every seed: what holds must hold for all.
+inline KvType kv_of(uint64_t seed) { return kKvTypes[seed % 4]; }
 
 // What an engine said about each token of one text.
 struct Reading {

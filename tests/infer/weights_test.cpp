@@ -15,8 +15,11 @@ TEST(Weights, AFolderGivesWhatWasWritten) {
     TemporaryFolder temporary;
     const std::string path = join_path(temporary.path(), "model");
     model::write_model_folder(path, model::model_to_write(model.config, model.tensors));
-    const std::shared_ptr<const Weights> loaded = Weights::load(*model::ModelFolder::open(path));
+    const auto folder = model::ModelFolder::open(path);
+    const int64_t predicted = resident_bytes(*folder);
+    const std::shared_ptr<const Weights> loaded = Weights::load(*folder);
     EXPECT_EQ(loaded->bytes(), model.weights->bytes());
+    EXPECT_NEAR(static_cast<double>(predicted), static_cast<double>(loaded->bytes()), 8.0 * static_cast<double>(model.config.num_hidden_layers));  // single biases
     Random random(seed);
     const std::vector<int32_t> tokens = model::random_tokens(model.config, 20, random);
     const RoutingPolicy policy = RoutingPolicy::causal(model::random_thresholds(model.config, random));

@@ -124,30 +124,6 @@ TEST(Reference, GateOneIsThePlainResidual) {
   }
 }
 
-TEST(Reference, AttentionIsSoftmaxOfScores) {
-  Random random(5);
-  const int64_t D = 6, visible = 21;
-  Guarded first = Guarded::normal(2 * D * 16, random), second = Guarded::normal(2 * D * 16, random), q = Guarded::normal(D, random), out(D);
-  const float* pages[] = {first.data(), second.data()};
-  const float* query = q.data();
-  float* output = out.data();
-  std::vector<float> scratch(kAttendTile * 32);
-  const int64_t before = reference_multiply_adds();
-  reference().attend({.pages = pages, .key_offset = 0, .value_offset = D * 16, .head_dim = D, .scale = 0.5f, .queries = &query,
-                      .outputs = &output, .visible = &visible, .count = 1, .scratch = scratch.data()});
-  EXPECT_EQ(reference_multiply_adds() - before, 2 * D * visible);
-  std::vector<double> p(visible), expected(D);
-  double total = 0;
-  for (int64_t j = 0; j < visible; ++j) {
-    for (int64_t d = 0; d < D; ++d) p[j] += static_cast<double>(q[d]) * pages[j / 16][d * 16 + j % 16];
-    total += p[j] = std::exp(0.5 * p[j]);
-  }
-  for (int64_t d = 0; d < D; ++d) {
-    for (int64_t j = 0; j < visible; ++j) expected[d] += p[j] / total * pages[j / 16][D * 16 + j % 16 * D + d];
-    EXPECT_NEAR(out[d], expected[d], 1e-6);
-  }
-}
-
 TEST(Reference, LogSumExpOfALargeVocabulary) {
   Random random(6);
   Guarded x = Guarded::normal(150001, random, 3);

@@ -170,56 +170,6 @@ TEST_P(Simd, ArgmaxTiesGoToTheLowestIndex) {
   EXPECT_EQ(simd.argmax(nan.data(), 37), 0);
 }
 
-// Pages of two heads; what no query may see is NaN.
-TEST_P(Simd, Attend) {
-  for (int trial = 0; trial < 200; ++trial) {
-    const int64_t D = 2 * (1 + size(40)), G = 2, count = size(11), most = 1 + size(trial % 10 == 0 ? 400 : 60);
-    std::vector<int64_t> visible(count);
-    for (auto& v : visible) v = 1 + size(most - 1);
-    std::sort(visible.begin(), visible.end());
-    const int64_t last = count ? visible.back() : 1, pages = (last + 15) / 16 + 1, floats = 2 * G * D * 16;
-    std::vector<Guarded> memory;
-    for (int64_t p = 0; p < pages; ++p) {
-      memory.push_back(Guarded::normal(floats, random));
-      if (trial % 7 == 0) memory.back()[size(floats - 1)] = trial % 2 ? kInf : kNan;
-      for (int64_t slot = 0; slot < 16; ++slot)
-        if (p * 16 + slot >= last)
-          for (int64_t i = 0; i < G * D; ++i) {
-            memory.back()[i * 16 + slot] = kNan;
-            memory.back()[G * D * 16 + (i / D * 16 + slot) * D + i % D] = kNan;
-          }
-    }
-    std::vector<const float*> bases;
-    for (auto& m : memory) bases.push_back(m.data());
-    Guarded q = Guarded::normal(count * D, random), a(count * D, size(15)), b(count * D, size(15));
-    Guarded scratch(kAttendTile * ((last + 15) / 16 * 16), size(15));
-    std::vector<const float*> queries;
-    std::vector<float*> to_a, to_b;
-    for (int64_t i = 0; i < count; ++i)
-      queries.push_back(q.data() + i * D), to_a.push_back(a.data() + i * D), to_b.push_back(b.data() + i * D);
-    Attend job{.pages = bases.data(), .key_offset = D * 16, .value_offset = 3 * D * 16, .head_dim = D, .scale = 0.37f,
-               .queries = queries.data(), .outputs = to_a.data(), .visible = visible.data(), .count = count,
-               .scratch = scratch.data()};
-    simd.attend(job);
-    ASSERT_TRUE(a.guards_hold() && scratch.guards_hold());
-    job.outputs = to_b.data();
-    plain.attend(job);
-    EXPECT_SAME(a.data(), b.data(), count * D);
-    if (trial % 7 != 0) {
-      for (int64_t i = 0; i < count * D; ++i) ASSERT_FALSE(std::isnan(a[i])) << "saw what it must not";
-    }
-    // Each query alone, in place.
-    for (int64_t i = 0; i < count; ++i) {
-      float* own = q.data() + i * D;
-      const float* query = own;
-      job.queries = &query, job.outputs = &own, job.visible = &visible[i], job.count = 1;
-      simd.attend(job);
-      EXPECT_SAME(own, b.data() + i * D, D);
-    }
-    if (HasFailure()) FAIL() << "D " << D << " count " << count << " last " << last;
-  }
-}
-
 std::vector<Isa> simd_isas() {
   std::vector<Isa> all = available();
   all.erase(all.begin());

@@ -162,7 +162,7 @@ TEST(ModelConfig, WritesTheFamilyThatHasTheProperties) {
     const Json j = c.to_json();
     EXPECT_EQ(ModelConfig::from_json(j, "c"), c) << j.dump();
     EXPECT_EQ(j.contains("fathom"), j["model_type"] == "fathom");
-    c.routing.blocks = {{1, 0.5}};
+    c.routing.units = {{1, 0.5}};
     EXPECT_EQ(ModelConfig::from_json(c.to_json(), "c"), c);
     EXPECT_EQ(c.to_json()["model_type"], "fathom");
     return j["model_type"].get<std::string>() + " " + j["architectures"][0].get<std::string>();

@@ -339,13 +339,16 @@ TEST(Parameters, OfAKnownModel) {
 TEST(DecodeBytes, OfADenseModelAreItsWeightsAndItsCache) {
   ModelConfig c = llama_like(768, 12);
   c.routing = {};
-  const DecodeBytes b = decode_bytes(c, 100, {}, {.blocks = 2, .head = 2}, 4);
+  const DecodeBytes b = decode_bytes(c, 100, {}, {.blocks = 2, .head = 2});
   const Parameters p = parameters(c);
   // Everything but the embedding, of which one row is read; norms are f32.
   EXPECT_EQ(b.weights(), 2.0 * static_cast<double>(p.blocks + p.head + c.hidden_size) + 4.0 * static_cast<double>(p.norms));
   const DecodeBytes mixed = decode_bytes(c, 0, {}, {.blocks = 0.625, .head = 1.0625});
   EXPECT_EQ(mixed.weights(), 0.625 * static_cast<double>(p.blocks) + 1.0625 * static_cast<double>(p.head + c.hidden_size) + 4.0 * static_cast<double>(p.norms));
   EXPECT_EQ(kv_bytes_per_token_and_block(c), 2 * 12 * 64 * 4);
+  EXPECT_EQ(kv_bytes_per_token_and_block(c, KvType::bf16), 2 * 12 * 64 * 2);
+  EXPECT_EQ(kv_bytes_per_token_and_block(c, KvType::q8_0), 2 * 12 * (64 + 2 * 2));
+  EXPECT_EQ(decode_bytes(c, 100, {}, {}, KvType::q8_0).kv_read(), 12.0 * 100 * 2 * 12 * 68);
   EXPECT_EQ(b.kv_read(), 12.0 * 100 * static_cast<double>(kv_bytes_per_token_and_block(c)));
   EXPECT_EQ(b.kv_write(), 12.0 * static_cast<double>(kv_bytes_per_token_and_block(c)));
   EXPECT_EQ(b.total(), b.weights() + b.kv_read() + b.kv_write());
@@ -393,7 +396,7 @@ TEST(DecodeBytes, BlockByBlockAreWhatTheirTensorsHold) {
       const double full = unit.paths.full ? cuts.back() : 0, rest = unit.paths.skip ? cuts.empty() || cuts.size() == 1 ? 0 : cuts[cuts.size() - 2] - full : 1 - full;
       of_unit.emplace_back(full, unit.paths.light ? rest : 0);
     }
-    const DecodeBytes found = decode_bytes(c, context, share, {.blocks = 2, .head = 2}, 4);
+    const DecodeBytes found = decode_bytes(c, context, share, {.blocks = 2, .head = 2});
     ASSERT_EQ(static_cast<int64_t>(found.blocks.size()), c.num_hidden_layers);
     double router = 0, predictor = 0, light = 0, weights = found.head, kv_read = 0, kv_write = 0;
     for (int64_t block = 0; block < c.num_hidden_layers; ++block) {

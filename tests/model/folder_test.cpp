@@ -110,6 +110,26 @@ TEST_F(FolderTest, HalfPrecisionIsRoundedOnce) {
   }
 }
 
+TEST_F(FolderTest, ItsFingerprintIsThatOfItsNumbers) {
+  const ModelConfig c = config(1);
+  write(c);
+  const auto folder = ModelFolder::open(path("m"));
+  const std::string own = folder->fingerprint();
+  EXPECT_EQ(own.size(), 32u);
+  EXPECT_EQ(ModelFolder::open(path("m"))->fingerprint(), own);
+  const std::vector<float> before = folder->read_f32("model.norm.weight");
+  folder->release();
+  EXPECT_EQ(folder->read_f32("model.norm.weight"), before);  // it comes from the file again
+  rewrite_tensors(c, [&](Entries&, Weights& values) { values.begin()->second.back() += 1; });
+  EXPECT_NE(ModelFolder::open(path("m"))->fingerprint(), own);
+  rewrite_tensors(c, [&](Entries&, Weights&) {});
+  EXPECT_EQ(ModelFolder::open(path("m"))->fingerprint(), own);
+  ModelConfig other = c;
+  other.rope_theta *= 2;
+  write(other);
+  EXPECT_NE(ModelFolder::open(path("m"))->fingerprint(), own);
+}
+
 TEST_F(FolderTest, TheDialAndTheMetadataAreKept) {
   const ModelConfig c = config(2);
   Random random(3);

@@ -43,7 +43,7 @@ TEST_P(Diverge, AModelFromItselfIsNothing) {
   const TemporaryFolder folder;
   const Subject s = sample_subject(folder, "m", GetParam(), 3);
   const HeldOut text = sample_text(s, 32);
-  const Subject same = Subject::open(folder.path() + "/m", 2);
+  const Subject same = Subject::open(folder.path() + "/m", {.threads = 2});
   const Divergence d = diverge(s, same, text);
   EXPECT_EQ(d.kl, 0.0);
   EXPECT_EQ(d.agreement(), 1.0);

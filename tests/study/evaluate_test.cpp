@@ -265,7 +265,7 @@ TEST(Evaluate, ARunFolderStandsForItsModel) {
   EXPECT_EQ(model_folder_of(run), run + "/model");
   EXPECT_EQ(model_folder_of(run + "/model"), run + "/model");
   EXPECT_THROW(model_folder_of(join_path(folder.path(), "none")), UserError);
-  for (const std::string& path : {run, run + "/", run + "/model", run + "/model/"}) EXPECT_EQ(Subject::open(path, 1).name, "run") << path;
+  for (const std::string& path : {run, run + "/", run + "/model", run + "/model/"}) EXPECT_EQ(Subject::open(path, {.threads = 1}).name, "run") << path;
 }
 
 TEST(Evaluate, RefusesAnotherModelsTokenizer) {
@@ -274,7 +274,7 @@ TEST(Evaluate, RefusesAnotherModelsTokenizer) {
   const std::string path = join_path(folder.path(), "m");
   atomic_write(join_path(path, "tokenizer.json"), sample_tokenizer(340));
   try {
-    Subject::open(path, 1);
+    Subject::open(path, {.threads = 1});
     FAIL();
   } catch (const UserError& e) {
     EXPECT_NE(std::string(e.what()).find("at most the model's vocab_size"), std::string::npos) << e.what();

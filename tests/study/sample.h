@@ -50,7 +50,7 @@ inline Subject sample_subject(const TemporaryFolder& folder, const std::string& 
   }
   const std::string path = join_path(folder.path(), name);
   model::write_model_folder(path, out);
-  return Subject::open(path, 1);
+  return Subject::open(path, {.threads = 1});
 }
 
 inline HeldOut sample_text(const Subject& s, int64_t context, int64_t limit = 0) {

@@ -11,7 +11,7 @@ struct V16 {
   __m256 lo, hi;
 };
 constexpr int kAttendSums = 4;     // independent sums in attention: 8 of 16 registers
-constexpr int kAttendQueries = 4;  // of one tile
+constexpr int kAttendTile = 4;     // queries that share a loaded key or value
 
 // Lane i of the mask at offset 16 − n is set when i < n.
 alignas(64) constexpr int kMasks[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
@@ -93,8 +93,6 @@ struct MaxTracker {
   }
 };
 
-#include "kernels/cpu/loops.inl"
-
 struct I16 {
   __m256i lo, hi;
 };
@@ -127,6 +125,26 @@ inline V16 load_halves(const uint8_t* p) {
 inline V16 load_signed_bytes(const uint8_t* p) {
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return to_float({_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes))});
+}
+inline __m256 bf16_eight(const uint8_t* p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16));
+}
+inline V16 load_bf16(const uint8_t* p) { return {bf16_eight(p), bf16_eight(p + 16)}; }
+inline uint16_t half_of(float x) { return static_cast<uint16_t>(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT)); }
+inline void store16(uint8_t* p, __m128i v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v); }
+inline void store_halves(uint8_t* p, V16 v) {
+  store16(p, _mm256_cvtps_ph(v.lo, _MM_FROUND_TO_NEAREST_INT));
+  store16(p + 16, _mm256_cvtps_ph(v.hi, _MM_FROUND_TO_NEAREST_INT));
+}
+inline __m256i bf16_whole(__m256 v) {  // in the upper half of each lane
+  const __m256i bits = _mm256_castps_si256(v), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+  return _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q))), 16);
+}
+inline void store_bf16(uint8_t* p, V16 v) {
+  const __m256i both = _mm256_packus_epi32(bf16_whole(v.lo), bf16_whole(v.hi));  // four of each in turn
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(both, 0xd8));
 }
 // Even and odd bytes as 16-bit numbers: the products of 8-bit ones, added in pairs, pass 2^15.
 struct Activations {
@@ -164,6 +182,9 @@ inline void store_codes(int8_t* to, V16 lo, V16 hi, int32_t* sums) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
   sums[0] = sum_of(_mm256_add_epi32(a, b)), sums[1] = sum_of(_mm256_add_epi32(c, d));
 }
+
+#include "kernels/cpu/loops.inl"
+
 constexpr int kQuantizedRows = 1;
 constexpr int kSumRegisters = 8;
 
@@ -194,7 +215,7 @@ constexpr int tile_rows(Packing packing) { return packing == Packing::bf16 ? 4 :
 #include "kernels/cpu/matmul.inl"
 
 constexpr Kernels kTable{Isa::avx2, "avx2", matmul, quantized_matmul, round_rows, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, scaled_add,
-                         attend, log_sum_exp, exp_shifted, argmax};
+                         store_slot, attend_scores, attend_softmax, attend_values, log_sum_exp, exp_shifted, argmax};
 
 }  // namespace
 const Kernels* const kAvx2 = &kTable;

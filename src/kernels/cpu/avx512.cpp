@@ -90,7 +90,7 @@ void matmul(const Matmul& a) {
 }
 
 constexpr Kernels kTable{Isa::avx512, "avx512", matmul, quantized_matmul, round_rows, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, scaled_add,
-                         attend, log_sum_exp, exp_shifted, argmax};
+                         store_slot, attend_scores, attend_softmax, attend_values, log_sum_exp, exp_shifted, argmax};
 
 }  // namespace
 const Kernels* const kAvx512 = &kTable;

@@ -2,7 +2,7 @@
 
 using V16 = __m512;
 constexpr int kAttendSums = 16;    // independent sums in attention (32 registers)
-constexpr int kAttendQueries = 8;  // of one tile
+constexpr int kAttendTile = 8;     // queries that share a loaded key or value
 
 inline __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
 inline V16 zero() { return _mm512_setzero_ps(); }
@@ -74,6 +74,20 @@ inline I16 or_masked(I16 a, I16 b, I16 mask) { return _mm512_ternarylogic_epi32(
 inline V16 to_float(I16 v) { return _mm512_cvtepi32_ps(v); }
 inline V16 load_halves(const uint8_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 inline V16 load_signed_bytes(const uint8_t* p) { return to_float(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))); }
+inline V16 load_bf16(const uint8_t* p) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
+}
+inline uint16_t half_of(float x) { return static_cast<uint16_t>(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT)); }
+inline void store_halves(uint8_t* p, V16 v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline void store_bf16(uint8_t* p, V16 v) {  // not the instruction of that name, which flushes small numbers to zero
+  const __m512i bits = _mm512_castps_si512(v), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  const __m512i whole = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), rounded, quiet);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(whole, 16)));
+}
 inline int32_t four_codes(const int8_t* p) {
   int32_t four;
   __builtin_memcpy(&four, p, sizeof four);

@@ -45,7 +45,7 @@ constexpr int tile_rows(Packing packing) { return packing == Packing::bf16 ? 4 :
 #include "kernels/cpu/matmul.inl"
 
 constexpr Kernels kTable{Isa::neon, "neon", matmul, quantized_matmul, round_rows, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, scaled_add,
-                         attend, log_sum_exp, exp_shifted, argmax};
+                         store_slot, attend_scores, attend_softmax, attend_values, log_sum_exp, exp_shifted, argmax};
 
 }  // namespace
 const Kernels* const kNeon = &kTable;

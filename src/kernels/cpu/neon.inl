@@ -119,6 +119,21 @@ inline I16 or_masked(I16 a, I16 b, I16 mask) {  // a | (b & mask)
 inline V16 to_float(I16 v) { return floats([](auto x) { return vcvtq_f32_s32(x); }, v); }
 inline float32x4_t load_halves4(const uint8_t* p) { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p))); }
 inline V16 load_halves(const uint8_t* p) { return {load_halves4(p), load_halves4(p + 8), load_halves4(p + 16), load_halves4(p + 24)}; }
+inline V16 load_bf16(const uint8_t* p) {
+  const auto widened = [p](int i) { return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vreinterpret_u16_u8(vld1_u8(p + 8 * i))), 16)); };
+  return {widened(0), widened(1), widened(2), widened(3)};
+}
+inline void store_halves(uint8_t* p, V16 v) {
+  for (int i = 0; i < 4; ++i) vst1_u8(p + 8 * i, vreinterpret_u8_f16(vcvt_f16_f32(v.q[i])));
+}
+inline uint16_t half_of(float x) { return vget_lane_u16(vreinterpret_u16_f16(vcvt_f16_f32(vdupq_n_f32(x))), 0); }
+inline void store_bf16(uint8_t* p, V16 v) {
+  for (int i = 0; i < 4; ++i) {
+    const uint32x4_t bits = vreinterpretq_u32_f32(v.q[i]), odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    const uint32x4_t rounded = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd), quiet = vorrq_u32(bits, vdupq_n_u32(0x400000));
+    vst1_u8(p + 8 * i, vreinterpret_u8_u16(vshrn_n_u32(vbslq_u32(vceqq_f32(v.q[i], v.q[i]), rounded, quiet), 16)));
+  }
+}
 inline V16 load_signed_bytes(const uint8_t* p) {
   const int8x16_t bytes = vreinterpretq_s8_u8(vld1q_u8(p));
   const int16x8_t lo = vmovl_s8(vget_low_s8(bytes)), hi = vmovl_high_s8(bytes);

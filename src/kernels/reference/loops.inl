@@ -229,33 +229,136 @@ void scaled_add(const float* x, const float* a, float g, int64_t n, float* y) {
   for (int64_t i = 0; i < n; ++i) y[i] = fma(g, a[i], x[i]);
 }
 
-void attend(const Attend& a) {
-  for (int64_t q = 0; q < a.count; ++q) {
-    const float* const query = a.queries[q];
-    const int64_t visible = a.visible[q];
-    float* const p = a.scratch;
-    float greatest = -__builtin_inff();
-    for (int64_t j = 0; j < visible; ++j) {
-      const float* const key = a.pages[j / kLanes] + a.key_offset + j % kLanes;  // [D], stride 16
-      float acc = 0;
-      for (int64_t d = 0; d < a.head_dim; ++d) acc = fma(query[d], key[d * kLanes], acc);
-      p[j] = acc * a.scale;
-      greatest = p[j] > greatest ? p[j] : greatest;
+// --- attention -----------------------------------------------------------------------------------------------------
+
+unsigned f16_bits(float value) {
+  unsigned bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  const unsigned sign = bits >> 16 & 0x8000u, a = bits & 0x7fffffffu;
+  if (a > 0x7f800000u) return sign | 0x7e00u | (a >> 13 & 0x3ffu);  // NaN: a quiet one
+  if (a >= 0x477ff000u) return sign | 0x7c00u;                      // 65520 and above
+  if (a >= 0x38800000u) {                                           // 2^−14: normal
+    const unsigned rebased = a - (112u << 23);
+    return sign | (rebased + 0xfffu + (rebased >> 13 & 1u)) >> 13;
+  }
+  // Below, a whole number of 2^−24: f32 rounds it, with 2^23 added, to the same even.
+  const float whole = bits_value(a) * 16777216.0f + 8388608.0f;
+  __builtin_memcpy(&bits, &whole, sizeof bits);
+  return sign | (bits & 0x7fffu);
+}
+
+unsigned bf16_bits(float value) {
+  unsigned bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return bits >> 16 | 0x40u;
+  return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+
+void put16(unsigned bits, uint8_t* to) { to[0] = static_cast<uint8_t>(bits), to[1] = static_cast<uint8_t>(bits >> 8); }
+
+// A key, or value, of one head: element i goes to at(i), of q8_0 the scale of block b to scale(b).
+template <class At, class Scale>
+void store_vector(KvType type, const float* x, int64_t n, At at, Scale scale) {
+  if (type != KvType::q8_0) {
+    for (int64_t i = 0; i < n; ++i) {
+      if (type == KvType::f32) __builtin_memcpy(at(i), x + i, 4);
+      else put16(type == KvType::f16 ? f16_bits(x[i]) : bf16_bits(x[i]), at(i));
+    }
+    return;
+  }
+  for (int64_t first = 0; first < n; first += kKvBlock) {
+    const int64_t count = n - first < kKvBlock ? n - first : kKvBlock;
+    unsigned greatest = 0;  // of the magnitudes' bits: as numbers, and NaN above infinity above all
+    for (int64_t i = 0; i < count; ++i) {
+      unsigned bits;
+      __builtin_memcpy(&bits, x + first + i, sizeof bits);
+      bits &= 0x7fffffffu;
+      greatest = bits > greatest ? bits : greatest;
+    }
+    const float most = bits_value(greatest);
+    const bool usable = most >= kLeastQuantized && most < kMostStored;
+    const float inverse = usable ? 127.0f / most : 0.0f;
+    put16(usable ? f16_bits(most / 127.0f) : most < kLeastQuantized ? 0u : 0x7e00u, scale(first / kKvBlock));
+    for (int64_t i = 0; i < count; ++i) *at(first + i) = usable ? static_cast<uint8_t>(static_cast<int8_t>(__builtin_rintf(x[first + i] * inverse))) : uint8_t{0};
+  }
+}
+
+// Of a head's keys or values in a page: bytes of an element, and where the scales begin.
+int64_t stored_bytes(KvType type) { return type == KvType::f32 ? 4 : type == KvType::q8_0 ? 1 : 2; }
+int64_t scales_of(int64_t head_dim) { return kLanes * head_dim; }
+int64_t key_at(int64_t slot, int64_t d) { return d * kLanes + slot; }
+int64_t value_at(int64_t slot, int64_t d, int64_t head_dim) {
+  const int64_t panel = d / kLanes * kLanes, width = head_dim - panel < kLanes ? head_dim - panel : kLanes;
+  return panel * kLanes + slot * width + d - panel;
+}
+
+void store_slot(const StoreSlot& a) {
+  const int64_t D = a.head_dim, bytes = stored_bytes(a.type), head_bytes = kLanes * kv_bytes(a.type, D);
+  for (int64_t g = 0; g < a.kv_heads; ++g) {
+    uint8_t* const keys = a.page + g * head_bytes;
+    uint8_t* const values = a.page + (a.kv_heads + g) * head_bytes;
+    const auto scale = [&](uint8_t* head) { return [&, head](int64_t block) { return head + scales_of(D) + (block * kLanes + a.slot) * 2; }; };
+    store_vector(a.type, a.key + g * D, D, [&](int64_t d) { return keys + key_at(a.slot, d) * bytes; }, scale(keys));
+    store_vector(a.type, a.value + g * D, D, [&](int64_t d) { return values + value_at(a.slot, d, D) * bytes; }, scale(values));
+  }
+}
+
+// Element `at` of a head's keys or values, of q8_0 its code: exact.
+float stored_value(KvType type, const uint8_t* head, int64_t at) {
+  if (type == KvType::f16) return f16_value(head + at * 2);
+  if (type == KvType::bf16) return bf16_value(head + at * 2);
+  if (type == KvType::q8_0) return static_cast<float>(static_cast<int8_t>(head[at]));
+  float value;
+  __builtin_memcpy(&value, head + at * 4, sizeof value);
+  return value;
+}
+float stored_scale(const uint8_t* head, int64_t slot, int64_t d, int64_t head_dim) { return f16_value(head + scales_of(head_dim) + (d / kKvBlock * kLanes + slot) * 2); }
+
+int64_t score_stride(const Attend& a) { return (a.visible[a.count - 1] + kLanes - 1) / kLanes * kLanes; }
+
+void attend_scores(const Attend& a, int64_t page_begin, int64_t page_end) {
+  for (int64_t q = 0; q < a.count; ++q)
+    for (int64_t j = page_begin * kLanes; j < page_end * kLanes && j < a.visible[q]; ++j) {
+      const uint8_t* const keys = a.pages[j / kLanes] + a.key_offset;
+      float acc = 0, whole = 0;
+      for (int64_t d = 0; d < a.head_dim; ++d) {
+        acc = fma(a.queries[q][d], stored_value(a.type, keys, key_at(j % kLanes, d)), acc);
+        if (a.type != KvType::q8_0 || (d % kKvBlock + 1 < kKvBlock && d + 1 < a.head_dim)) continue;
+        whole = fma(acc, stored_scale(keys, j % kLanes, d, a.head_dim), whole);  // of a block, which ends here
+        acc = 0;
+      }
+      if (a.type == KvType::q8_0) acc = whole;
+      a.scores[q * score_stride(a) + j] = acc * a.scale;
       count(a.head_dim);
     }
+}
+
+void attend_softmax(const Attend& a, int64_t query_begin, int64_t query_end) {
+  for (int64_t q = query_begin; q < query_end; ++q) {
+    float* const p = a.scores + q * score_stride(a);
+    float greatest = -__builtin_inff();
+    for (int64_t j = 0; j < a.visible[q]; ++j) greatest = p[j] > greatest ? p[j] : greatest;
     Lanes sum;
-    for (int64_t j = 0; j < visible; ++j) {
+    for (int64_t j = 0; j < a.visible[q]; ++j) {
       p[j] = exp_one(p[j] - greatest);
       sum.lane[j % kLanes] += p[j];
     }
-    const float inv = 1.0f / sum.sum();
-    float* const out = a.outputs[q];
-    for (int64_t d = 0; d < a.head_dim; ++d) {
+    a.inverse[q] = 1.0f / sum.sum();
+  }
+}
+
+void attend_values(const Attend& a, int64_t first, int64_t last) {
+  for (int64_t q = 0; q < a.count; ++q) {
+    const float* const p = a.scores + q * score_stride(a);
+    for (int64_t d = first; d < last; ++d) {
       float acc = 0;
-      for (int64_t j = 0; j < visible; ++j)
-        acc = fma(p[j], a.pages[j / kLanes][a.value_offset + j % kLanes * a.head_dim + d], acc);
-      out[d] = acc * inv;
-      count(visible);
+      for (int64_t j = 0; j < a.visible[q]; ++j) {
+        const uint8_t* const values = a.pages[j / kLanes] + a.value_offset;
+        const float weight = a.type == KvType::q8_0 ? p[j] * stored_scale(values, j % kLanes, d, a.head_dim) : p[j];
+        acc = fma(weight, stored_value(a.type, values, value_at(j % kLanes, d, a.head_dim)), acc);
+      }
+      a.outputs[q][d] = acc * a.inverse[q];
+      count(a.visible[q]);
     }
   }
 }
@@ -286,4 +389,4 @@ int64_t argmax(const float* x, int64_t n) {
 }
 
 constexpr Kernels kTable{Isa::reference, "reference", matmul, quantized_matmul, round_rows, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, scaled_add,
-                         attend, log_sum_exp, exp_shifted, argmax};
+                         store_slot, attend_scores, attend_softmax, attend_values, log_sum_exp, exp_shifted, argmax};

@@ -1,0 +1,78 @@
+"""Memory: what a process takes is what `fathom info` says, what a routed model keeps is its share, and a budget is obeyed."""
+import json
+import re
+import subprocess
+
+import pytest
+
+TOKENS = 1980
+
+
+@pytest.fixture(scope="module")
+def large(folder, build):
+    """A model whose keys and values weigh more than its weights; a prompt that fills its context; a small model beside it."""
+    for kind in ("large", "small"):
+        if not (folder / kind).exists():
+            subprocess.run([build / "tests/tools/make_sample_model", folder / kind, folder / "tok.json", "large" if kind == "large" else "thin", "5"], check=True)
+    (folder / "long.txt").write_text("the sea " * 4000)
+    return "large"
+
+
+def memory(fathom, model, prompt, *flags):
+    done = fathom("generate", model, "--prompt-file", prompt, "--max-tokens", "4", "--temperature", "0", "--no-eos", "--json", "--threads", "2", *flags, timeout=600)
+    return json.loads(done.out)
+
+
+@pytest.fixture(scope="module")
+def prompt(fathom, folder, large):
+    ids = fathom("tokenizer", "encode", "tok.json", "--file", "long.txt").out.split()[:TOKENS]
+    (folder / "long.txt").write_text(fathom("tokenizer", "decode", "tok.json", *ids, "--no-newline").out)
+    (folder / "short.txt").write_text("the sea")
+    return "long.txt"
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "f16"])
+def test_resident_memory_is_what_info_predicts(fathom, large, prompt, kv_type):
+    base = memory(fathom, "small", "short.txt")
+    used = memory(fathom, large, prompt, "--kv-type", kv_type)
+    tokens = used["prompt_tokens"] + used["new_tokens"]
+    assert tokens > 1900
+    told = json.loads(fathom("info", large, "--context", str(tokens), "--json").out)["memory"]
+    predicted = told["weights"] + told["kv"][kv_type]["dense"]
+    assert predicted > 90e6
+    assert used["memory"]["kv_peak"] == told["kv"][kv_type]["dense"] and used["memory"]["weights"] == told["weights"]
+    for what in ("resident", "resident_peak"):
+        taken = used["memory"][what] - base["memory"][what]
+        assert abs(taken / predicted - 1) < 0.05, f"{what} {taken / 1e6:.1f} MB, predicted {predicted / 1e6:.1f} MB"
+
+
+def test_what_tokens_skip_takes_no_memory(build, fathom):
+    """12.5 % in every second block: at most 0.58 of the dense pages, counted by the pool, for every type."""
+    for kv_type in ("f32", "f16", "bf16", "q8_0"):
+        done = fathom("bench", "--shape", "128,4,4,2,128,512", "--routed", "every-second:0.125", "--kv-type", kv_type, "--prompt", "0", "--generate", "4", "--depth", "2040",
+                      "--rounds", "1", "--threads", "1", "--quiet", "--json")
+        [run] = json.loads(done.out)["runs"]
+        dense, routed = run["lines"]
+        assert dense["model"] == "dense" and run["kv_type"] == kv_type
+        each = {"f32": 128, "f16": 64, "bf16": 64, "q8_0": 34}[kv_type]  # bytes of 32 numbers
+        assert dense["kv_bytes"] == 4 * 128 * 16 * 2 * 2 * each
+        assert 0.5 < routed["kv_bytes"] / dense["kv_bytes"] <= 0.58
+        assert routed["attention_gb_per_second"] > 0
+
+
+@pytest.mark.parametrize("words", [("generate", "mod", "--prompt", "the sea is calm", "--max-tokens", "40"), ("chat", "talker", "--max-tokens", "40"),
+                                   ("eval", "mod", "--data", "data", "--context", "64", "--limit", "500"),
+                                   ("bench", "--shape", "64,2,2,2,64,100", "--prompt", "0", "--generate", "8", "--depth", "60", "--batch", "2", "--rounds", "1", "--threads", "1")])
+def test_a_budget_is_obeyed_or_refused_with_what_would_do(fathom, folder, words):
+    if words[0] == "chat" and not (folder / "talker").exists():
+        import shutil
+        shutil.copytree(folder / "mod", folder / "talker")
+        (folder / "talker" / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"}))
+    plain = fathom(*words, stdin="the sea\n").out
+    refused = fathom(*words, "--kv-memory", "1k", stdin="the sea\n", code=1).err
+    needed = int(re.search(r"at most the limit of .*; give --kv-memory (\d+) or more", refused)[1])
+    assert "may need" in refused
+    assert str(needed) in fathom(*words, "--kv-memory", str(needed - 1), stdin="the sea\n", code=1).err
+    found = fathom(*words, "--kv-memory", str(needed), stdin="the sea\n")
+    if words[0] in ("generate", "chat"):
+        assert found.out == plain or words[0] == "chat", "a budget that holds the text changes nothing"
