@@ -31,10 +31,10 @@ struct Sizes {
   int64_t before_pages() const { return ids + run + score + thresholds; }
 };
 
-Sizes sizes_of(int64_t tokens, int64_t position, int64_t routed, int64_t causal, std::span<const int64_t> lengths, int64_t page_bytes) {
+Sizes sizes_of(int64_t tokens, int64_t position, int64_t units, int64_t cuts, int64_t causal, std::span<const int64_t> lengths, int64_t page_bytes) {
   int64_t pages = 0;
   for (const int64_t length : lengths) pages += pages_of(length);
-  return {tokens * 4, position * routed, position * routed * 4, causal * routed * 4, pages * page_bytes};
+  return {tokens * 4, position * units, position * units * 4, causal * cuts * 4, pages * page_bytes};
 }
 
 // Writes and hashes.
@@ -100,7 +100,7 @@ Json header_of(const std::string& model, const kernels::KvPage& layout, const Ca
     policies.push_back(j);
   }
   return {{"model", model}, {"kv_type", name_of(layout.type, kKvTypeNames)}, {"kv_heads", layout.kv_heads}, {"head_dim", layout.head_dim},
-          {"tokens", text.ids.size()}, {"position", sequence.position()}, {"lengths", lengths}, {"routed_blocks", text.read.decisions.run.size()},
+          {"tokens", text.ids.size()}, {"position", sequence.position()}, {"lengths", lengths}, {"units", text.read.decisions.run.size()},
           {"policies", policies}, {"note", text.note}};
 }
 
@@ -168,8 +168,8 @@ CachedText load_cache(const std::string& path, const std::string& model, Engine&
     refuse("kv_type", printable(type), engine_type, std::ranges::any_of(kKvTypeNames, [&](const auto& t) { return type == t.first; }) ? "give --kv-type " + type : damaged);
   f.integer("kv_heads", layout.kv_heads, layout.kv_heads);
   f.integer("head_dim", layout.head_dim, layout.head_dim);
-  const auto routed = static_cast<int64_t>(config.routing.blocks.size());
-  f.integer("routed_blocks", routed, routed);
+  const auto units = std::ssize(config.routing.units), cuts = static_cast<int64_t>(config.routing.cuts());
+  f.integer("units", units, units);
   const int64_t tokens = f.integer("tokens", 0, config.max_position_embeddings), position = f.integer("position", 0, tokens);
   const std::vector<int64_t> lengths = f.integers("lengths", 0, position);
   if (std::ssize(lengths) != config.num_hidden_layers) f.wrong("lengths", str(lengths.size(), " numbers"), str(config.num_hidden_layers, ", one per block"));
@@ -186,7 +186,7 @@ CachedText load_cache(const std::string& path, const std::string& model, Engine&
     part.policy.rule = p.choice<Rule>("rule", kRules);
     if (part.policy.rule == Rule::random) {
       part.policy.capacity = p.numbers("capacity", 0, 1);
-      if (std::ssize(part.policy.capacity) != routed) p.wrong("capacity", str(part.policy.capacity.size(), " numbers"), str(routed));
+      if (std::ssize(part.policy.capacity) != cuts) p.wrong("capacity", str(part.policy.capacity.size(), " numbers"), str(cuts));
       if (const Json& seed = p.raw("seed"); seed.is_number_unsigned()) part.policy.seed = seed.get<uint64_t>();
       else p.wrong("seed", describe(seed), "a whole number");
     }
@@ -196,7 +196,7 @@ CachedText load_cache(const std::string& path, const std::string& model, Engine&
   }
   f.done();
 
-  const Sizes sizes = sizes_of(tokens, position, routed, causal, lengths, layout.bytes());
+  const Sizes sizes = sizes_of(tokens, position, units, cuts, causal, lengths, layout.bytes());
   const int64_t begin = up(kFront + header_bytes), expected = up(begin + sizes.before_pages()) + sizes.pages + kChecksum;
   if (size != expected) refuse("", str(size, " bytes"), str(expected, ", by its header"), damaged);
   Reader reader(bytes);
@@ -204,13 +204,14 @@ CachedText load_cache(const std::string& path, const std::string& model, Engine&
   out.ids = reader.take<int32_t>(tokens);
   for (const int32_t id : out.ids)
     if (id < 0 || id >= config.vocab_size) refuse("tokens", str("id ", id), str("0 to ", config.vocab_size - 1), damaged);
-  for (int64_t r = 0; r < routed; ++r) {
+  for (int64_t u = 0; u < units; ++u) {
     out.read.decisions.run.push_back(reader.take<uint8_t>(position));
-    if (std::ranges::any_of(out.read.decisions.run.back(), [](uint8_t run) { return run > 1; })) refuse("decisions", "a byte above 1", "0 or 1", damaged);
+    if (std::ranges::any_of(out.read.decisions.run.back(), [](uint8_t path) { return path > static_cast<uint8_t>(routing::Path::light); }))
+      refuse("decisions", "a byte above 2", "0, 1 or 2", damaged);
   }
-  for (int64_t r = 0; r < routed; ++r) out.read.decisions.score.push_back(reader.take<float>(position));
+  for (int64_t u = 0; u < units; ++u) out.read.decisions.score.push_back(reader.take<float>(position));
   for (PolicyFrom& part : out.policies)
-    if (part.policy.rule == Rule::causal) part.policy.thresholds = reader.take<float>(routed);
+    if (part.policy.rule == Rule::causal) part.policy.thresholds = reader.take<float>(cuts);
   if (slots_at(out.read.decisions, position, config) != lengths) refuse("lengths", "others", "as many slots as tokens ran each block", damaged);
   reader.align();
   if (sizes.pages > engine.pool().byte_limit())

@@ -365,6 +365,11 @@ void Scheduler::check(const Request& request) const {
     throw UserError({"generation", "samples", str(request.samples), str("at most ", s.options.max_texts, ", the texts that run at once"), ""});
   const int64_t tokens = std::min(static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens, s.config.max_position_embeddings);
   s.engine.require_room(tokens);
+}
+
+RequestId Scheduler::submit(Request request) {
+  State& s = *state_;
+  check(request);
   std::vector<PolicyPart> policies;
   for (const PolicyFrom& part : request.policies) policies.push_back({part.position, s.share(part.policy)});
   const RequestId id = s.next_id++;

@@ -232,7 +232,7 @@ TEST(CacheFile, WhatTheHeaderSaysIsChecked) {
   EXPECT_THAT(with([&](Json& h) { h["lengths"][0] = position + 1; }), HasSubstr("lengths[0]"));
   EXPECT_THAT(with([&](Json& h) { h["lengths"][0] = position - 1; }), HasSubstr("slots as tokens ran"));
   EXPECT_THAT(with([](Json& h) { h["kv_heads"] = 99; }), HasSubstr("kv_heads: found 99"));
-  EXPECT_THAT(with([](Json& h) { h["routed_blocks"] = 99; }), HasSubstr("routed_blocks: found 99"));
+  EXPECT_THAT(with([](Json& h) { h["units"] = 99; }), HasSubstr("units: found 99"));
   EXPECT_THAT(with([](Json& h) { h["kv_type"] = "q9"; }), HasSubstr("kv_type: found q9, expected bf16"));
   EXPECT_THAT(with([](Json& h) { h["policies"] = Json::array(); }), HasSubstr("policies: found"));
   EXPECT_THAT(with([](Json& h) { h["policies"][0]["position"] = 1; }), HasSubstr("policies[0].position: found 1"));

@@ -16,7 +16,7 @@ model::ModelConfig shaped(uint64_t seed, int64_t heads, int64_t kv_heads, int64_
   c.hidden_size = 40, c.intermediate_size = 50, c.vocab_size = 60, c.num_hidden_layers = 3, c.max_position_embeddings = 2048;
   c.num_attention_heads = heads, c.num_key_value_heads = kv_heads, c.head_dim = head_dim;
   c.eos_token_ids.clear(), c.bos_token_id.reset(), c.pad_token_id.reset();
-  c.routing.blocks = {{1, 0.5}, {2, 0.25}};
+  c.routing.units = {{1, 0.5}, {2, 0.25}};
   return c;
 }
 
@@ -52,7 +52,7 @@ TEST_P(KvTypes, TheLawHolds) {
 TEST_P(KvTypes, ALongTextOnManyThreadsIsThatOnOne) {
   for (const auto& [heads, kv_heads, head_dim] : {std::tuple{2, 1, 34}, std::tuple{9, 3, 64}, std::tuple{12, 1, 16}}) {
     model::ModelConfig config = shaped(9700 + static_cast<uint64_t>(heads), heads, kv_heads, head_dim);
-    config.num_hidden_layers = 2, config.routing.blocks = {{1, 0.9}};
+    config.num_hidden_layers = 2, config.routing.units = {{1, 0.9}};
     const Model model(config, 9700);
     Random random(9700);
     const std::vector<int32_t> tokens = model::random_tokens(model.config, 700, random);

@@ -48,47 +48,6 @@ constexpr int tile_rows(Packing packing) { return packing == Packing::bf16 ? 5 :
 
 #include "kernels/cpu/matmul.inl"
 
-constexpr int kRows = 6;  // 6 × 4 sums, 4 weights, 1 broadcast: 29 of 32 registers
-
-template <Packing P, int W>
-void product_group(const Matmul& a, const uint8_t* w, int64_t first) {
-  const int64_t outputs = min64(kGroup, a.outputs - first);
-  int64_t r = 0;
-  for (; r + kRows <= a.rows; r += kRows)
-    product_tile<P, kRows, W>(a.x + r * a.x_stride, a.x_stride, w, a.inner, a.y + r * a.y_stride + first, a.y_stride, outputs);
-  const float* const x = a.x + r * a.x_stride;
-  float* const y = a.y + r * a.y_stride + first;
-  switch (a.rows - r) {
-    case 5: return product_tile<P, 5, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
-    case 4: return product_tile<P, 4, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
-    case 3: return product_tile<P, 3, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
-    case 2: return product_tile<P, 2, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
-    case 1: return product_tile<P, 1, W>(x, a.x_stride, w, a.inner, y, a.y_stride, outputs);
-  }
-}
-
-template <Packing P>
-void product_groups(const Matmul& a) {
-  for (int64_t group = a.group_begin; group < a.group_end; ++group) {
-    const int64_t first = group * kGroup;
-    const uint8_t* const w = a.packed + first * a.inner * kLayoutOf<P>.plain_bytes;
-    switch (min64(kGroup, a.outputs - first + kLanes - 1) / kLanes) {
-      case 4: product_group<P, 4>(a, w, first); break;
-      case 3: product_group<P, 3>(a, w, first); break;
-      case 2: product_group<P, 2>(a, w, first); break;
-      default: product_group<P, 1>(a, w, first); break;
-    }
-  }
-}
-
-void matmul(const Matmul& a) {
-  switch (a.packing) {
-    case Packing::bf16: return product_groups<Packing::bf16>(a);
-    case Packing::f16: return product_groups<Packing::f16>(a);
-    default: return product_groups<Packing::f32>(a);
-  }
-}
-
 constexpr Kernels kTable{Isa::avx512, "avx512", matmul, quantized_matmul, round_rows, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, scaled_add,
                          store_slot, attend_scores, attend_softmax, attend_values, log_sum_exp, exp_shifted, argmax};
 

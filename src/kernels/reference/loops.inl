@@ -45,6 +45,8 @@ float bits_value(unsigned bits) {
   return value;
 }
 
+float bf16_value(const uint8_t* from) { return bits_value(static_cast<unsigned>(from[0]) << 16 | static_cast<unsigned>(from[1]) << 24); }
+
 float f16_value(const uint8_t* from) {
   const unsigned half = static_cast<unsigned>(from[0]) | static_cast<unsigned>(from[1]) << 8;
   const unsigned sign = (half & 0x8000u) << 16, exponent = half >> 10 & 31u, fraction = half & 0x3ffu;
