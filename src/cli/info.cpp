@@ -181,7 +181,7 @@ int run(const Arguments& args) {
                                                                  c.head_dim, ", F ", c.intermediate_size, ", V ", c.vocab_size, c.tie_word_embeddings ? ", tied head" : "")},
                                                  {"  stored as", stored_as(*folder)},
                                                  {"  routing", routing_line(c)}};
-  if (const std::string line = properties_line(c); !line.empty()) facts.insert(facts.begin() + 1, {"  besides", line});
+  if (const std::string line = properties_line(c); !line.empty()) facts.insert(facts.begin() + 1, {"  with", line});
   out(text_table(facts, 2));
   out("\nParameters\n");
   out(text_table({{"  total", count(p.total())}, {"  embedding", count(p.embedding)}, {"  blocks", count(p.blocks)}, {"  light paths", count(p.light)}, {"  routers", count(p.routers)},

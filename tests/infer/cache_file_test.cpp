@@ -124,7 +124,7 @@ TEST(CacheFile, WhatAnotherModelOrTypeWroteIsRefused) {
   const Model another = small(3);
   Engine shape(another.weights, {.threads = 1, .kv_type = KvType::f16});
   EXPECT_THAT(load(saved.path, kFingerprint, shape), HasSubstr("expected"));  // even of the same fingerprint
-  const auto tight = talk.engine(3 * page_bytes(talk.model.config, KvType::f16));
+  const auto tight = talk.engine(page_bytes(talk.model.config, KvType::f16));
   EXPECT_THAT(load(saved.path, kFingerprint, *tight), HasSubstr("give --kv-memory "));
   EXPECT_EQ(tight->pool().pages_in_use(), 0);
   EXPECT_THAT(load(saved.path + "x", kFingerprint, *engine), HasSubstr("No such file"));
@@ -225,22 +225,22 @@ TEST(CacheFile, WhatTheHeaderSaysIsChecked) {
   ASSERT_EQ(tokens, position);
   EXPECT_THAT(with([](Json& h) { h.erase("position"); }), HasSubstr("position"));
   EXPECT_THAT(with([](Json& h) { h["colour"] = 1; }), HasSubstr("colour"));
-  EXPECT_THAT(with([&](Json& h) { h["tokens"] = position - 1; }), HasSubstr(str("position: found ", position)));
+  EXPECT_THAT(with([&](Json& h) { h["tokens"] = position - 1; }), HasSubstr(str("position: found the number ", position)));
   EXPECT_THAT(with([&](Json& h) { h["tokens"] = talk.model.config.max_position_embeddings + 1; }), HasSubstr("tokens: found"));
-  EXPECT_THAT(with([&](Json& h) { h["tokens"] = tokens + 1; }), HasSubstr("by its header"));
+  EXPECT_THAT(with([&](Json& h) { h["tokens"] = tokens + 64; }), HasSubstr("by its header"));
   EXPECT_THAT(with([](Json& h) { h["lengths"].erase(0); }), HasSubstr("one per block"));
   EXPECT_THAT(with([&](Json& h) { h["lengths"][0] = position + 1; }), HasSubstr("lengths[0]"));
   EXPECT_THAT(with([&](Json& h) { h["lengths"][0] = position - 1; }), HasSubstr("slots as tokens ran"));
-  EXPECT_THAT(with([](Json& h) { h["kv_heads"] = 99; }), HasSubstr("kv_heads: found 99"));
-  EXPECT_THAT(with([](Json& h) { h["units"] = 99; }), HasSubstr("units: found 99"));
+  EXPECT_THAT(with([](Json& h) { h["kv_heads"] = 99; }), HasSubstr("kv_heads: found the number 99"));
+  EXPECT_THAT(with([](Json& h) { h["units"] = 99; }), HasSubstr("units: found the number 99"));
   EXPECT_THAT(with([](Json& h) { h["kv_type"] = "q9"; }), HasSubstr("kv_type: found q9, expected bf16"));
   EXPECT_THAT(with([](Json& h) { h["policies"] = Json::array(); }), HasSubstr("policies: found"));
-  EXPECT_THAT(with([](Json& h) { h["policies"][0]["position"] = 1; }), HasSubstr("policies[0].position: found 1"));
-  EXPECT_THAT(with([](Json& h) { h["policies"].push_back(h["policies"][0]); }), HasSubstr("position: found 0"));
+  EXPECT_THAT(with([](Json& h) { h["policies"][0]["position"] = 1; }), HasSubstr("policies[0].position: found the number 1"));
+  EXPECT_THAT(with([](Json& h) { h["policies"].push_back(h["policies"][0]); }), HasSubstr("position: found the number 0"));
   EXPECT_THAT(with([](Json& h) { h["policies"][0]["rule"] = "topk"; }), HasSubstr("rule: found \"topk\""));
   EXPECT_THAT(with([](Json& h) { h["policies"][0]["rule"] = "random"; }), HasSubstr("capacity"));
   EXPECT_THAT(with(nothing, [](std::string& data) { data[3] = '\x7f'; }), HasSubstr("tokens: found id"));
-  EXPECT_THAT(with(nothing, [&](std::string& data) { data[static_cast<size_t>(tokens) * 4] = 2; }), HasSubstr("decisions: found a byte above 1"));
+  EXPECT_THAT(with(nothing, [&](std::string& data) { data[static_cast<size_t>(tokens) * 4] = 3; }), HasSubstr("decisions: found a byte above 2"));
   EXPECT_THAT(with(nothing, [](std::string& data) { data += std::string(64, '\0'); }), HasSubstr("by its header"));
 }
 

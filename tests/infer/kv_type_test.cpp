@@ -12,7 +12,8 @@ INSTANTIATE_TEST_SUITE_P(Types, KvTypes, ::testing::ValuesIn(kKvTypes), [](const
 
 model::ModelConfig shaped(uint64_t seed, int64_t heads, int64_t kv_heads, int64_t head_dim) {
   Random random(seed);
-  model::ModelConfig c = model::random_config(random);
+  model::ModelConfig c = model::random_config(random, {.plain = true});
+  if (seed % 2 == 1) add_all_properties(c);
   c.hidden_size = 40, c.intermediate_size = 50, c.vocab_size = 60, c.num_hidden_layers = 3, c.max_position_embeddings = 2048;
   c.num_attention_heads = heads, c.num_key_value_heads = kv_heads, c.head_dim = head_dim;
   c.eos_token_ids.clear(), c.bos_token_id.reset(), c.pad_token_id.reset();

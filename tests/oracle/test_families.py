@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import subprocess
 
 import numpy as np
@@ -34,6 +35,7 @@ ROPES = [{"rope_type": "default", "rope_theta": 10000.0},
          {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64},
          {"rope_type": "yarn", "rope_theta": 1000000.0, "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 8.0, "beta_slow": 0.5, "attention_factor": 0.75}]
 CASES = [(family, seed) for family in FAMILIES for seed in range(5)]
+NAME = "{0[0]} {0[1]}".format  # of a case
 BOUND = 2e-4  # of a logit; they are of size 3
 TOKENS = 90   # beyond the original contexts
 
@@ -115,7 +117,7 @@ def assert_near(a, b, bound=BOUND):
     assert np.abs(a - b).max() <= bound, np.abs(a - b).max()
 
 
-@pytest.mark.parametrize("case", CASES, indirect=True)
+@pytest.mark.parametrize("case", CASES, indirect=True, ids=NAME)
 def test_logits_and_greedy_texts_of_a_folder(case, tmp_path):
     model, folder = case
     ids = ids_of(model)
@@ -224,7 +226,7 @@ def architecture_of(family, seed):
 GGUF_CASES = [c for c in CASES if in_gguf(*c)]
 
 
-@pytest.mark.parametrize("case,which", [(c, c) for c in GGUF_CASES], indirect=["case"])
+@pytest.mark.parametrize("case,which", [(c, c) for c in GGUF_CASES], indirect=["case"], ids=map(NAME, GGUF_CASES))
 def test_a_gguf_file_by_the_rules_of_llama_cpp_is_the_same_model(case, which, tmp_path):
     model, folder = case
     write_gguf(model, tmp_path / "m.gguf", architecture_of(*which))
@@ -232,7 +234,7 @@ def test_a_gguf_file_by_the_rules_of_llama_cpp_is_the_same_model(case, which, tm
     assert_near(ours(tmp_path / "m.gguf", ids, tmp_path), theirs(model, ids))
 
 
-@pytest.mark.parametrize("case,which", [(c, c) for c in GGUF_CASES], indirect=["case"])
+@pytest.mark.parametrize("case,which", [(c, c) for c in GGUF_CASES], indirect=["case"], ids=map(NAME, GGUF_CASES))
 def test_a_gguf_file_of_ours_is_what_llama_cpp_expects(case, which, tmp_path):
     model, folder = case
     architecture = architecture_of(*which)
@@ -271,7 +273,7 @@ def test_a_gguf_file_of_ours_is_what_llama_cpp_expects(case, which, tmp_path):
     assert_near(theirs(back, ids), theirs(model, ids))
 
 
-@pytest.mark.parametrize("case", [(family, 0) for family in ("llama", "llama-biases", "qwen2", "qwen3")], indirect=True)
+@pytest.mark.parametrize("case", [(family, 0) for family in ("llama", "llama-biases", "qwen2", "qwen3")], indirect=True, ids=NAME)
 def test_transformers_reads_our_gguf(case, tmp_path):
     """By the reader that from_pretrained(gguf_file=…) uses, which undoes the interleaving itself."""
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
@@ -284,11 +286,21 @@ def test_transformers_reads_our_gguf(case, tmp_path):
             assert torch.equal(torch.from_numpy(np.array(read["tensors"][name])).reshape(values.shape), values), name
 
 
-@pytest.mark.parametrize("case", [("qwen3-biases", 0), ("qwen3", 2)], indirect=True)
+@pytest.mark.parametrize("case", [("qwen3-biases", 0), ("qwen3", 2)], indirect=True, ids=NAME)
 def test_what_no_architecture_has_is_refused(case, tmp_path):
     result = subprocess.run([FATHOM, "quantize", case[1], tmp_path / "m.gguf", "--type", "f16"], capture_output=True, text=True)
     assert result.returncode == 1 and "no architecture of llama.cpp has both: write a model folder instead" in result.stderr, result.stderr
     assert not (tmp_path / "m.gguf").exists()
+
+
+@pytest.mark.parametrize("case,line", [(("llama-biases", 2), "biases on q, k, v, o, gate, up, down; positions scaled: llama3, 8 times"), (("qwen2", 0), "biases on q, k, v"),
+                                       (("qwen3", 1), "norms of queries and keys; positions scaled: linear, 4 times")], indirect=["case"])
+def test_info_names_the_properties_and_counts_them(case, line):
+    model, folder = case
+    said = run(FATHOM, "info", folder)
+    assert re.search(rf"^  with +{re.escape(line)}$", said, re.M), said
+    count = sum(p.numel() for p in model.parameters())
+    assert json.loads(run(FATHOM, "info", folder, "--json"))["parameters"]["total"] == count and f"{count:,}" in said
 
 
 @pytest.mark.parametrize("family", ["mistral", "qwen2"])
