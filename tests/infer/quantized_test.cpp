@@ -48,11 +48,15 @@ model::ModelConfig blocky(uint64_t seed, int64_t width = 256) {
   c.num_attention_heads = 8, c.num_key_value_heads = 1 + static_cast<int64_t>(random.below(2)), c.head_dim = 32;
   c.eos_token_ids.clear(), c.bos_token_id.reset(), c.pad_token_id.reset();
   c.routing.units = {{1, 0.5}, {2, 0.25}};
+  if (seed % 2 == 1)
+    c.routing.units = {{.block = 1, .capacity = 0.3, .part = routing::Part::attention, .paths = {.light = true}, .light_rank = 32, .light_capacity = 0.3},
+                       {.block = 1, .capacity = 0.5, .part = routing::Part::mlp},
+                       {.block = 2, .capacity = 0.5, .paths = {.skip = false, .light = true}, .light_rank = 256}};
   return c;
 }
 
 TEST(Quantized, TheLawHoldsForEveryType) {
-  uint64_t seed = 9000;
+  uint64_t seed = 9001;
   for (const GgmlType type : kTypes) {
     const model::ModelConfig config = blocky(++seed);
     const QuantizedModel model(config, seed, [type](const std::string&) { return type; });
