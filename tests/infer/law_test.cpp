@@ -142,6 +142,10 @@ Model model_worth_threads(uint64_t seed) {
   config.eos_token_ids.clear(), config.bos_token_id.reset(), config.pad_token_id.reset();
   config.routing.units = {{1, 0.5}, {2, 0.25}};
   add_all_properties(config);
+  if (seed % 2 == 1)
+    config.routing.units = {{.block = 1, .capacity = 0.3, .part = routing::Part::attention, .paths = {.light = true}, .light_rank = 24, .light_capacity = 0.3},
+                            {.block = 1, .capacity = 0.6, .part = routing::Part::mlp, .paths = {.exit = true, .skip = false}},
+                            {.block = 2, .capacity = 0.5, .paths = {.skip = false, .light = true}, .light_rank = 90}};
   return Model(config, seed);
 }
 
@@ -151,7 +155,7 @@ TEST(Law, AnyNumberOfThreadsAndAnyIsaGiveTheSameBits) {
     SCOPED_TRACE(model.describe());
     Random random(seed);
     const std::vector<int32_t> tokens = model::random_tokens(model.config, 200, random);
-    const RoutingPolicy policy = RoutingPolicy::causal({0.1f, -0.3f});
+    const RoutingPolicy policy = RoutingPolicy::causal(seed % 2 == 1 ? std::vector<float>{-0.4f, 0.4f, -0.8f, 0.1f} : std::vector<float>{0.1f, -0.3f});
     Engine one(model.weights, {.threads = 1, .kernels = &kernels::kernels_for(kernels::Isa::reference), .kv_type = kv_of(seed)});
     const Reading expected = read(one, tokens, policy);
     for (kernels::Isa isa : kernels::available())

@@ -49,11 +49,15 @@ model::ModelConfig blocky(uint64_t seed, int64_t width = 256) {
   c.eos_token_ids.clear(), c.bos_token_id.reset(), c.pad_token_id.reset();
   c.routing.units = {{1, 0.5}, {2, 0.25}};
   if (!c.rope_scaling.divisors.empty()) c.rope_scaling.divisors.assign(16, 1.5f);
+  if (seed % 2 == 1)
+    c.routing.units = {{.block = 1, .capacity = 0.3, .part = routing::Part::attention, .paths = {.light = true}, .light_rank = 32, .light_capacity = 0.3},
+                       {.block = 1, .capacity = 0.5, .part = routing::Part::mlp},
+                       {.block = 2, .capacity = 0.5, .paths = {.skip = false, .light = true}, .light_rank = 256}};
   return c;
 }
 
 TEST(Quantized, TheLawHoldsForEveryType) {
-  uint64_t seed = 9000;
+  uint64_t seed = 9001;
   for (const GgmlType type : kTypes) {
     const model::ModelConfig config = blocky(++seed);
     const QuantizedModel model(config, seed, [type](const std::string&) { return type; });
