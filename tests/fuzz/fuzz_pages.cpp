@@ -69,7 +69,7 @@ class Operations {
  public:
   Operations(Bytes bytes)
       : bytes_(bytes), blocks_(1 + static_cast<int64_t>(bytes_.below(3))), limit_(static_cast<int64_t>(bytes_.below(60))),
-        pool_(std::make_shared<PagePool>(1, 2, limit_ * PagePool(1, 2).page_bytes())), cache_(static_cast<int64_t>(bytes_.below(8)) * PrefixCache::kStride) {}
+        pool_(std::make_shared<PagePool>(1, 2, KvType::f32, limit_ * PagePool(1, 2, KvType::f32).page_bytes())), cache_(static_cast<int64_t>(bytes_.below(8)) * PrefixCache::kStride) {}
 
   void run() {
     for (size_t n = 0; n < kOperations && bytes_.left(); ++n) {
