@@ -130,9 +130,7 @@ static int64_t in_both(const std::vector<int64_t>& a, const std::vector<int64_t>
 
 int64_t Engine::kv_bytes_for(int64_t tokens) const {
   const model::ModelConfig& config = state_->weights->config();
-  int64_t blocks = 0;  // where some token may write
-  for (int64_t block = 0; block < config.num_hidden_layers; ++block) blocks += config.has_part(block, routing::Part::attention);
-  return (tokens + kPagePositions - 1) / kPagePositions * blocks * state_->pool->page_bytes();
+  return (tokens + kPagePositions - 1) / kPagePositions * (config.num_hidden_layers - config.silent_blocks()) * state_->pool->page_bytes();
 }
 
 void Engine::require_room(int64_t tokens, int64_t texts) const {

@@ -69,6 +69,11 @@ Job Job::another(size_t sample) const {
   return other;
 }
 
+void Job::set_policy(std::shared_ptr<SharedPolicy> policy) {
+  while (!policies.empty() && policies.back().first >= decided) policies.pop_back();
+  policies.push_back({decided, std::move(policy)});
+}
+
 const PolicyPart& Job::policy_at(int64_t position) const {
   return *std::prev(std::upper_bound(policies.begin(), policies.end(), position, [](int64_t p, const PolicyPart& part) { return p < part.first; }));
 }

@@ -65,6 +65,7 @@ struct Job {
   int64_t left() const { return static_cast<int64_t>(tokens.size()) - read(); }
   bool decodes() const { return left() == 1 && read() >= prompt(); }
   const PolicyPart& policy_at(int64_t position) const;
+  void set_policy(std::shared_ptr<SharedPolicy> policy);  // of tokens that are not decided yet
   // Unread tokens that share a policy, `most` of them at most.
   int64_t next_rows(int64_t most) const;
   std::vector<ReadToken> as_read(int64_t count) const;  // its first tokens, as the prefix cache knows them

@@ -27,7 +27,6 @@ struct Scheduler::State {
   Engine& engine;
   const model::ModelConfig& config;
   SchedulerOptions options;
-  int64_t silent_blocks = 0;        // whose attention is static: no token has keys and values there
   PrefixCache prefixes;
   std::vector<std::shared_ptr<SharedPolicy>> policies;
   std::list<Job> waiting, running;  // in no order: `in_turn` gives it
@@ -52,7 +51,6 @@ struct Scheduler::State {
 
   State(Engine& e, const SchedulerOptions& o) : engine(e), config(e.config()), options(o), prefixes(o.prefix_tokens) {
     if (!options.clock) options.clock = steady_seconds;
-    for (int64_t block = 0; block < config.num_hidden_layers; ++block) silent_blocks += !config.has_part(block, routing::Part::attention);
     FATHOM_ASSERT(options.max_texts >= 1 && options.step_rows > options.max_texts && options.prefill_chunk >= 1 && options.aging_steps >= 1 && options.overcommit > 0,
                   options.step_rows, " rows for ", options.max_texts, " texts");
   }
@@ -190,7 +188,7 @@ bool Scheduler::State::add(Job& job, int64_t& budget, int64_t& pages) {
     job.draft.reset();
   }
   if (part.rows == 0) return true;
-  const int64_t more = sequence->pages_for(part.rows) - silent_blocks * pages_of(static_cast<double>(part.rows));
+  const int64_t more = sequence->pages_for(part.rows) - config.silent_blocks() * pages_of(static_cast<double>(part.rows));
   if (!make_room(job, pages + more)) {
     if (part.work == Work::read) return false;
     job.draft.reset();  // guesses need memory that the text itself does not
@@ -394,8 +392,7 @@ void Scheduler::set_policy(RequestId id, RoutingPolicy policy) {
   for (std::list<Job>* jobs : {&state_->waiting, &state_->running})
     for (Job& job : *jobs) {
       if (job.id != id) continue;
-      while (!job.policies.empty() && job.policies.back().first >= job.decided) job.policies.pop_back();
-      job.policies.push_back({job.decided, shared});
+      job.set_policy(shared);
     }
 }
 

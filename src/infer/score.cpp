@@ -34,6 +34,10 @@ void score_documents(Engine& engine, std::span<const std::span<const int32_t>> d
   constexpr int64_t kFairShare = 4;  // documents side by side: enough to fill a step when some are short
   const int64_t chunk = whole ? INT64_MAX : std::max<int64_t>(1, options.rows_per_step / kFairShare);
 
+  int64_t longest = 0;
+  for (const std::span<const int32_t> ids : documents) longest = std::max(longest, std::ssize(ids));
+  engine.require_room(longest);  // before any work is done
+
   std::vector<Reading> open;  // in order of document
   size_t next = 0;
   StepResult result;
@@ -51,7 +55,6 @@ void score_documents(Engine& engine, std::span<const std::span<const int32_t>> d
       if (ids.empty()) throw UserError({str("document ", next), "", "no token", "at least one", ""});
       const int64_t first = std::min<int64_t>(chunk, std::ssize(ids));
       if (!open.empty() && rows + first > options.rows_per_step) break;
-      engine.require_room(std::ssize(ids));
       if (kv_bytes > 0 && kv_bytes + engine.kv_bytes_for(std::ssize(ids)) > engine.pool().byte_limit()) break;
       kv_bytes += engine.kv_bytes_for(std::ssize(ids));
       Reading r{.document = next, .ids = ids, .targets = std::vector<int32_t>(ids.begin() + 1, ids.end()),

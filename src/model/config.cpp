@@ -213,4 +213,10 @@ void ModelConfig::validate(const std::string& where) const {
        str("at most ", kParameters));
 }
 
+int64_t ModelConfig::silent_blocks() const {
+  int64_t count = 0;
+  for (int64_t block = 0; block < num_hidden_layers; ++block) count += !has_part(block, routing::Part::attention);
+  return count;
+}
+
 }  // namespace fathom::model

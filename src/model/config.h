@@ -52,6 +52,7 @@ struct ModelConfig {
     const int unit = routing.unit_of(block, half);
     return unit < 0 || !routing.units[static_cast<size_t>(unit)].is_static();
   }
+  int64_t silent_blocks() const;  // whose attention is static: no token has keys and values there
   // Blocks that every token runs in full, and that a token may run in full.
   int64_t least_depth() const { return num_hidden_layers - routing.routed_blocks(); }
   int64_t most_depth() const { return num_hidden_layers - routing.static_blocks(); }

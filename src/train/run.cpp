@@ -277,8 +277,9 @@ void Run::evaluate() {
   Json line = e.to_json();
   line.update({{"type", "eval"}, {"step", p.step}, {"tokens", p.tokens}, {"flops", p.flops}, {"seconds", p.seconds}});
   metrics_->write(line);
-  warn_of(e.health, config_.model.routing.capacities());
-  log_info("step ", p.step, ": held-out loss ", fixed(e.loss, 4), !config_.model.routing.decides() ? "" : " under the causal rule, " + fixed(e.loss_topk, 4) + " under top-k");
+  const std::vector<double> capacity = config_.model.routing.capacities();
+  warn_of(e.health, capacity);
+  log_info("step ", p.step, ": held-out loss ", fixed(e.loss, 4), capacity.empty() ? "" : " under the causal rule, " + fixed(e.loss_topk, 4) + " under top-k");
   p.validation_loss = e.loss;
   if (std::isfinite(e.loss) && (!p.best_loss || e.loss < *p.best_loss)) {
     p.best_loss = e.loss;

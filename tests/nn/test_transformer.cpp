@@ -375,7 +375,7 @@ TEST(Parameters, ThroughAModelFolderAndBack) {
 
 TEST(Transformer, RefusesUnitsThatItDoesNotCompute) {
   Random random(1);
-  model::ModelConfig config = model::random_config(random);
+  model::ModelConfig config = model::random_config(random, {.plain = true});
   const auto refusal = [&](const routing::RoutedUnit& unit) {
     config.routing.units = {unit};
     try {

@@ -184,6 +184,7 @@ inline void store_codes(int8_t* to, V16 lo, V16 hi, int32_t* sums) {
 }
 
 #include "kernels/cpu/loops.inl"
+#include "kernels/cpu/attention.inl"
 
 constexpr int kQuantizedRows = 1;
 constexpr int kSumRegisters = 8;

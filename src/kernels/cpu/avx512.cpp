@@ -10,6 +10,7 @@ namespace {
 #include "kernels/cpu/avx512.inl"
 
 #include "kernels/cpu/loops.inl"
+#include "kernels/cpu/attention.inl"
 
 // Without VNNI: even and odd bytes as 16-bit numbers, whose products are added in pairs.
 struct Activations {

@@ -10,6 +10,7 @@ namespace {
 #include "kernels/cpu/neon.inl"
 
 #include "kernels/cpu/loops.inl"
+#include "kernels/cpu/attention.inl"
 
 // Two products of bytes fit in 16 bits: at most 2 · 127 · 128.
 inline I16 dot4(I16 acc, I16 codes, Activations x) {
