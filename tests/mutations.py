@@ -2,8 +2,8 @@
 
   .venv/bin/python tests/mutations.py [NAME…] [--folder build/mutations]
 
-Works in a copy of the tracked files with a build of its own (the first takes as long as a whole build; then a mutation costs
-its file and the link). Each must compile, fail its test as broken, and pass it again as written. Not part of ./test: it is
+Works in a copy of the tracked files with a build of its own, of what the chosen mutations' tests need (of all, the first takes as long
+as a whole build; then a mutation costs its file and the link). Each must compile, fail its test as broken, and pass it again as written. Not part of ./test: it is
 for whoever changes a proof. Results of the last whole run stand in docs/proofs.md.
 """
 import argparse
@@ -121,6 +121,11 @@ MUTATIONS = [
     ("prefix-lengths", "a kept prefix holds the slots of its own tokens alone", "src/infer/job.cpp", "std::count(first, first + position, static_cast", "std::count(first, out.decisions.run[u].end(), static_cast",
      "test_infer", "Scheduler.*"),
     ("preempted-told", "what is read again is not told again", "src/infer/job.cpp", "if (left() > 0 || told == static_cast<int64_t>(tokens.size())) return;", "if (left() > 0) return;", "test_infer", "Scheduler.*"),
+    ("pages-lost", "a page that nobody holds comes back", "src/infer/kv_cache.cpp", "  while (table.pages.size() > pages) {\n", "  while (table.pages.size() > pages + 1) {\n", "test_fuzz_pages", "*"),
+    ("pages-foreign", "nobody writes where another reads, whatever the order of operations", "src/infer/kv_cache.cpp", "  } else if (!pool_->claim(table.pages.back(), in_page)) {\n",
+     "  } else if (in_page > 8 && !pool_->claim(table.pages.back(), in_page)) {\n", "test_fuzz_pages", "*"),
+    ("prefix-foreign", "a kept beginning is that of the text", "src/infer/prefix_cache.cpp", "  while (snapshots() > max_snapshots_) evict();\n",
+     "  while (snapshots() > max_snapshots_) by_age_.erase(by_age_.begin());\n", "test_fuzz_pages", "*"),
     ("samples-draws", "samples of a prompt draw by themselves", "src/infer/job.cpp", "request->stream + sample", "request->stream", "test_infer", "Scheduler.*"),
     ("kv-limit", "memory is taken from the last in turn, never beyond the limit", "src/infer/scheduler.cpp", "while (engine.pool().pages_left() < pages) {", "while (false) {", "test_infer", "Scheduler.*"),
     ("guess-kept", "what was read of wrong guesses is taken back", "src/infer/scheduler.cpp", "job.sequence.rewind(job.position, slots_at(job.out.decisions, job.position, config));", ";", "test_infer", "Scheduler.*"),
@@ -264,7 +269,7 @@ def test(folder, program, cases, log):
     return sh([str(folder / "build/tests" / program), "--gtest_brief=1", f"--gtest_filter={cases}"], folder / "source", env, log)
 
 
-def prepare(folder):
+def prepare(folder, targets):
     """The tracked files as they are now; only what changed is copied, so that the build stays warm."""
     names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     for name in names:
@@ -278,7 +283,7 @@ def prepare(folder):
     if not venv.exists() and (ROOT / ".venv").exists():
         venv.symlink_to(ROOT / ".venv")
     log = []
-    if sh(["source/scripts/build", "../build", "-DFATHOM_TESTS=ON"], folder, None, log) != 0:
+    if sh(["source/scripts/build", "../build", "-DFATHOM_TESTS=ON", "--", *targets], folder, None, log) != 0:
         sys.exit(log[-1][-3000:])
 
 
@@ -294,7 +299,8 @@ def main():
     folder = a.folder.resolve()
     chosen = [m for m in MUTATIONS if not a.names or m[0] in a.names]
     folder.mkdir(parents=True, exist_ok=True)
-    prepare(folder)
+    targets = sorted({target for m in chosen for target in targets_of(m[5])})
+    prepare(folder, targets)
     survived = 0
     for name, proves, file, written, broken, program, cases in chosen:
         path, start, log = folder / "source" / file, time.time(), []
@@ -313,7 +319,7 @@ def main():
         survived += verdict != "seen to fail"
         print(f"{name:20} {verdict:14} {program} {cases}: {proves} ({time.time() - start:.0f} s)", flush=True)
     wrong, log = 0, []
-    build(folder, ["all"], log)
+    build(folder, targets, log)
     for program, cases in sorted({(m[5], m[6]) for m in chosen}):
         if test(folder, program, cases, log) != 0:
             wrong += 1
