@@ -7,7 +7,7 @@ struct I16 {
   int32x4_t q[4];
 };
 constexpr int kAttendSums = 4;     // independent sums in attention: 16 of 32 registers
-constexpr int kAttendQueries = 4;  // of one tile
+constexpr int kAttendTile = 4;      // queries that share a loaded key or value
 
 // `op` of each register.
 template <typename Op, typename... Values>
