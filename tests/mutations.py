@@ -124,8 +124,6 @@ MUTATIONS = [
     ("pages-lost", "a page that nobody holds comes back", "src/infer/kv_cache.cpp", "  while (table.pages.size() > pages) {\n", "  while (table.pages.size() > pages + 1) {\n", "test_fuzz_pages", "*"),
     ("pages-foreign", "nobody writes where another reads, whatever the order of operations", "src/infer/kv_cache.cpp", "  } else if (!pool_->claim(table.pages.back(), in_page)) {\n",
      "  } else if (in_page > 8 && !pool_->claim(table.pages.back(), in_page)) {\n", "test_fuzz_pages", "*"),
-    ("prefix-foreign", "a kept beginning is that of the text", "src/infer/prefix_cache.cpp", "  while (snapshots() > max_snapshots_) evict();\n",
-     "  while (snapshots() > max_snapshots_) by_age_.erase(by_age_.begin());\n", "test_fuzz_pages", "*"),
     ("samples-draws", "samples of a prompt draw by themselves", "src/infer/job.cpp", "request->stream + sample", "request->stream", "test_infer", "Scheduler.*"),
     ("kv-limit", "memory is taken from the last in turn, never beyond the limit", "src/infer/scheduler.cpp", "while (engine.pool().pages_left() < pages) {", "while (false) {", "test_infer", "Scheduler.*"),
     ("guess-kept", "what was read of wrong guesses is taken back", "src/infer/scheduler.cpp", "job.sequence.rewind(job.position, slots_at(job.out.decisions, job.position, config));", ";", "test_infer", "Scheduler.*"),
