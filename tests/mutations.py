@@ -118,7 +118,7 @@ MUTATIONS = [
      "test_infer", "*Cache*:Scheduler.*"),
     ("prefix-dial", "a prefix is kept for the dial that it was read at", "src/infer/job.cpp", "out[position] = {tokens[position], policies[p].policy->number};", "out[position] = {tokens[position], 0};",
      "test_infer", "Scheduler.*"),
-    ("prefix-lengths", "a kept prefix holds the slots of its own tokens alone", "src/infer/job.cpp", "std::count(first, first + position, static_cast", "std::count(first, out.decisions.run[u].end(), static_cast",
+    ("prefix-lengths", "a kept prefix holds the slots of its own tokens alone", "src/infer/job.cpp", "std::count(first, first + position, static_cast", "std::count(first, decisions.run[u].end(), static_cast",
      "test_infer", "Scheduler.*"),
     ("preempted-told", "what is read again is not told again", "src/infer/job.cpp", "if (left() > 0 || told == static_cast<int64_t>(tokens.size())) return;", "if (left() > 0) return;", "test_infer", "Scheduler.*"),
     ("pages-lost", "a page that nobody holds comes back", "src/infer/kv_cache.cpp", "  while (table.pages.size() > pages) {\n", "  while (table.pages.size() > pages + 1) {\n", "test_fuzz_pages", "*"),
