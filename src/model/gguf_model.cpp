@@ -52,12 +52,10 @@ RopeScaling read_scaling(const GgufFile& file, const ModelConfig& c, const std::
   } else if (type != "none") {
     m.wrong(key("scaling.type"), "\"" + printable(type) + "\"", "\"none\", \"linear\" or \"yarn\"", kNot);
   }
-  if (s.type != Type::none) {
-    s.factor = m.number(factor_key, 1, kRopeFactorHigh);
-    const double attention = m.number(key("scaling.attn_factor"), kRopeFactorLow, kRopeFactorHigh, 1);
-    if (s.type == Type::yarn) s.attention_factor = yarn_attention_factor(s.factor) * attention;
-    else if (attention != 1) m.wrong(key("scaling.attn_factor"), str(attention), "1", kNot);
-  }
+  if (s.type != Type::none) s.factor = m.number(factor_key, 1, kRopeFactorHigh);
+  const double attention = m.number(key("scaling.attn_factor"), kRopeFactorLow, kRopeFactorHigh, 1);
+  if (s.type == Type::yarn) s.attention_factor = yarn_attention_factor(s.factor) * attention;
+  else if (attention != 1) m.wrong(key("scaling.attn_factor"), str(attention), "1", kNot);
   // Releases of llama.cpp read these two differently.
   for (const char* name : {"scaling.yarn_ext_factor", "scaling.yarn_attn_factor"})
     if (const double found = m.number(key(name), -kRopeFactorHigh, kRopeFactorHigh, 1); found != 1) m.wrong(key(name), str(found), "1", kNot);

@@ -225,6 +225,7 @@ TEST_F(GgufModel, WhatCannotBeComputedIsRefusedByName) {
   EXPECT_EQ(with([](GgufBuilder& b) { b.number("llama.vocab_size", GgufType::u32, uint32_t{8}); }),
             "llama.vocab_size: found 8, expected 7, the rows of token_embd.weight");
   EXPECT_EQ(with({}, without("blk.1.ffn_up.weight")), "blk.1.ffn_up.weight: found no such tensor, expected a tensor of shape [64, 32]; the metadata describes another model");
+  EXPECT_EQ(with([](GgufBuilder& b) { b.number("llama.rope.scaling.attn_factor", GgufType::f32, 0.5f); }), "llama.rope.scaling.attn_factor: found 0.5, expected 1" + not_so);
   const auto divided = [](std::vector<float> by) {
     return [by](GgufBuilder& b) { b.tensor("rope_freqs.weight", {by.size()}, GgmlType::F32, floats(by)); };
   };
