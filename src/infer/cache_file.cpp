@@ -173,7 +173,8 @@ CachedText load_cache(const std::string& path, const std::string& model, Engine&
   const int64_t tokens = f.integer("tokens", 0, config.max_position_embeddings), position = f.integer("position", 0, tokens);
   const std::vector<int64_t> lengths = f.integers("lengths", 0, position);
   if (std::ssize(lengths) != config.num_hidden_layers) f.wrong("lengths", str(lengths.size(), " numbers"), str(config.num_hidden_layers, ", one per block"));
-  CachedText out{.ids = {}, .policies = {}, .read = {.sequence = engine.new_sequence(), .decisions = {}}, .note = f.raw("note")};
+  Json note = f.raw("note");  // before the sequence is there: GCC 12 destroys a member twice when a later one throws
+  CachedText out{.ids = {}, .policies = {}, .read = {.sequence = engine.new_sequence(), .decisions = {}}, .note = std::move(note)};
 
   const Json& policies = f.raw("policies");
   if (!policies.is_array() || (std::ssize(policies) > tokens) || (policies.empty() && tokens > 0))

@@ -225,6 +225,7 @@ TEST(CacheFile, WhatTheHeaderSaysIsChecked) {
   ASSERT_EQ(tokens, position);
   EXPECT_THAT(with([](Json& h) { h.erase("position"); }), HasSubstr("position"));
   EXPECT_THAT(with([](Json& h) { h["colour"] = 1; }), HasSubstr("colour"));
+  EXPECT_THAT(with([](Json& h) { h.erase("note"); }), HasSubstr("note"));
   EXPECT_THAT(with([&](Json& h) { h["tokens"] = position - 1; }), HasSubstr(str("position: found the number ", position)));
   EXPECT_THAT(with([&](Json& h) { h["tokens"] = talk.model.config.max_position_embeddings + 1; }), HasSubstr("tokens: found"));
   EXPECT_THAT(with([&](Json& h) { h["tokens"] = tokens + 64; }), HasSubstr("by its header"));

@@ -24,7 +24,8 @@ model::ModelConfig shaped(uint64_t seed, int64_t heads, int64_t kv_heads, int64_
 TEST_P(KvTypes, TheLawHolds) {
   uint64_t seed = 9500 + static_cast<uint64_t>(GetParam());
   for (const auto& [heads, kv_heads, head_dim] : {std::tuple{8, 1, 32}, std::tuple{3, 3, 50}, std::tuple{10, 2, 18}}) {
-    const Model model(shaped(seed += 10, heads, kv_heads, head_dim), seed);
+    seed += 10;
+    const Model model(shaped(seed, heads, kv_heads, head_dim), seed);
     SCOPED_TRACE(model.describe());
     Random random(seed);
     const std::vector<int32_t> tokens = model::random_tokens(model.config, 70, random), other = model::random_tokens(model.config, 23, random);
