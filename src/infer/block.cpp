@@ -31,6 +31,13 @@ void finish_heads(const Step& step, float* x, int64_t heads, const std::vector<f
   step.kernels.rope(x, heads, D, step.rope.cosine(position), step.rope.sine(position));
 }
 
+// The same of a product's [rows, C] output, shared out.
+void add_output_bias(Step& step, int64_t rows, const std::vector<float>& bias) {
+  if (bias.empty()) return;
+  const int64_t C = step.config.hidden_size;
+  over_rows(step, rows, C, [&](int64_t first, int64_t last) { add_bias(step, step.delta.data() + first * C, last - first, bias); });
+}
+
 // Some rows of the residual stream, side by side and normed; `weight` may be null.
 void norm_stream(Step& step, std::span<const int64_t> rows, const float* weight, float* y) {
   const int64_t C = step.config.hidden_size;
@@ -114,7 +121,7 @@ static int64_t run_attention(Step& step, int64_t block) {
   step.delta.grow(M * C);
   const Product output{step.q.data(), M, &w.o, step.delta.data()};
   products(step, {&output, 1});
-  add_bias(step, step.delta.data(), M, w.o_bias);
+  add_output_bias(step, M, w.o_bias);
   if (step.whole && !step.gate.empty()) {  // h = x + a
     step.hidden.grow(M * C);
     over_rows(step, M, C, [&](int64_t first, int64_t last) {
@@ -148,7 +155,7 @@ static void run_mlp(Step& step, int64_t block) {
   });
   const Product down{gate, M, &w.down, step.delta.data()};
   products(step, {&down, 1});
-  add_bias(step, step.delta.data(), M, w.down_bias);
+  add_output_bias(step, M, w.down_bias);
   add_delta(step, step.mlp_running, step.mlp_gate, step.delta.data());
 }
 

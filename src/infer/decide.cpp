@@ -148,13 +148,14 @@ void compute_scores(Step& step, const UnitWeights& unit) {
   }
 }
 
-// The rows that take `path`, and their gates where these are not all 1.
+// The rows that take `path`.
 void rows_of(const Step& step, const std::vector<uint8_t>& run, Path path, std::vector<int64_t>& rows) {
   rows.clear();
   for (int64_t i = 0; i < step.row_count(); ++i)
     if (run[i] == static_cast<uint8_t>(path)) rows.push_back(i);
 }
 
+// Their gates; nothing where these are all 1.
 void gates_of(const Step& step, const std::vector<int64_t>& rows, std::vector<float>& gate) {
   const routing::RoutingConfig& routing = step.config.routing;
   gate.clear();

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <type_traits>
 
 #include "core/error.h"
 #include "infer/step.h"
@@ -30,7 +31,7 @@ class Operands {
     kernels::Buffer& memory = step_.operands[count_];
     Input input{job.x, job.rows, form, nullptr, {}};
     if (form == Operand::bf16) {
-      const int64_t pairs = kernels::pair_count(width);
+      const int64_t pairs = stride_of(job);
       memory.grow(job.rows * pairs);
       input.pairs = memory.data();
       over_rows(step_, job.rows, width, [&](int64_t first, int64_t last) {
@@ -49,7 +50,11 @@ class Operands {
   }
   QuantizedRows codes_of(const Product& job, int64_t row) const { return from(find(job)->codes, row); }
   const float* numbers_of(const Product& job, int64_t row) const {
-    return operand_of(job.w->packing()) == Operand::f32 ? job.x + row * job.w->inner() : find(job)->pairs + row * kernels::pair_count(job.w->inner());
+    return (operand_of(job.w->packing()) == Operand::f32 ? job.x : find(job)->pairs) + row * stride_of(job);
+  }
+  // Between its rows: numbers, or pairs of bf16.
+  static int64_t stride_of(const Product& job) {
+    return operand_of(job.w->packing()) == Operand::bf16 ? kernels::pair_count(job.w->inner()) : job.w->inner();
   }
 
  private:
@@ -71,7 +76,7 @@ class Operands {
 
   Step& step_;
   size_t count_ = 0;
-  Input inputs_[4];
+  Input inputs_[std::extent_v<decltype(Step::operands)>];
 };
 
 }  // namespace
@@ -96,7 +101,7 @@ void products(Step& step, std::span<const Product> jobs) {
       const int64_t row = chunk % row_blocks * kRowBlock, rows = std::min(kRowBlock, job.rows - row), group = chunk / row_blocks;
       float* const y = job.y + row * w.outputs();
       if (kernels::is_plain(w.packing()))
-        return step.kernels.matmul({.x = operands.numbers_of(job, row), .x_stride = w.packing() == kernels::Packing::bf16 ? kernels::pair_count(w.inner()) : w.inner(), .rows = rows, .packing = w.packing(), .packed = w.data(), .outputs = w.outputs(),
+        return step.kernels.matmul({.x = operands.numbers_of(job, row), .x_stride = Operands::stride_of(job), .rows = rows, .packing = w.packing(), .packed = w.data(), .outputs = w.outputs(),
                                     .inner = w.inner(), .y = y, .y_stride = w.outputs(), .group_begin = group, .group_end = group + 1});
       return step.kernels.quantized_matmul({.x = operands.codes_of(job, row), .rows = rows, .packing = w.packing(), .packed = w.data(), .outputs = w.outputs(),
                                             .y = y, .y_stride = w.outputs(), .group_begin = group, .group_end = group + 1});

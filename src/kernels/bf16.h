@@ -5,12 +5,12 @@
 
 namespace fathom::kernels {
 
-// The nearest bf16 to an f32, both as bits: ties to even, subnormals count as zeros, a NaN stays one.
-static inline uint32_t bf16_of(uint32_t f32) {
-  const uint32_t rounded = (f32 + 0x7fffu + (f32 >> 16 & 1u)) >> 16, exponent = f32 & 0x7f800000u;
-  const uint32_t number = exponent == 0 ? f32 >> 16 & 0x8000u : rounded;
-  return (f32 & 0x7fffffffu) > 0x7f800000u ? f32 >> 16 | 0x40u : number;
+// The nearest bf16 to an f32, both as bits: ties to even, a NaN stays one.
+static inline uint32_t nearest_bf16(uint32_t f32) {
+  return (f32 & 0x7fffffffu) > 0x7f800000u ? f32 >> 16 | 0x40u : (f32 + 0x7fffu + (f32 >> 16 & 1u)) >> 16;
 }
+// The same for a product, in which subnormals count as zeros.
+static inline uint32_t product_bf16(uint32_t f32) { return (f32 & 0x7f800000u) == 0 ? f32 >> 16 & 0x8000u : nearest_bf16(f32); }
 
 namespace {
 // While it lives, this thread's f32 arithmetic takes subnormals for zeros and gives zeros for them, as instructions for bf16 do.

@@ -5,13 +5,11 @@
 
 #include <string>
 
-#include "core/file.h"
 #include "fathom/fathom.h"
 #include "in_memory.h"
 #include "infer/generate.h"
 #include "model/document_ends.h"
-#include "model/random_model.h"
-#include "text/bpe_train.h"
+#include "sample_model.h"
 
 namespace fathom::test {
 
@@ -19,38 +17,16 @@ inline const std::string kText =
     "The sea is calm tonight. The tide is full, the moon lies fair upon the straits; on the French coast the light gleams and is gone. "
     "In 1867 the cliffs of England stand, glimmering and vast, out in the tranquil bay. Come to the window, sweet is the night-air!\n\n";
 
-inline std::string sample_tokenizer() {
-  text::BpeTrainOptions options;
-  options.vocab_size = 320;
-  int left = 20;
-  return text::train_bpe([&](std::string& text) { return text = kText, left-- > 0; }, options).tokenizer_json;
-}
+inline std::string sample_tokenizer() { return trained_tokenizer(kText); }
 
 // Writes the folder; `change` may alter the shape, `damage` the weights.
 inline std::string sample_folder(const TemporaryFolder& folder, const std::string& name, bool routed = true, uint64_t seed = 5,
                                  const std::function<void(model::ModelConfig&)>& change = {}, const std::function<void(model::Weights&)>& damage = {}) {
   static const std::string json = sample_tokenizer();
-  model::ModelConfig c;
-  c.vocab_size = text::Tokenizer::from_json(json, "sample").vocab_size();
-  c.hidden_size = 24, c.intermediate_size = 40, c.num_hidden_layers = 4;
-  c.num_attention_heads = 3, c.num_key_value_heads = 1, c.head_dim = 8;
-  c.max_position_embeddings = 240;
+  model::ModelConfig c = sample_shape(text::Tokenizer::from_json(json, "sample").vocab_size(), routed, 240);
   c.eos_token_ids = {0};
-  if (routed) c.routing.units = {{1, 0.25}, {3, 0.5}};
   if (change) change(c);
-  model::Weights weights = model::random_weights(c, seed);
-  if (damage) damage(weights);
-  model::ModelToWrite out = model::model_to_write(c, std::move(weights), seed);
-  out.tokenizer_json = json;
-  if (routed) {
-    routing::DialTable dial;
-    dial.default_dial = 0.7;
-    dial.points = {{0.6, 0.6, {1.5F, 1.0F}, {0.1, 0.2}, 7.0}, {0.7, 0.7, {0.6F, 0.1F}, {0.25, 0.5}, 6.9}, {1.0, 1.0, {-4.0F, -4.0F}, {1, 1}, 6.8}};
-    out.dial = dial;
-  }
-  const std::string path = join_path(folder.path(), name);
-  model::write_model_folder(path, out);
-  return path;
+  return write_sample(folder, name, c, json, routed, seed, damage);
 }
 
 // The engine behind the interface, for what a request is to become.

@@ -1,5 +1,7 @@
-"""The arithmetic of the benchmarks' tables: what they print is what their first lines promise."""
+"""The arithmetic of the benchmarks' tables: what they print is what their first lines promise, and what the pages show."""
+import importlib.machinery
 import importlib.util
+import json
 import pathlib
 import sys
 
@@ -11,7 +13,8 @@ BENCH = pathlib.Path(__file__).resolve().parents[2] / "bench"
 def module(path):
     sys.path.insert(0, str((BENCH / path).parent))
     try:
-        spec = importlib.util.spec_from_file_location(path.replace("/", "_").removesuffix(".py"), BENCH / path)
+        name = path.replace("/", "_").removesuffix(".py")
+        spec = importlib.util.spec_from_loader(name, importlib.machinery.SourceFileLoader(name, str(BENCH / path)))
         loaded = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(loaded)
         return loaded
@@ -47,3 +50,12 @@ def test_the_table_pairs_best_rates_and_equal_rates(capsys):
     pairs = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("Pairs")]
     assert pairs == ["Pairs of seeds beyond 2, mod@0.006 minus dense@0.003, each at its best rate", "Pairs of seeds beyond 2, mod@0.003 minus dense@0.003",
                      "Pairs of seeds beyond 2, mod@0.006 minus dense@0.006"]
+
+
+def test_the_pages_show_the_tables_of_the_results_that_are_kept():
+    bench, root = module("all"), BENCH.parent
+    results = json.loads(max((BENCH / "results").glob("*.json")).read_text())
+    assert bench.readme(results) in (root / "README.md").read_text()
+    page = (root / "docs/performance.md").read_text()
+    tables = [table for table in bench.tables(results) if table.startswith("| model") or table.startswith("| llama-1b")]
+    assert len(tables) == 3 and all(table in page for table in tables)

@@ -30,23 +30,8 @@ TEST_P(KvTypes, TheLawHolds) {
     Random random(seed);
     const std::vector<int32_t> tokens = model::random_tokens(model.config, 70, random), other = model::random_tokens(model.config, 23, random);
     const RoutingPolicy policy = drawn_policy(model.config, 70, random), other_policy = drawn_policy(model.config, 70, random);
-    Engine reference(model.weights, {.threads = 1, .kernels = &kernels::kernels_for(kernels::Isa::reference), .kv_type = GetParam()});
-    const Reading expected = read(reference, tokens, policy);
-    for (const kernels::Isa isa : kernels::available())
-      for (const int threads : {1, 3}) {
-        Engine engine(model.weights, {.threads = threads, .kernels = &kernels::kernels_for(isa), .kv_type = GetParam()});
-        const std::string what = str(kernels::isa_name(isa), ", threads ", threads);
-        for (const int64_t chunk : {0, 1, 7}) expect_same(read(engine, tokens, policy, chunk), expected, str(what, ", chunks of ", chunk));
-        Sequence a = engine.new_sequence(), b = engine.new_sequence();  // in a batch with another text, which is ahead of it
-        const WorkItem ahead{.sequence = &b, .tokens = std::span(other).first(9), .policy = &other_policy};
-        engine.forward({&ahead, 1});
-        const WorkItem both[] = {{.sequence = &b, .tokens = std::span(other).subspan(9), .policy = &other_policy},
-                                 {.sequence = &a, .tokens = tokens, .policy = &policy, .logits = Logits::all}};
-        Reading together;
-        together.append(engine.forward(both), 1);
-        expect_same(together, expected, what + ", in a batch");
-        if (HasFailure()) return;
-      }
+    expect_law(model.weights, tokens, policy, other, other_policy, GetParam());
+    if (HasFailure()) return;
   }
 }
 

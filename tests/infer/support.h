@@ -80,6 +80,29 @@ inline void expect_same(const Reading& a, const Reading& b, const std::string& w
     EXPECT_TRUE(same_bits(a.decisions.score[r], b.decisions.score[r])) << what << ": scores of unit " << r;
 }
 
+// The reference's reading of `tokens` is that of every ISA, on one thread and several, in chunks, and in a batch with another text,
+// which is ahead of it.
+inline void expect_law(const std::shared_ptr<const Weights>& weights, std::span<const int32_t> tokens, const RoutingPolicy& policy, std::span<const int32_t> other,
+                       const RoutingPolicy& other_policy, KvType kv = KvType::f32) {
+  Engine reference(weights, {.threads = 1, .kernels = &kernels::kernels_for(kernels::Isa::reference), .kv_type = kv});
+  const Reading expected = read(reference, tokens, policy);
+  for (const kernels::Isa isa : kernels::available())
+    for (const int threads : {1, 3}) {
+      Engine engine(weights, {.threads = threads, .kernels = &kernels::kernels_for(isa), .kv_type = kv});
+      const std::string what = str(kernels::isa_name(isa), ", threads ", threads);
+      for (const int64_t chunk : {0, 1, 7}) expect_same(read(engine, tokens, policy, chunk), expected, str(what, ", chunks of ", chunk));
+      Sequence a = engine.new_sequence(), b = engine.new_sequence();
+      const WorkItem ahead{.sequence = &b, .tokens = other.first(9), .policy = &other_policy};
+      engine.forward({&ahead, 1});
+      const WorkItem both[] = {{.sequence = &b, .tokens = other.subspan(9), .policy = &other_policy},
+                               {.sequence = &a, .tokens = tokens, .policy = &policy, .logits = Logits::all}};
+      Reading together;
+      together.append(engine.forward(both), 1);
+      expect_same(together, expected, what + ", in a batch");
+      if (::testing::Test::HasFailure()) return;
+    }
+}
+
 // Causal mostly; sometimes the control or imposed decisions, which obey the same law.
 inline RoutingPolicy drawn_policy(const model::ModelConfig& config, int64_t tokens, Random& random) {
   const double kind = random.uniform();

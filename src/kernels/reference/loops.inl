@@ -252,8 +252,7 @@ unsigned f16_bits(float value) {
 unsigned bf16_bits(float value) {
   unsigned bits;
   __builtin_memcpy(&bits, &value, sizeof bits);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return bits >> 16 | 0x40u;
-  return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  return nearest_bf16(bits);
 }
 
 void put16(unsigned bits, uint8_t* to) { to[0] = static_cast<uint8_t>(bits), to[1] = static_cast<uint8_t>(bits >> 8); }

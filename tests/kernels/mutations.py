@@ -1,0 +1,22 @@
+"""What the tests here are to notice; tests/mutations.py says how an entry reads and runs them."""
+MUTATIONS = [
+    ("simd-rows", "SIMD products equal the reference, whatever the number of rows", "src/kernels/cpu/product.inl", "if (a.rows - r == R) product_rows<P, R>(a, r, w, first, panels);", "if (a.rows - r == R) product_rows<P, (R > 1 ? R - 1 : R)>(a, r, w, first, panels);",
+     "test_kernels", "*Simd*"),
+    ("simd-panels", "SIMD products equal the reference, whatever the number of outputs", "src/kernels/cpu/product.inl",
+     "  if constexpr (N > 1) product_rows<P, R, N / 2>(a, r, w, first, panels, n);\n", "", "test_kernels", "*Simd*"),
+    ("simd-tail", "SIMD kernels equal the reference on odd shapes", "src/kernels/cpu/loops.inl",
+     "if (i < n) acc = tail_select(n - i, fma(load_first(a + i, n - i), load_first(b + i, n - i), acc), acc);", "", "test_kernels", "*Simd*"),
+    ("simd-guard", "SIMD kernels stay in their buffers", "src/kernels/cpu/loops.inl",
+     "store_first(y + i, left, fma(gate, load_first(a + i, left), load_first(x + i, left)));",
+     "store(y + i, fma(gate, load(a + i), load(x + i)));", "test_kernels", "*Simd*"),
+    ("attend-scale", "scores of q8_0 add up over blocks", "src/kernels/cpu/attention.inl", "block == 0 ? zero() : load(at)", "zero()", "test_kernels", "*Pages*"),
+    ("kv-bf16", "bf16 is the nearest, ties to even", "src/kernels/reference/loops.inl", "return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;", "return (bits + 0x8000u) >> 16;", "test_kernels", "*Pages*"),
+    ("kv-columns", "columns of q8_0 go by their own scales", "src/kernels/cpu/attention.inl", "if (N > 1 && column % kKvBlock == 0 && ", "if (N > 1 && ", "test_kernels", "*Pages*"),
+    ("quantised-offset", "quantised products: the code that stands for 0", "src/kernels/layout.h", '"q4", .offset = 8', '"q4", .offset = 7', "test_kernels", "*Quantized*"),
+    ("quantised-minimum", "quantised products: what a block's minimum adds", "src/kernels/reference/loops.inl", "x_scale * static_cast<float>(sums[0] + sums[1])", "x_scale * static_cast<float>(sums[0] + sums[0])",
+     "test_kernels", "Quantized.*"),
+    ("quantised-high-bits", "quantised products: bits of a code beyond four", "src/kernels/cpu/quantized.inl", "shift_left(high, 4 - moved)", "shift_left(high, 4)", "test_kernels", "*Quantized*"),
+    ("quantised-halves", "quantised products: scales of 16 elements", "src/kernels/cpu/quantized.inl", "l.scales == 2 ? half[part]", "l.scales == 2 ? half[0]", "test_kernels", "*Quantized*"),
+    ("quantised-head", "quantised products: the scales of a super-block", "src/kernels/reference/loops.inl", "b / kSuperBlock * kSuperBlock", "b / kSuperBlock * 0", "test_kernels", "Quantized.*"),
+    ("plain-bf16", "products of bf16 are their definition, the odd one of a pair first", "src/kernels/cpu/matmul.inl", "fma(x.even, w.even, fma(x.odd, w.odd, acc))", "fma(x.odd, w.odd, fma(x.even, w.even, acc))", "test_kernels", "*PlainSimd*"),
+]
