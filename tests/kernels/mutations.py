@@ -10,7 +10,7 @@ MUTATIONS = [
      "store_first(y + i, left, fma(gate, load_first(a + i, left), load_first(x + i, left)));",
      "store(y + i, fma(gate, load(a + i), load(x + i)));", "test_kernels", "*Simd*"),
     ("attend-scale", "scores of q8_0 add up over blocks", "src/kernels/cpu/attention.inl", "block == 0 ? zero() : load(at)", "zero()", "test_kernels", "*Pages*"),
-    ("kv-bf16", "bf16 is the nearest, ties to even", "src/kernels/reference/loops.inl", "return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;", "return (bits + 0x8000u) >> 16;", "test_kernels", "*Pages*"),
+    ("kv-bf16", "bf16 is the nearest, ties to even", "src/kernels/bf16.h", "(f32 + 0x7fffu + (f32 >> 16 & 1u)) >> 16", "(f32 + 0x8000u) >> 16", "test_kernels", "*Pages*"),
     ("kv-columns", "columns of q8_0 go by their own scales", "src/kernels/cpu/attention.inl", "if (N > 1 && column % kKvBlock == 0 && ", "if (N > 1 && ", "test_kernels", "*Pages*"),
     ("quantised-offset", "quantised products: the code that stands for 0", "src/kernels/layout.h", '"q4", .offset = 8', '"q4", .offset = 7', "test_kernels", "*Quantized*"),
     ("quantised-minimum", "quantised products: what a block's minimum adds", "src/kernels/reference/loops.inl", "x_scale * static_cast<float>(sums[0] + sums[1])", "x_scale * static_cast<float>(sums[0] + sums[0])",
