@@ -54,6 +54,7 @@ Finish finish_of(infer::Finish finish) {
     case infer::Finish::context_full: return Finish::context_full;
     case infer::Finish::cancelled: return Finish::cancelled;
     case infer::Finish::deadline: return Finish::deadline;
+    case infer::Finish::failed: break;  // is an error of its request
   }
   FATHOM_ASSERT(false, "an end without a name");
 }

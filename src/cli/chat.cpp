@@ -176,20 +176,22 @@ class Chat {
       show(e.text);
       return true;
     };
-    request.on_finish = [&](size_t, infer::Generated&& text) { answer = std::move(text); };
+    request.on_finish = [&](size_t, infer::Generated&& text) {
+      if (text.error) std::rethrow_exception(text.error);
+      answer = std::move(text);
+    };
     double prompt_seconds = 0, decode_seconds = 0;
-    infer::RequestId id = 0;
     try {
-      id = scheduler_.submit(std::move(request));
-    } catch (const UserError&) {  // there is no room for an answer
+      const infer::RequestId id = scheduler_.submit(std::move(request));
+      while (!scheduler_.idle()) {
+        if (interrupted()) scheduler_.cancel(id);
+        const auto begin = std::chrono::steady_clock::now();
+        const infer::Scheduler::Step step = scheduler_.step();
+        (step.prompt_rows > 0 ? prompt_seconds : decode_seconds) += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      }
+    } catch (...) {  // there is no room for an answer, or it failed
       conversation_.take_back();
       throw;
-    }
-    while (!scheduler_.idle()) {
-      if (interrupted()) scheduler_.cancel(id);
-      const auto begin = std::chrono::steady_clock::now();
-      const infer::Scheduler::Step step = scheduler_.step();
-      (step.prompt_rows > 0 ? prompt_seconds : decode_seconds) += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     }
     show(answer.tail);
     out("\n");

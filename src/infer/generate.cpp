@@ -28,7 +28,10 @@ GenerateResult generate(Engine& engine, const text::Tokenizer* tokenizer, std::s
   for (size_t i = 0; i < prompts.size(); ++i) {
     Request request{.prompt = prompts[i], .policies = {{0, options.policy}}, .sampling = options.sampling, .stream = i,
                     .max_new_tokens = options.max_new_tokens, .stop_ids = options.stop_ids, .stop = options.stop, .tokenizer = tokenizer,
-                    .speculation = options.speculation, .on_finish = [&result, i](size_t, Generated&& text) { result.texts[i] = std::move(text); }};
+                    .speculation = options.speculation, .on_finish = [&result, i](size_t, Generated&& text) {
+                      if (text.error) std::rethrow_exception(text.error);
+                      result.texts[i] = std::move(text);
+                    }};
     if (on_token)
       request.on_token = [&on_token, i](const TokenEvent& e) {
         TokenEvent event = e;

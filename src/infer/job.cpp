@@ -1,6 +1,7 @@
 #include "infer/job.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "core/error.h"
@@ -13,7 +14,8 @@ const std::vector<std::pair<const char*, Finish>> kFinishNames = {{"length", Fin
                                                                  {"stop_string", Finish::stop_string},
                                                                  {"context_full", Finish::context_full},
                                                                  {"cancelled", Finish::cancelled},
-                                                                 {"deadline", Finish::deadline}};
+                                                                 {"deadline", Finish::deadline},
+                                                                 {"failed", Finish::failed}};
 
 void check_request(const Request& r, const model::ModelConfig& config) {
   const auto refuse = [](const std::string& field, const std::string& found, const std::string& expected, const char* hint = "") {
@@ -40,6 +42,10 @@ void check_request(const Request& r, const model::ModelConfig& config) {
   for (const int32_t id : r.prompt)  // before others travel with it
     if (id < 0 || id >= config.vocab_size)
       refuse("prompt", str("id ", id), str("0 to ", config.vocab_size - 1), "does the tokenizer belong to this model?");
+  const auto never = [](const auto& bias) { return std::isinf(bias.second); };  // sampling.validate() has refused +infinity
+  const auto last = r.sampling.logit_bias.lower_bound(static_cast<int32_t>(config.vocab_size));
+  if (std::count_if(r.sampling.logit_bias.begin(), last, never) == config.vocab_size)
+    refuse("logit_bias", str("-infinity for all ", config.vocab_size, " tokens"), "one that may be chosen");
   FATHOM_ASSERT(!r.policies.empty() && r.policies[0].position == 0, "a request without a policy from its first token");
   for (size_t i = 0; i < r.policies.size(); ++i) {
     FATHOM_ASSERT(i == 0 || r.policies[i - 1].position < r.policies[i].position, "policies out of order");
@@ -158,6 +164,12 @@ void Job::choose_next(std::span<const float> logits, const model::ModelConfig& c
 
 void Job::finish(Finish why) {
   if (!std::exchange(finished, true)) out.finish = why;
+}
+
+void Job::fail(std::exception_ptr why) {
+  if (finished) return;
+  finish(Finish::failed);
+  out.error = std::move(why);
 }
 
 void Job::close() {

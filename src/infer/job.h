@@ -1,5 +1,6 @@
 // One text that the scheduler writes: what it has read, what comes next, and what of it was told. Internal to the scheduler.
 #pragma once
+#include <exception>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -76,6 +77,7 @@ struct Job {
   void tell(const model::ModelConfig& config);
   void choose_next(std::span<const float> logits, const model::ModelConfig& config, const kernels::Kernels& kernels);
   void finish(Finish why);            // the first reason counts
+  void fail(std::exception_ptr why);  // ends it with this error
   void give_up_memory();              // to be read again
   void close();                       // gives its pages back
   // Guesses, when it is time for some: after this, `draft` is there or not. At most `room` rows may be added to a step.

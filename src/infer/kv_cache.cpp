@@ -1,6 +1,7 @@
 #include "infer/kv_cache.h"
 
 #include <algorithm>
+#include <unordered_map>
 #include <utility>
 
 #include "core/error.h"
@@ -97,16 +98,6 @@ int64_t Sequence::append(int64_t block) {
   return table.length++;
 }
 
-int64_t Sequence::pages_for(int64_t tokens) const {
-  int64_t pages = 0;
-  for (const Table& table : tables_) {
-    const int64_t held = static_cast<int64_t>(table.pages.size());
-    pages += (table.length + tokens + kPagePositions - 1) / kPagePositions - held;
-    if (table.length % kPagePositions != 0 && pool_->holders(table.pages.back()) > 1) ++pages;  // a copy, perhaps
-  }
-  return pages;
-}
-
 Sequence Sequence::fork() const {
   std::vector<int64_t> lengths;
   for (const Table& table : tables_) lengths.push_back(table.length);
@@ -172,6 +163,27 @@ int64_t Sequence::slot_bytes() const {
   int64_t slots = 0;
   for (const Table& table : tables_) slots += table.length;
   return slots * pool_->page_bytes() / kPagePositions;
+}
+
+int64_t pages_for(const PagePool& pool, std::span<const Growth> step) {
+  struct Writers {
+    int64_t count = 0;
+    bool one_in_place = false;
+  };
+  std::unordered_map<uint32_t, Writers> shared;  // pages with room, which others hold too
+  int64_t pages = 0;
+  for (const Growth& growth : step)
+    for (const Sequence::Table& table : growth.sequence->tables_) {
+      pages += (table.length + growth.rows + kPagePositions - 1) / kPagePositions - std::ssize(table.pages);
+      const int64_t in_page = table.length % kPagePositions;
+      if (in_page == 0 || growth.rows == 0 || pool.holders(table.pages.back()) == 1) continue;
+      Writers& writers = shared[table.pages.back()];
+      ++writers.count;
+      if (pool.written(table.pages.back()) == in_page) writers.one_in_place = true;
+    }
+  // All copy but one: who stands at the first empty slot, or the last who is left with it.
+  for (const auto& [page, writers] : shared) pages += writers.count - (writers.one_in_place || writers.count == pool.holders(page));
+  return pages;
 }
 
 }  // namespace fathom::infer

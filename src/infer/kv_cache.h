@@ -44,6 +44,7 @@ class PagePool {
   int64_t bytes_in_use() const { return in_use_ * page_bytes(); }
   int64_t bytes_reserved() const { return std::ssize(states_) * page_bytes_; }
   int64_t holders(uint32_t page) const { return states_[page].holders; }
+  int64_t written(uint32_t page) const { return states_[page].written; }  // slots of it, from the first
 
  private:
   struct State {
@@ -78,8 +79,6 @@ class Sequence {
   // The slot of the next token that writes into a block; takes a page where one begins or the last one is not its own to
   // write. For the engine's steps.
   int64_t append(int64_t block);
-  // Pages that reading `tokens` more takes at most: as if every token wrote into every block.
-  int64_t pages_for(int64_t tokens) const;
   // Another sequence that has read the same: no key or value is computed or copied.
   Sequence fork() const;
   // The same as it was at an earlier position, when `lengths` [L] slots were taken.
@@ -93,6 +92,7 @@ class Sequence {
  private:
   friend class Engine;
   friend class StepGuard;
+  friend int64_t pages_for(const PagePool& pool, std::span<const struct Growth> step);
   struct Table {
     std::vector<uint32_t> pages;
     int64_t length = 0;
@@ -103,5 +103,13 @@ class Sequence {
   std::vector<Table> tables_;  // [L]
   int64_t position_ = 0;
 };
+
+// Rows of a step that a sequence is to read.
+struct Growth {
+  const Sequence* sequence;
+  int64_t rows;
+};
+// Pages of the pool that a step takes at most, as if every row wrote into every block: new ones, and copies of shared ones.
+int64_t pages_for(const PagePool& pool, std::span<const Growth> step);
 
 }  // namespace fathom::infer

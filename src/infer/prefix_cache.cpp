@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "core/error.h"
 
@@ -30,9 +31,9 @@ void PrefixCache::clear() {
 // From the node up, so that whoever goes on from a node is older than it: what is evicted first never has successors.
 void PrefixCache::touch(Node* node) {
   for (; node != root_.get(); node = node->parent) {
-    by_age_.erase(node->age);
-    node->age = ++clock_;
-    by_age_.emplace(node->age, node);
+    auto entry = by_age_.extract(node->age);
+    entry.key() = node->age = ++clock_;
+    by_age_.insert(std::move(entry));
   }
 }
 
@@ -60,27 +61,40 @@ PrefixCache::Found PrefixCache::find(const Sequence& empty, std::span<const Read
 void PrefixCache::keep(std::span<const ReadToken> text, const std::function<Snapshot(int64_t)>& snapshot, bool ends) {
   if (max_snapshots_ == 0) return;
   Node* node = root_.get();
-  int64_t depth = 0;
-  for (int64_t at = 0; at < std::ssize(text) && depth < max_snapshots_; ++depth) {
-    const int64_t tokens = std::min(kStride, std::ssize(text) - at);
-    if (tokens < kStride && !ends) break;
-    std::vector<ReadToken> key(text.begin() + at, text.begin() + at + tokens);
-    at += tokens;
-    auto found = node->next.find(key);
-    if (found == node->next.end()) {
-      auto made = std::make_unique<Node>();
-      made->parent = node;
-      made->snapshot.emplace(snapshot(at));
-      node->ends += tokens < kStride;
-      made->age = ++clock_;
-      found = node->next.emplace(std::move(key), std::move(made)).first;
-      found->second->self = found;
-      by_age_.emplace(found->second->age, found->second.get());
+  try {
+    int64_t depth = 0;
+    for (int64_t at = 0; at < std::ssize(text) && depth < max_snapshots_; ++depth) {
+      const int64_t tokens = std::min(kStride, std::ssize(text) - at);
+      if (tokens < kStride && !ends) break;
+      const std::vector<ReadToken> key(text.begin() + at, text.begin() + at + tokens);
+      at += tokens;
+      const auto found = node->next.find(key);
+      node = found == node->next.end() ? add(*node, key, snapshot(at)) : found->second.get();
     }
-    node = found->second.get();
+  } catch (...) {
+    touch(node);  // what was kept so far is in order
+    throw;
   }
   touch(node);
   while (snapshots() > max_snapshots_) evict();
+}
+
+PrefixCache::Node* PrefixCache::add(Node& parent, const std::vector<ReadToken>& key, Snapshot&& snapshot) {
+  auto made = std::make_unique<Node>();
+  made->parent = &parent;
+  made->snapshot.emplace(std::move(snapshot));
+  made->age = clock_ + 1;
+  const auto entry = by_age_.emplace(made->age, made.get()).first;
+  try {
+    const auto found = parent.next.emplace(key, std::move(made)).first;
+    found->second->self = found;
+  } catch (...) {
+    by_age_.erase(entry);
+    throw;
+  }
+  ++clock_;
+  parent.ends += std::ssize(key) < kStride;
+  return entry->second;
 }
 
 bool PrefixCache::evict() {

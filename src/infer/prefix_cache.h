@@ -53,6 +53,7 @@ class PrefixCache {
 
  private:
   struct Node;
+  Node* add(Node& parent, const std::vector<ReadToken>& key, Snapshot&& snapshot);
   void touch(Node* node);           // and all before it
   int64_t max_snapshots_;
   int64_t clock_ = 0;

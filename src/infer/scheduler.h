@@ -5,6 +5,7 @@
 // Deterministic: the order of submissions and the clock decide everything. Not for several threads at once.
 #pragma once
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <list>
 #include <memory>
@@ -22,7 +23,7 @@
 
 namespace fathom::infer {
 
-enum class Finish { length, stop_id, stop_string, context_full, cancelled, deadline };
+enum class Finish { length, stop_id, stop_string, context_full, cancelled, deadline, failed };
 extern const std::vector<std::pair<const char*, Finish>> kFinishNames;
 
 struct TokenEvent {
@@ -43,6 +44,7 @@ struct Generated {
   std::string text;                     // what they add to the prompt's text, without the stop string
   TextParts tail;                       // its end that no event carried: held back until it was known to be no stop string
   Finish finish = Finish::length;
+  std::exception_ptr error;             // of Finish::failed: what its step or its own choice threw
   int64_t prompt_tokens = 0;
   int64_t read_tokens = 0;              // of the prompt and the new ones that were read at the end
   int64_t cached_tokens = 0;            // of the prompt that the prefix cache held when it was first read
@@ -93,8 +95,8 @@ struct SchedulerOptions {
   int64_t prefill_chunk = 128;          // rows of one prompt in a step at most
   int64_t max_texts = 64;               // that run at once
   int64_t prefix_tokens = 0;            // that the prefix cache keeps; 0: none
-  // Let a text in only when all that run could need all of their new tokens and every block for each; else when what their policies
-  // and the texts that ended did so far says that there will be room.
+  // Let a text in only when all that run could need all of their new tokens and every block for each, so that none ever loses its
+  // memory; else when what their policies and the texts that ended did so far says that there will be room.
   bool admit_worst_case = false;
   double overcommit = 1;                // that expectation may reach so many times the KV limit; beyond it texts lose their memory more often
   int64_t aging_steps = 256;            // a waiting request rises by one priority in as many steps: nobody starves
@@ -120,13 +122,14 @@ class Scheduler {
   void check(const Request& request) const;  // the same refusals and nothing else; from any thread
   // Ends its texts (Finish::cancelled) and frees what they hold; within a callback at the end of that step. Unknown ids are ignored.
   void cancel(RequestId id);
-  // Tokens that are not read yet go by this policy from now on.
+  // Tokens that are not read yet go by this policy from now on; asked for by a text's own callback, all after the one that it tells of.
   void set_policy(RequestId id, RoutingPolicy policy);
 
   struct Step {
     int64_t rows = 0, prompt_rows = 0, decode_rows = 0, draft_rows = 0;  // decode_rows: with the guesses that they check
   };
-  // One forward, or none when nothing waits or runs (rows 0). What the engine throws leaves the scheduler only to be destroyed.
+  // One forward, or none when nothing waits or runs (rows 0). A text whose logits or scores are no numbers ends as failed, as do all of
+  // a step whose forward throws (no memory); the others go on. Throws what callbacks threw.
   Step step();
   bool idle() const;
   int64_t waiting() const;

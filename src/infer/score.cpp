@@ -73,8 +73,8 @@ void score_documents(Engine& engine, std::span<const std::span<const int32_t>> d
                        .logits = Logits::none, .targets = std::span<const int32_t>(r.targets).subspan(at, count)});
     }
     engine.forward(items, result);
-    result.refuse_nan_scores(engine.config());
     for (size_t i = 0; i < reading.size(); ++i) {
+      result.refuse_nan_scores(engine.config(), i);
       append(reading[i]->score, result, i);
       reading[i]->read += static_cast<int64_t>(items[i].tokens.size());
       if (planned(*reading[i]) == 0) reading[i]->sequence.clear();

@@ -130,7 +130,7 @@ class Operations {
     for (int64_t i = 0; i < count; ++i) {
       const std::vector<int64_t> lengths = now.lengths();
       now.add(token);
-      const int64_t in_use = pool_->pages_in_use(), most = reader.sequence.pages_for(1);
+      const int64_t in_use = pool_->pages_in_use(), most = pages_for(*pool_, std::vector{Growth{&reader.sequence, 1}});
       try {
         for (int64_t block = 0; block < blocks_; ++block)
           if (now.run[static_cast<size_t>(block)].back()) {

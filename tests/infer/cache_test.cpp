@@ -201,7 +201,7 @@ TEST_P(CacheOfType, RandomOperationsLeaveEverySlotAsItWasWritten) {
       twins.erase(twins.begin() + (&twin - twins.data()));
     } else {
       const std::vector<uint32_t> before = twin.sequence.page_table(block);
-      const int64_t held = pool->pages_in_use(), most = twin.sequence.pages_for(1);
+      const int64_t held = pool->pages_in_use(), most = pages_for(*pool, std::vector{Growth{&twin.sequence, 1}});
       try {
         const int64_t slot = twin.sequence.append(block);
         ASSERT_EQ(slot, static_cast<int64_t>(twin.written[static_cast<size_t>(block)].size()));

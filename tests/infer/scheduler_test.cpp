@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <map>
 #include <set>
 #include <stdexcept>
@@ -60,7 +62,7 @@ struct Trace {
   Model model;
   Random random;
   KvType kv;
-  int64_t page_limit = 0;  // that limit() draws
+  int64_t page_limit = 0, limit_tokens = 0;  // that limit() draws
   Engine engine;
   std::vector<RoutingPolicy> dials;
   std::vector<std::vector<int32_t>> beginnings;
@@ -71,7 +73,7 @@ struct Trace {
     bool cancelled = false;
   };
   std::map<RequestId, Sent> sent;
-  int64_t preemptions = 0, cached = 0, cancellations = 0, forks = 0, guessed = 0, right = 0;
+  int64_t steps = 0, preemptions = 0, cached = 0, cancellations = 0, forks = 0, guessed = 0, right = 0, changed = 0, refused = 0, late = 0;
 
   explicit Trace(uint64_t seed)
       : model(small(seed, true)), random(seed ^ 0x77), kv(kv_of(random.below(4))), engine(model.weights, {.threads = 1, .kv_bytes = limit(), .kv_type = kv}) {
@@ -82,9 +84,10 @@ struct Trace {
 
   int64_t limit() {
     if (random.uniform() < 0.4) return 0;
-    // From what one text may need to what two may.
-    const int64_t one = (model.config.max_position_embeddings + kPagePositions - 1) / kPagePositions * model.config.num_hidden_layers;
-    page_limit = one + static_cast<int64_t>(random.below(static_cast<uint64_t>(one)));
+    // Exactly what one text of some length may need, up to what two of the longest may.
+    const int64_t most = model.config.max_position_embeddings;
+    limit_tokens = 24 + static_cast<int64_t>(random.below(static_cast<uint64_t>(2 * most - 24)));
+    page_limit = (limit_tokens + kPagePositions - 1) / kPagePositions * (model.config.num_hidden_layers - model.config.silent_blocks());
     return page_limit * page_bytes(model.config, kv) + 1;
   }
 
@@ -102,6 +105,13 @@ struct Trace {
     r.stream = random.below(3);
     if (random.uniform() < 0.3) r.samples = 2 + static_cast<int64_t>(random.below(2));
     r.max_new_tokens = 1 + static_cast<int64_t>(random.below(40));
+    if (page_limit > 0 && random.uniform() < 0.5) {  // a text that needs the limit to the page, where it is a small one
+      const int64_t room = limit_tokens - std::ssize(r.prompt);
+      if (room >= 1 && room <= 80) r.max_new_tokens = room;
+    }
+    for (int i = 0; i < 3 && random.uniform() < 0.2; ++i)
+      r.sampling.logit_bias[static_cast<int32_t>(random.below(static_cast<uint64_t>(model.config.vocab_size - 1)))] = random.uniform() < 0.5 ? -INFINITY : 2.0f;
+    if (random.uniform() < 0.1) r.deadline = static_cast<double>(random.below(200));
     if (random.uniform() < 0.3) r.stop_ids = model::random_tokens(model.config, 1, random);
     r.priority = static_cast<int64_t>(random.below(3));
     if (random.uniform() < 0.4) {
@@ -117,18 +127,34 @@ struct Trace {
     const int64_t texts = 3 + static_cast<int64_t>(random.below(5));
     SchedulerOptions options{.step_rows = texts + 1 + static_cast<int64_t>(random.below(60)), .prefill_chunk = 1 + static_cast<int64_t>(random.below(70)),
                              .max_texts = texts, .prefix_tokens = random.uniform() < 0.3 ? 0 : static_cast<int64_t>(random.below(700)),
-                             .admit_worst_case = random.uniform() < 0.2, .overcommit = 1 + 4 * random.uniform(), .aging_steps = 1 + static_cast<int64_t>(random.below(50))};
+                             .admit_worst_case = random.uniform() < 0.2, .overcommit = 1 + 4 * random.uniform(), .aging_steps = 1 + static_cast<int64_t>(random.below(50)),
+                             .clock = [this] { return static_cast<double>(steps); }};
     Scheduler scheduler(engine, options);
     const int64_t requests = 3 + static_cast<int64_t>(random.below(6));
     const auto submit = [&] {
       Request request = drawn();
+      const int64_t tokens = std::min<int64_t>(std::ssize(request.prompt) + request.max_new_tokens, model.config.max_position_embeddings);
+      if (page_limit > 0 && (options.admit_worst_case ? request.samples : 1) * engine.kv_bytes_for(tokens) > engine.pool().byte_limit()) {
+        EXPECT_THROW(scheduler.submit(request), UserError);
+        ++refused;
+        return;
+      }
       // Known once submitted; no callback comes before the step.
       auto id = std::make_shared<RequestId>(0);
       const bool cancels = random.uniform() < 0.05;
-      request.on_token = [this, id, cancels, &scheduler](const TokenEvent& e) {
+      // A text of one sample may change its dial: which token is the first is known to its callback.
+      const size_t changes = request.samples == 1 && random.uniform() < 0.3 ? 1 + random.below(8) : 0;
+      const RoutingPolicy later = dials[random.below(dials.size())];
+      request.on_token = [this, id, cancels, changes, later, &scheduler](const TokenEvent& e) {
         Sent& s = sent.at(*id);
         s.told[e.prompt].push_back(e.id);
         if (cancels && s.told[e.prompt].size() == 3) scheduler.cancel(*id), s.cancelled = true;
+        if (changes == s.told[e.prompt].size()) {
+          std::erase_if(s.request.policies, [&](const PolicyFrom& p) { return p.position > e.position; });
+          s.request.policies.push_back({e.position + 1, later});
+          scheduler.set_policy(*id, later);
+          ++changed;
+        }
         return true;
       };
       request.on_finish = [this, id](size_t sample, Generated&& text) { EXPECT_TRUE(sent.at(*id).texts.emplace(sample, std::move(text)).second); };
@@ -136,7 +162,6 @@ struct Trace {
       *id = scheduler.submit(std::move(request));
       sent[*id].request = std::move(copy);
     };
-    int64_t steps = 0;
     while (static_cast<int64_t>(sent.size()) < requests || !scheduler.idle()) {
       if (static_cast<int64_t>(sent.size()) < requests && (scheduler.idle() || random.uniform() < 0.2)) submit();
       if (!sent.empty() && random.uniform() < 0.02) {
@@ -151,6 +176,9 @@ struct Trace {
         ASSERT_LE(engine.pool().pages_in_use(), page_limit);
       }
       ASSERT_LT(++steps, 20000) << "it does not end";
+    }
+    if (options.admit_worst_case) {
+      EXPECT_EQ(scheduler.stats().preemptions, 0);
     }
     preemptions = scheduler.stats().preemptions, cached = scheduler.stats().cached_tokens;
     guessed = scheduler.stats().guessed, right = scheduler.stats().guessed_right;
@@ -168,9 +196,9 @@ struct Trace {
       for (auto& [sample, text] : s.texts) {
         Alone expected = alone(other, s.request, sample);
         ASSERT_EQ(s.told[sample], text.ids);
-        if (text.finish == Finish::cancelled) {
-          ASSERT_TRUE(s.cancelled);
-          ++cancellations;
+        if (text.finish == Finish::cancelled || text.finish == Finish::deadline) {
+          ASSERT_TRUE(text.finish == Finish::cancelled ? s.cancelled : s.request.deadline.has_value());
+          ++(text.finish == Finish::cancelled ? cancellations : late);
           ASSERT_LE(text.ids.size(), expected.ids.size());
           expected.ids.resize(text.ids.size());
           for (auto& run : expected.decisions.run) run.resize(static_cast<size_t>(text.read_tokens));
@@ -193,13 +221,13 @@ struct Trace {
 TEST(Scheduler, ATextIsWhatItIsAlone) {
   const char* asked = std::getenv("FATHOM_TRACES");
   const uint64_t traces = asked ? std::strtoull(asked, nullptr, 10) : 300;
-  int64_t preemptions = 0, cached = 0, cancellations = 0, forks = 0, guessed = 0, right = 0;
+  int64_t preemptions = 0, cached = 0, cancellations = 0, forks = 0, guessed = 0, right = 0, changed = 0, refused = 0, late = 0;
   for (uint64_t seed = 1; seed <= traces; ++seed) {
     Trace trace(seed);
     trace.run();
     if (HasFailure()) FAIL() << "trace " << seed << " of " << trace.model.describe();
     preemptions += trace.preemptions, cached += trace.cached, cancellations += trace.cancellations, forks += trace.forks;
-    guessed += trace.guessed, right += trace.right;
+    guessed += trace.guessed, right += trace.right, changed += trace.changed, refused += trace.refused, late += trace.late;
   }
   // The traces are only worth something if all of it happened.
   const int64_t n = static_cast<int64_t>(traces);
@@ -209,7 +237,10 @@ TEST(Scheduler, ATextIsWhatItIsAlone) {
   EXPECT_GT(forks, n / 4);
   EXPECT_GT(right, n);
   EXPECT_GT(guessed - right, n);
-  std::printf("%s\n", str(preemptions, " preemptions, ", cached, " cached tokens, ", cancellations, " cancelled texts, ", forks, " forks, ", right, " of ", guessed, " guesses right").c_str());
+  EXPECT_GT(changed, n / 2);
+  EXPECT_GT(refused, n / 10);
+  EXPECT_GT(late, n / 20);
+  std::printf("%s\n", str(changed, " changed dials, ", refused, " refused and ", late, " late texts, ", preemptions, " preemptions, ", cached, " cached tokens, ", cancellations, " cancelled texts, ", forks, " forks, ", right, " of ", guessed, " guesses right").c_str());
 }
 
 TEST(Scheduler, APromptReadBeforeIsNotReadAgain) {
@@ -386,6 +417,129 @@ TEST(Scheduler, ADialChangesOnTheWay) {
     EXPECT_EQ(out.ids, lone.ids);
     EXPECT_EQ(out.decisions.run, lone.decisions.run);
   }
+}
+
+// A limit that its own check accepts is enough, whatever snapshots of the text itself take of it.
+TEST(Scheduler, ATextAloneEndsInWhatItMayNeed) {
+  const Model model = small(15);
+  Random random(15);
+  for (const int64_t prompt : {20, 100, 105, 118, 127})
+    for (const double threshold : {-1.0, 0.0, 0.2}) {
+      const int64_t kv_bytes = 128 / kPagePositions * model.config.num_hidden_layers * page_bytes(model.config);
+      Engine engine(model.weights, {.threads = 1, .kv_bytes = kv_bytes});
+      Scheduler scheduler(engine, {.prefill_chunk = 64, .prefix_tokens = 4096});
+      std::vector<int32_t> said;
+      Request first = plain(model, prompt - 12, 6, random);
+      for (float& t : first.policies[0].policy.thresholds) t = static_cast<float>(threshold);
+      const std::vector<PolicyFrom> policies = first.policies;
+      first.on_finish = [&](size_t, Generated&& text) { said = text.ids; };
+      const auto finish = [&] {
+        int steps = 0;
+        while (!scheduler.idle()) {
+          scheduler.step();
+          ASSERT_LT(++steps, 200) << prompt << " " << threshold;
+        }
+      };
+      scheduler.submit(first);
+      finish();
+      Request second = plain(model, 6, 128 - prompt, random);  // goes on from where the first ended, up to the limit
+      second.policies = policies;
+      second.prompt.insert(second.prompt.begin(), said.begin(), said.end());
+      second.prompt.insert(second.prompt.begin(), first.prompt.begin(), first.prompt.end());
+      bool ended = false;
+      second.on_finish = [&](size_t, Generated&& text) { ended = std::ssize(text.ids) == 128 - prompt; };
+      scheduler.submit(second);
+      finish();
+      EXPECT_TRUE(ended);
+      EXPECT_EQ(scheduler.stats().preemptions, 0);
+    }
+}
+
+// Some logits that are no numbers, by a bias that the model's own numbers cannot outweigh: the text fails, its neighbour does not.
+TEST(Scheduler, ATextThatFailsFailsAlone) {
+  const Model model = small(17);
+  Engine engine(model.weights, {.threads = 1});
+  Scheduler scheduler(engine, {.prefix_tokens = 256});
+  Random random(17);
+  Request bad = plain(model, 70, 5, random);
+  bad.samples = 2;
+  bad.sampling.temperature = 1;
+  for (int32_t id = 1; id < model.config.vocab_size; ++id) bad.sampling.logit_bias[id] = -INFINITY;
+  bad.sampling.logit_bias[0] = -3e38f;
+  bad.sampling.frequency_penalty = bad.sampling.presence_penalty = 2;
+  bad.sampling.repetition_penalty = 2;
+  bad.prompt[3] = 0;  // seen, so that the penalty doubles its −3e38
+  Request good = plain(model, 4, 5, random);
+  const Alone expected = alone(engine, good, 0);
+  std::vector<int32_t> ids;
+  int failed = 0;
+  good.on_finish = [&](size_t, Generated&& text) { ids = text.ids; };
+  bad.on_finish = [&](size_t, Generated&& text) {
+    EXPECT_EQ(text.finish, Finish::failed);
+    EXPECT_TRUE(text.ids.empty());
+    try {
+      std::rethrow_exception(text.error);
+    } catch (const UserError& e) {
+      failed += std::string(e.what()).find("no finite logit") != std::string::npos;
+    }
+  };
+  scheduler.submit(good);
+  scheduler.submit(bad);
+  while (!scheduler.idle()) scheduler.step();
+  EXPECT_EQ(failed, 2);
+  EXPECT_EQ(ids, expected.ids);
+  scheduler.forget_prefixes();
+  EXPECT_EQ(engine.pool().pages_in_use(), 0);
+  for (auto& [id, bias] : bad.sampling.logit_bias) bias = -INFINITY;
+  EXPECT_THROW(scheduler.submit(bad), UserError);
+}
+
+// A router of NaN: the step is read, its texts fail one by one, and the scheduler goes on.
+TEST(Scheduler, ADamagedModelFailsItsTexts) {
+  Random random(19);
+  model::ModelConfig config = model::random_config(random, {.max_blocks = 3, .max_width = 16, .max_vocabulary = 30});
+  config.routing.units = {{0, 0.5}};
+  config.routing.rule = routing::CausalRule::score;
+  const Model model(config, 19);
+  model::Weights tensors = model.tensors;
+  tensors["model.layers.0.router.weight"][0] = std::numeric_limits<float>::quiet_NaN();
+  Engine engine(Weights::from(config, tensors), {.threads = 1});
+  Scheduler scheduler(engine, {.prefix_tokens = 256});
+  for (int again = 0; again < 2; ++again) {
+    int failed = 0;
+    for (int text = 0; text < 2; ++text) {
+      Request r = plain(model, 70, 5, random);
+      r.on_finish = [&](size_t, Generated&& g) { failed += g.finish == Finish::failed; };
+      scheduler.submit(r);
+    }
+    while (!scheduler.idle()) scheduler.step();
+    EXPECT_EQ(failed, 2);
+    EXPECT_EQ(engine.pool().pages_in_use(), 0);
+    EXPECT_EQ(scheduler.prefixes().snapshots(), 0);
+  }
+}
+
+// Whoever is put back for want of memory ages by its waiting alone, not by its attempts.
+TEST(Scheduler, AttemptsDoNotAge) {
+  const Model model = small(21);
+  const int64_t pages = 64 / kPagePositions * model.config.num_hidden_layers;
+  Engine engine(model.weights, {.threads = 1, .kv_bytes = pages * page_bytes(model.config)});
+  Scheduler scheduler(engine, {.max_texts = 3, .overcommit = 8, .aging_steps = 10});
+  Random random(21);
+  std::string order;
+  const auto send = [&](char name, int64_t prompt, int64_t new_tokens, int64_t priority) {
+    Request r = plain(model, prompt, new_tokens, random);
+    r.priority = priority;
+    r.on_finish = [&order, name](size_t, Generated&&) { order += name; };
+    scheduler.submit(r);
+  };
+  send('a', 4, 60, 0);
+  for (int i = 0; i < 40; ++i) scheduler.step();
+  send('b', 60, 4, 0);  // its prompt does not fit beside what the first holds
+  for (int i = 0; i < 15; ++i) scheduler.step();
+  send('c', 60, 4, 3);
+  while (!scheduler.idle()) scheduler.step();
+  EXPECT_EQ(order, "acb");
 }
 
 TEST(Scheduler, CallbacksMaySubmitCancelAndThrow) {
