@@ -154,18 +154,19 @@ class Operations {
       const Meaning now(std::span(reader.text).first(static_cast<size_t>(position)), blocks_);
       PrefixCache::Snapshot out{.sequence = reader.sequence.fork(0, now.lengths()), .decisions = {}};
       for (const auto& run : now.run) {
-        out.decisions.run.emplace_back(run.end() - PrefixCache::kStride, run.end());
-        out.decisions.score.emplace_back(PrefixCache::kStride);
+        const int64_t tokens = PrefixCache::tokens_of(position);
+        out.decisions.run.emplace_back(run.end() - tokens, run.end());
+        out.decisions.score.emplace_back(tokens);
       }
       return out;
-    });
+    }, bytes_.below(2));
   }
 
   void find(const Reader& reader) {
     const auto most = static_cast<int64_t>(bytes_.below(256));
     PrefixCache::Found found = cache_.find(Sequence(pool_, blocks_), reader.text, most);
     const int64_t tokens = found.decisions.run.empty() ? 0 : std::ssize(found.decisions.run[0]);
-    check(tokens <= most && tokens <= std::ssize(reader.text) && tokens % PrefixCache::kStride == 0);
+    check(tokens <= most && tokens <= std::ssize(reader.text));
     const Text begin(reader.text.begin(), reader.text.begin() + tokens);
     if (tokens > 0) check(found.decisions.run == Meaning(begin, blocks_).run);
     Reader other{.sequence = std::move(found.sequence), .text = begin};

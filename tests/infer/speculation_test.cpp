@@ -1,10 +1,112 @@
-// What guesses save. That they change nothing is shown by scheduler_test.cpp's traces.
+// What guesses save, and that they change nothing; scheduler_test.cpp's traces show the latter among everything else that may happen.
 #include <gtest/gtest.h>
+
+#include <cmath>
 
 #include "scheduler_support.h"
 
 namespace fathom::infer::test {
 namespace {
+
+Generated written(Engine& engine, Request request) {
+  Scheduler scheduler(engine);
+  Generated out;
+  request.on_finish = [&](size_t, Generated&& text) { out = std::move(text); };
+  scheduler.submit(std::move(request));
+  while (!scheduler.idle()) scheduler.step();
+  return out;
+}
+
+// A thousand prompts of a hundred models: drafts at a low dial and out of the text itself.
+TEST(Speculation, GreedyTextsAreTheSame) {
+  int64_t guessed = 0, right = 0;
+  for (uint64_t seed = 1; seed <= 100; ++seed) {
+    const Model model = small(seed, true);
+    Engine engine(model.weights, {.threads = 1});
+    Random random(seed);
+    for (int prompt = 0; prompt < 10; ++prompt) {
+      Request r = plain(model, 1 + static_cast<int64_t>(random.below(20)), 24, random);
+      const Generated alone = written(engine, r);
+      r.speculation = Speculation{.most = 1 + static_cast<int64_t>(random.below(8)), .same = 1};
+      if (prompt % 2) r.speculation->draft = RoutingPolicy::causal(model::random_thresholds(model.config, random));
+      const Generated text = written(engine, r);
+      ASSERT_EQ(text.ids, alone.ids) << seed << " " << prompt;
+      ASSERT_EQ(text.decisions.run, alone.decisions.run);
+      guessed += text.guessed, right += text.guessed_right;
+    }
+  }
+  EXPECT_GT(right, 1000);
+  EXPECT_GT(guessed - right, 1000);
+}
+
+// Of two tokens, sampled with guesses in between, against the probabilities that the model gives them: chi-square over the second, the
+// rarest together.
+TEST(Speculation, SamplingKeepsTheDistribution) {
+  const Model model = small(12);
+  const auto V = static_cast<size_t>(model.config.vocab_size);
+  Engine engine(model.weights, {.threads = 1});
+  Random random(12);
+  Request r = plain(model, 5, 3, random);
+  r.sampling.temperature = 1.5;
+  const RoutingPolicy policy = r.policies[0].policy;
+  const auto next = [&](const std::vector<int32_t>& tokens) {  // [V]
+    const Reading reading = read(engine, tokens, policy);
+    std::vector<double> p(V);
+    for (const Sampler::Candidate& c : Sampler(r.sampling).distribution(std::span(reading.logits).last(V))) p[static_cast<size_t>(c.id)] = c.probability;
+    return p;
+  };
+  std::vector<double> expected(V), found(V);
+  const std::vector<double> first = next(r.prompt);
+  for (size_t id = 0; id < V; ++id) {
+    std::vector<int32_t> tokens = r.prompt;
+    tokens.push_back(static_cast<int32_t>(id));
+    const std::vector<double> second = next(tokens);
+    for (size_t other = 0; other < V; ++other) expected[other] += first[id] * second[other];
+  }
+  // A draft of its own thresholds: often wrong, often right.
+  r.speculation = Speculation{.draft = RoutingPolicy::causal(model::random_thresholds(model.config, random)), .most = 2};
+  constexpr int kTexts = 6000;
+  int64_t guessed = 0, right = 0;
+  for (int text = 0; text < kTexts; ++text) {
+    r.stream = static_cast<uint64_t>(text);
+    const Generated out = written(engine, r);
+    found[static_cast<size_t>(out.ids.at(1))] += 1;
+    guessed += out.guessed, right += out.guessed_right;
+  }
+  EXPECT_GT(right, kTexts / 10);
+  EXPECT_GT(guessed - right, kTexts / 10);
+  double square = 0, rare = 0, rare_found = 0;
+  int bins = 0;
+  for (size_t id = 0; id < V; ++id) {
+    if (expected[id] * kTexts < 10) {
+      rare += expected[id] * kTexts, rare_found += found[id];
+      continue;
+    }
+    square += std::pow(found[id] - expected[id] * kTexts, 2) / (expected[id] * kTexts), ++bins;
+  }
+  if (rare >= 10) square += std::pow(rare_found - rare, 2) / rare, ++bins;
+  ASSERT_GT(bins, 8);
+  EXPECT_LT(square, bins - 1 + 4 * std::sqrt(2.0 * (bins - 1)));  // four standard deviations
+}
+
+// As many as prove right, and none for a while where none does.
+TEST(Speculation, ItsLengthFollowsWhatProvedRight) {
+  const Model model = small(8);
+  Engine engine(model.weights, {.threads = 1});
+  Random random(8);
+  Request r = plain(model, 10, 120, random);
+  r.speculation = Speculation{.draft = r.policies[0].policy, .most = 4};
+  const Generated right = written(engine, r);  // lengths 2, 3, 4, 4, …
+  EXPECT_EQ(right.guessed, right.guessed_right);
+  EXPECT_EQ(right.guessed, 95);                // 2 + 1, 3 + 1, then 22 rounds of 4 + 1 and the rest
+  r.sampling.temperature = 5;
+  r.sampling.seed = 3;
+  r.speculation->draft = {};
+  r.speculation->same = 1;                     // what followed an equal token before: rarely right among so many
+  const Generated wrong = written(engine, r);
+  EXPECT_LT(wrong.guessed_right * 4, wrong.guessed);
+  EXPECT_LT(wrong.guessed, 60);                // of 120 tokens, most of them in pauses
+}
 
 // Guesses under the text's own policy are all right, sampled or not; the more so the more are made at once.
 TEST(Speculation, GuessesSaveSteps) {
