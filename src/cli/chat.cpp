@@ -59,9 +59,16 @@ class Chat {
     const std::optional<double> dial = note.has("dial") ? std::optional(note.number("dial", 0, 1)) : std::nullopt;
     std::vector<int32_t> ids = text.ids;
     std::vector<infer::PolicyFrom> policies = text.policies;
-    conversation_.restore(note.raw("conversation"), path, std::move(ids), std::move(policies));
+    const Json& conversation = note.raw("conversation");
     note.done();
+    const std::optional<double> dial_before = dial_;
     if (with_dial) set_dial(dial);
+    try {
+      conversation_.restore(conversation, path, std::move(ids), std::move(policies));
+    } catch (...) {
+      set_dial(dial_before);
+      throw;
+    }
     system_ = system;
     asked_ = static_cast<uint64_t>(asked);
     scheduler_.keep(text.ids, text.policies, text.read);
@@ -87,8 +94,9 @@ class Chat {
   }
 
   void set_dial(std::optional<double> dial) {
-    dial_ = dial_of(dial, *folder_);
-    policy_ = infer::RoutingPolicy::at_dial(folder_->config(), folder_->dial(), dial_);
+    const std::optional<double> asked = dial_of(dial, *folder_);
+    policy_ = infer::RoutingPolicy::at_dial(folder_->config(), folder_->dial(), asked);
+    dial_ = asked;
   }
 
   bool command(const std::string& line) {
@@ -266,7 +274,7 @@ int run(const Arguments& args) {
         if (person) out("\n"), out_flush();
         return kExitDone;
       case Lines::Got::interrupt:
-        if (!person) throw Interrupted("interrupted");
+        if (!person || terminated()) throw Interrupted("interrupted");
         forget_interrupt();
         text.clear();
         out("\n(Ctrl-D or /quit ends)\n");

@@ -7,10 +7,10 @@
 namespace fathom::cli {
 namespace {
 
-volatile std::sig_atomic_t stopped = 0;
+volatile std::sig_atomic_t stopped = 0;  // the signal
 
 void on_signal(int signal) {
-  stopped = 1;
+  if (stopped != SIGTERM) stopped = signal;
   std::signal(signal, SIG_DFL);  // a second Ctrl-C ends a command that does not get to ask
 }
 
@@ -26,11 +26,14 @@ void catch_interrupts() {
 }
 
 void forget_interrupt() {
+  if (stopped == SIGTERM) return;
   stopped = 0;
   catch_interrupts();
 }
 
 bool interrupted() { return stopped != 0; }
+
+bool terminated() { return stopped == SIGTERM; }
 
 void stop_if_interrupted() {
   if (interrupted()) throw Interrupted("interrupted");

@@ -5,7 +5,8 @@ namespace fathom::cli {
 
 void catch_interrupts();   // from here on SIGINT and SIGTERM set the mark; commands that never ask leave it as it is
 bool interrupted();
-void forget_interrupt();   // the mark is gone, and the next Ctrl-C is a first one again
+bool terminated();         // by SIGTERM: the program is to end, also where Ctrl-C only stops what it does
+void forget_interrupt();   // the mark of Ctrl-C is gone, and the next one is a first one again
 void stop_if_interrupted();  // throws fathom::Interrupted
 
 }  // namespace fathom::cli

@@ -64,6 +64,20 @@ def test_wrong_lines_are_named_and_the_conversation_goes_on(fathom, talker):
     assert done.out == fathom("chat", talker, *GREEDY, stdin="The sea\n").out
 
 
+def test_an_answer_that_fails_is_no_part_of_the_conversation(fathom, folder, talker):
+    """Weights whose products are no numbers: every question is refused for itself, and the program goes on."""
+    shutil.copytree(folder / talker, folder / "damaged")
+    path = folder / "damaged" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    size = int.from_bytes(data[:8], "little")
+    [[begin, end]] = [t["data_offsets"] for name, t in json.loads(data[8:8 + size]).items() if name.endswith("layers.0.mlp.down_proj.weight")]
+    data[8 + size + begin:8 + size + end] = bytes.fromhex("ffff7f7f") * ((end - begin) // 4)
+    path.write_bytes(data)
+    done = fathom("chat", "damaged", *GREEDY, stdin="one\ntwo\n/undo\n/clear\nthree\n")
+    assert done.out == "nothing to take back\na new conversation\n"
+    assert done.err.count("NaN") == 3 and "internal" not in done.err, done.err
+
+
 def test_figures_say_what_was_cached(fathom, talker):
     long = "the sea is calm tonight the tide is full " * 5
     done = fathom("chat", talker, *GREEDY, "--stats", stdin=f"{long}\nThe coast\n")
@@ -166,28 +180,52 @@ def endless(folder):
     return "endless"
 
 
-def test_ctrl_c_stops_the_answer_and_not_the_program(fathom, endless):
-    terminal, slave = pty.openpty()
+@pytest.fixture
+def terminal(fathom, endless):
+    """A chat that a person sees: the program, and the terminal's other end."""
+    ours, slave = pty.openpty()
     program = subprocess.Popen([fathom.path, "chat", endless, "--color", "never", "--max-tokens", "1000000"], cwd=fathom.folder, stdin=slave, stdout=slave, stderr=slave,
                                start_new_session=True, close_fds=True)
     os.close(slave)
     try:
-        read_until(terminal, b"> ")
-        for _ in range(2):
-            os.write(terminal, b"The sea\n")
-            read_until(terminal, b"\n")  # what was typed comes back
-            ready, _, _ = select.select([terminal], [], [], 60)
-            assert ready
-            program.send_signal(signal.SIGINT)
-            read_until(terminal, b"stopped\r\n> ")
-        program.send_signal(signal.SIGINT)  # nothing is being answered
-        read_until(terminal, b"(Ctrl-D or /quit ends)\r\n> ")
-        os.write(terminal, b"\x04")
-        assert program.wait(timeout=60) == 0
+        read_until(ours, b"> ")
+        yield program, ours
     finally:
         program.kill()
         program.wait()
-        os.close(terminal)
+        os.close(ours)
+
+
+def begin_answer(terminal):
+    os.write(terminal, b"The sea\n")
+    read_until(terminal, b"\n")  # what was typed comes back
+    ready, _, _ = select.select([terminal], [], [], 60)
+    assert ready
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(terminal):
+    program, screen = terminal
+    for _ in range(2):
+        begin_answer(screen)
+        program.send_signal(signal.SIGINT)
+        read_until(screen, b"stopped\r\n> ")
+    program.send_signal(signal.SIGINT)  # nothing is being answered
+    read_until(screen, b"(Ctrl-D or /quit ends)\r\n> ")
+    os.write(screen, b"\x04")
+    assert program.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize("answering", [False, True])
+def test_sigterm_ends_the_program(terminal, answering):
+    program, screen = terminal
+    if answering:
+        begin_answer(screen)
+    program.send_signal(signal.SIGTERM)
+    try:  # so that what it still says finds room
+        read_until(screen, b"never said", 60)
+    except AssertionError:
+        pass
+    assert program.wait(timeout=60) == 130
 
 
 @pytest.mark.skipif(not SMOLLM2.exists(), reason="scripts/get-smollm2 did not run")
