@@ -42,10 +42,16 @@ constexpr int64_t kChunkBlocks = 8;   // so many records of a group (17 KB at mo
 static_assert(kChunkBlocks == kSuperBlock);  // so that a chunk begins with the head of its records
 constexpr int64_t kTileRows = 48;     // rows whose sums are kept (12 KB)
 
+// What a tile asks for while it computes: as many cache lines in every turn (a branch that the processor foresees).
+struct Fetch {
+  const uint8_t* next;
+  int64_t lines;
+};
+
 // R rows with the W panels of a group over the `count` blocks of a chunk from block `first`: inner sums in registers, the f32
-// sums in `sums` [R][64], which few rows keep in registers too. `ahead`: whether the next chunk is to be fetched meanwhile.
+// sums in `sums` [R][64], which few rows keep in registers too.
 template <Packing P, int R, int W>
-void quantized_tile(const QuantizedRows& x, int64_t row, int64_t first, int64_t count, const uint8_t* chunk, float* sums, bool ahead) {
+void quantized_tile(const QuantizedRows& x, int64_t row, int64_t first, int64_t count, const uint8_t* chunk, float* sums, Fetch fetch) {
   constexpr Layout l = kLayoutOf<P>;
   constexpr int kOffset = l.low_bits == 8 ? kByteZero : l.offset;
   constexpr int64_t kTurns = 4 / l.scales;  // of eight inner elements, for one scale
@@ -74,12 +80,11 @@ void quantized_tile(const QuantizedRows& x, int64_t row, int64_t first, int64_t 
 #pragma GCC unroll 1
       for (int64_t turn = part * kTurns; turn < (part + 1) * kTurns; ++turn) {
         // With one row the weights come out of memory, and groups follow each other there: also past the end of this one.
-        if constexpr (R == 1)
+        if (R == 1 && fetch.lines < 0)
 #pragma GCC unroll 16
           for (int64_t line = 0; line < kTurnBytes; line += 64) __builtin_prefetch(w + turn * kTurnBytes + line + kPrefetchBytes);
-        else if (ahead)
-#pragma GCC unroll 16
-          for (int64_t line = 0; line < kTurnBytes; line += 64) __builtin_prefetch(w + turn * kTurnBytes + line + kTurnBytes * 4 * kChunkBlocks, 0, 2);
+        else
+          for (int64_t line = 0; line < fetch.lines; ++line, fetch.next += 64) __builtin_prefetch(fetch.next, 0, 2);
         I16 codes[W];
 #pragma GCC unroll 8
         for (int n = 0; n < W; ++n) codes[n] = load_codes<P, W, false>(w, turn, n);
@@ -124,10 +129,10 @@ void quantized_tile(const QuantizedRows& x, int64_t row, int64_t first, int64_t 
 
 // The largest tile that `rows` fill.
 template <Packing P, int W, int R = kQuantizedRows>
-int64_t quantized_tile_of(const QuantizedRows& x, int64_t rows, int64_t row, int64_t first, int64_t count, const uint8_t* chunk, float* sums, bool ahead) {
+int64_t quantized_tile_of(const QuantizedRows& x, int64_t rows, int64_t row, int64_t first, int64_t count, const uint8_t* chunk, float* sums, Fetch fetch) {
   if constexpr (R > 1)
-    if (rows < R) return quantized_tile_of<P, W, R - 1>(x, rows, row, first, count, chunk, sums, ahead);
-  quantized_tile<P, R, W>(x, row, first, count, chunk, sums, ahead);
+    if (rows < R) return quantized_tile_of<P, W, R - 1>(x, rows, row, first, count, chunk, sums, fetch);
+  quantized_tile<P, R, W>(x, row, first, count, chunk, sums, fetch);
   return R;
 }
 
@@ -136,6 +141,8 @@ template <Packing P, int W>
 void quantized_group(const QuantizedMatmul& a, const uint8_t* w, int64_t first) {
   const int64_t outputs = min64(kGroup, a.outputs - first);
   alignas(64) float sums[kTileRows * kGroup];
+  constexpr int64_t kLinesOfTurn = (W * Panel<P>::kRecord / 4 + 63) / 64;
+  const int64_t tiles = min64(3, (a.rows + kQuantizedRows - 1) / kQuantizedRows);
   for (int64_t begin = 0; begin < a.rows; begin += kTileRows) {
     const int64_t rows = min64(kTileRows, a.rows - begin);
     for (int64_t r = 0; r < rows; ++r)
@@ -143,7 +150,12 @@ void quantized_group(const QuantizedMatmul& a, const uint8_t* w, int64_t first) 
     for (int64_t block = 0; block < a.x.blocks; block += kChunkBlocks) {
       const int64_t count = min64(kChunkBlocks, a.x.blocks - block);
       const uint8_t* const chunk = w + (block * Panel<P>::kRecord + block / kSuperBlock * Panel<P>::kHead) * W;
-      for (int64_t r = 0; r < rows;) r += quantized_tile_of<P, W>(a.x, rows - r, begin + r, block, count, chunk, sums + r * kGroup, r == 0);
+      // The next chunk comes from memory while the first tiles compute, each its part.
+      Fetch fetch{chunk + W * (count * Panel<P>::kRecord + Panel<P>::kHead), a.rows == 1 ? -1 : begin > 0 ? 0 : (kLinesOfTurn + tiles - 1) / tiles};
+      for (int64_t r = 0, tile = 0; r < rows; ++tile, fetch.next += fetch.lines * 64 * 4 * count) {
+        if (tile == tiles) fetch.lines = 0;
+        r += quantized_tile_of<P, W>(a.x, rows - r, begin + r, block, count, chunk, sums + r * kGroup, fetch);
+      }
     }
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t n = 0; n < W; ++n) {
