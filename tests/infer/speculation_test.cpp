@@ -1,4 +1,4 @@
-// What guesses save, and that they change nothing; scheduler_test.cpp's traces show the latter among everything else that may happen.
+// What guesses save, and that they change nothing; scheduler_trace_test.cpp's traces show the latter among everything else that may happen.
 #include <gtest/gtest.h>
 
 #include <cmath>
