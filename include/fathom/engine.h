@@ -28,6 +28,7 @@ struct EngineOptions {
   int64_t prefill_chunk = 128;   // of those, of one prompt: what a long prompt may delay the others by
   int64_t prefix_tokens = 4096;  // of texts' beginnings that are kept for other requests; 0: none
   bool admit_worst_case = false; // let a text in only when all that run could need all of their tokens and blocks: no text ever loses its memory
+  CacheType kv_type = CacheType::f32;  // how keys and values are held; what a text becomes depends on it
 };
 
 struct EngineStats {
@@ -49,11 +50,11 @@ class FATHOM_API Stream {
   Stream& operator=(Stream&&) noexcept;
   ~Stream();
 
-  // The next event, waiting for it; nothing when every text has ended and every event was taken. Error (or std::bad_alloc) when the
-  // step that should have brought it failed, as with damaged weights.
+  // The next event, waiting for it; nothing when every text has ended and every event was taken. Error (or std::bad_alloc) when a
+  // step failed, whichever stream's rows it failed at: behind the events that came before, and again whenever it is asked.
   std::optional<Event> next();
   std::optional<Event> try_next();  // the same without waiting: nothing, too, when there is none yet
-  bool done() const;                // nothing is to come
+  bool done() const;                // nothing is to come: every event was taken, and the error thrown once, if there is one
   // Waits for the end; returns all texts [samples]. Events that were not taken are dropped.
   std::vector<Text> wait();
 
@@ -91,6 +92,9 @@ class Stream::Iterator {
 };
 inline Stream::Iterator Stream::begin() { return Iterator(*this); }
 
+// A step that fails (weights that compute no number, no memory) ends every stream that is under way, not only the one whose rows it
+// failed at: what a step has half done cannot be taken apart. Each of them throws what happened, once its events are taken; beginnings
+// that were kept are forgotten; the engine goes on with what is submitted from then on.
 class FATHOM_API Engine {
  public:
   // Error: an option out of its bounds, or a model that was opened without its weights.

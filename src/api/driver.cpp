@@ -24,10 +24,11 @@ void check(const EngineOptions& o) {
     refuse("step_rows", o.step_rows, str("more than max_texts ", o.max_texts, ", at most ", limits::kStepRows));
   if (o.prefill_chunk < 1) refuse("prefill_chunk", o.prefill_chunk, "1 or more");
   if (o.prefix_tokens < 0) refuse("prefix_tokens", o.prefix_tokens, "0 (none) or more");
+  if (!kv_type_of(o.kv_type)) refuse("kv_type", static_cast<int64_t>(o.kv_type), "a CacheType: f32, f16, bf16 or q8_0");
 }
 
 // What the engine's own options are made of is here alone.
-infer::EngineOptions engine_options(const EngineOptions& o) { return {.threads = o.threads, .kv_bytes = o.kv_bytes}; }
+infer::EngineOptions engine_options(const EngineOptions& o) { return {.threads = o.threads, .kv_bytes = o.kv_bytes, .kv_type = *kv_type_of(o.kv_type)}; }
 
 infer::SchedulerOptions scheduler_options(const EngineOptions& o) {
   return {.step_rows = o.step_rows, .prefill_chunk = o.prefill_chunk, .max_texts = o.max_texts, .prefix_tokens = o.prefix_tokens,
@@ -244,7 +245,7 @@ std::optional<Event> Driver::try_next(Ticket& ticket) {
 
 std::optional<Event> Driver::take(Ticket& ticket) {
   if (ticket.events.empty()) {
-    if (ticket.error) std::rethrow_exception(ticket.error);
+    tell(ticket);
     return {};
   }
   std::optional<Event> event = std::move(ticket.events.front());
@@ -252,15 +253,21 @@ std::optional<Event> Driver::take(Ticket& ticket) {
   return event;
 }
 
+void Driver::tell(Ticket& ticket) {
+  if (!ticket.error) return;
+  ticket.told = true;
+  std::rethrow_exception(ticket.error);
+}
+
 bool Driver::done(const Ticket& ticket) {
   const Lock lock(mutex_);
-  return ticket.open == 0 && ticket.events.empty();
+  return ticket.open == 0 && ticket.events.empty() && (!ticket.error || ticket.told);
 }
 
 std::vector<Text> Driver::wait(Ticket& ticket) {
   Lock lock(mutex_);
   await(lock, [&] { return ticket.open == 0; });
-  if (ticket.error) std::rethrow_exception(ticket.error);
+  tell(ticket);
   ticket.events.clear();
   return ticket.texts;
 }

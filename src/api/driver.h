@@ -34,6 +34,7 @@ class Driver {
     std::vector<Text> texts;                  // [samples]
     size_t open = 0;                          // texts that have not ended
     std::exception_ptr error;                 // why they will not; public
+    bool told = false;                        // of the error
   };
   using Shared = std::shared_ptr<Ticket>;
 
@@ -80,6 +81,7 @@ class Driver {
 
   void run_step(Lock& lock);                  // with the lock, which it lets go while it computes
   static std::optional<Event> take(Ticket& ticket);  // with the lock; throws the error behind the last event
+  static void tell(Ticket& ticket);           // with the lock: throws the error, if there is one
   void await(Lock& lock, const std::function<bool()>& ready);  // makes steps where nobody else does
   void loop(uint64_t turn);
 

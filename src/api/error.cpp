@@ -19,8 +19,13 @@ Error::Error(const std::string& message, std::string where, std::string field, s
 Error::~Error() = default;
 
 Error public_error(const UserError& e) {
-  const ErrorParts& p = e.parts();
-  return Error(e.what(), p.where, p.field, p.found, p.expected, p.hint);
+  ErrorParts p = e.parts();
+  if (p.where == "generation") {  // the scheduler's word for what is a request here, by an infer::Request's names
+    p.where = "request";
+    if (p.field == "max_new_tokens") p.field = "max_tokens";
+    return public_error(UserError(p));
+  }
+  return Error(e.message(Reader::program), p.where, p.field, p.found, p.expected, p.hint.text(Reader::program));
 }
 
 void set_log(std::function<void(const std::string& line)> log) { set_log_sink(std::move(log)); }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/kv_type.h"
 #include "fathom/error.h"
 #include "fathom/model.h"
 #include "infer/policy.h"
@@ -18,7 +19,11 @@
 
 namespace fathom {
 
+// In the interface's own words: what a message tells its reader to set, and a request's fields, by the names that they have in it.
 Error public_error(const UserError& e);
+
+// Nothing for a number that is none of the types.
+std::optional<KvType> kv_type_of(CacheType type);
 
 // What `body` returns; its UserError as an Error.
 template <class Body>

@@ -30,6 +30,12 @@ std::vector<infer::PolicyFrom> policies_of(const Internals::ModelState& model, c
   return policies;
 }
 
+// As the prompt's ids, which the scheduler checks: an id that no token has could only be a mistake.
+void require_known(const Internals::ModelState& model, const char* field, TokenId id) {
+  if (id < 0 || id >= model.info.vocab_size)
+    throw UserError({"request", field, str("id ", id), str("0 to ", model.info.vocab_size - 1), "does the tokenizer belong to this model?"});
+}
+
 infer::SamplerOptions sampling_of(const Sampling& s, uint64_t seed) {
   return {.temperature = s.temperature, .top_k = s.top_k, .top_p = s.top_p, .typical_p = s.typical_p, .min_p = s.min_p,
           .repetition_penalty = s.repetition_penalty, .presence_penalty = s.presence_penalty, .frequency_penalty = s.frequency_penalty,
@@ -43,9 +49,11 @@ infer::Request request_of(const Internals::ModelState& model, const Request& r, 
   out.prompt = prompt_of(model, r);
   out.policies = policies_of(model, r);
   out.sampling = sampling_of(r.sampling.value_or(model.sampling), r.seed);
+  for (const auto& [id, bias] : out.sampling.logit_bias) require_known(model, "sampling.logit_bias", id);
   out.samples = r.samples;
   out.max_new_tokens = r.max_tokens;
   if (r.stop_at_end) out.stop_ids = model.info.end_tokens;
+  for (const TokenId id : r.stop_ids) require_known(model, "stop_ids", id);
   out.stop_ids.insert(out.stop_ids.end(), r.stop_ids.begin(), r.stop_ids.end());
   out.stop = r.stop;
   out.tokenizer = model.tokenizer ? &*model.tokenizer : nullptr;

@@ -280,7 +280,8 @@ TEST(Engine, WhatIsBadIsRefusedByNameAndDisturbsNobody) {
   EXPECT_THAT(refused([](Request& r) { r.prompt = std::vector<TokenId>{5, -1}; }), HasSubstr("prompt: found id -1"));
   EXPECT_THAT(refused([](Request& r) { r.prompt = std::vector<TokenId>(241, 5); }), HasSubstr("prompt: found 241 tokens, expected at most 240"));
   EXPECT_THAT(refused([](Request& r) { r.prompt = std::vector<TokenId>(239, 5); }), HasSubstr("KV cache: found a text of 240 tokens"));
-  EXPECT_THAT(refused([](Request& r) { r.max_tokens = 0; }), HasSubstr("max_new_tokens: found 0"));
+  EXPECT_THAT(refused([](Request& r) { r.max_tokens = 0; }), ::testing::StartsWith("request: max_tokens: found 0, expected 1 to "));
+  EXPECT_THAT(refused([](Request& r) { r.prompt = std::vector<TokenId>(239, 5); }), HasSubstr("; give EngineOptions::kv_bytes "));
   EXPECT_THAT(refused([](Request& r) { r.sampling = Sampling{.temperature = -1}; }), HasSubstr("sampling: temperature: found -1"));
   EXPECT_THAT(refused([](Request& r) { r.samples = 0; }), HasSubstr("samples: found 0"));
   EXPECT_THAT(refused([](Request& r) { r.samples = 65; }), HasSubstr("samples: found 65"));
@@ -288,6 +289,11 @@ TEST(Engine, WhatIsBadIsRefusedByNameAndDisturbsNobody) {
   EXPECT_THAT(refused([](Request& r) { r.log_probs = 129; }), HasSubstr("log_probs: found 129"));
   EXPECT_THAT(refused([](Request& r) { r.speculation = Speculation{.most = 65}; }), HasSubstr("speculation.most: found 65"));
   EXPECT_THAT(refused([](Request& r) { r.speculation = Speculation{.draft_dial = 7}; }), HasSubstr("found 7"));
+  for (const TokenId id : {-1, 320}) {
+    EXPECT_THAT(refused([&](Request& r) { r.stop_ids = {319, id}; }), HasSubstr(str("request: stop_ids: found id ", id, ", expected 0 to 319")));
+    EXPECT_THAT(refused([&](Request& r) { r.sampling = Sampling{.logit_bias = {{319, 1.0F}, {id, 1.0F}}}; }), HasSubstr(str("request: sampling.logit_bias: found id ", id, ", expected 0 to 319")));
+  }
+  EXPECT_EQ(refused([](Request& r) { r.stop_ids = {319}, r.sampling = Sampling{.logit_bias = {{319, 1.0F}}}; }), "no error");
   for (const double timeout : {-1.0, std::nan("")}) EXPECT_THAT(refused([&](Request& r) { r.timeout = timeout; }), HasSubstr("request: timeout: found"));
   EXPECT_THAT(error_of([&] { engine.generate({.prompt = "The sea", .samples = 2}); }), HasSubstr("request: samples: found 2, expected 1"));
   EXPECT_THAT(error_of([&] { under_way.set_dial(0); }), HasSubstr("expected"));
@@ -300,10 +306,28 @@ TEST(Engine, WhatIsBadIsRefusedByNameAndDisturbsNobody) {
     EXPECT_EQ((std::vector{e.where(), e.field(), e.found(), e.expected(), e.hint()}), (std::vector<std::string>{dense, "dial", "0.5", "1", "this model has no routed block"}));
   }
   EXPECT_EQ(under_way.wait().at(0).text, expected);
-  EXPECT_EQ(engine.stats().submitted, 2);
+  EXPECT_EQ(engine.stats().submitted, 3);
 }
 
-TEST(Engine, AFailedStepIsAnErrorOfItsRequestsAlone) {
+TEST(Engine, KeysAndValuesAreHeldAsItIsTold) {
+  const TemporaryFolder folder;
+  const Model model = Model::open(sample_folder(folder, "mod"));
+  const Request request{.prompt = kText.substr(0, 120), .max_tokens = 40, .dial = 1, .stop_at_end = false, .log_probs = 0};
+  std::vector<float> exact;
+  for (const auto& [type, bytes] : model.info().kv_bytes_per_token) {
+    Engine engine(model, {.threads = 1, .kv_type = type});
+    const Text text = engine.generate(request);
+    EXPECT_EQ(text.kv_bytes, (text.prompt_tokens + 40) * bytes) << name(type);
+    std::vector<float> found;
+    for (const Token& token : text.tokens) found.push_back(token.log_probs->chosen);
+    if (type == CacheType::f32) exact = found;
+    else EXPECT_NE(found, exact) << name(type);
+  }
+  EXPECT_EQ(name(CacheType::bf16), std::string("bf16"));
+  EXPECT_THAT(error_of([&] { Engine engine(model, {.kv_type = static_cast<CacheType>(4)}); }), HasSubstr("engine options: kv_type: found 4, expected a CacheType"));
+}
+
+TEST(Engine, AFailedStepIsAnErrorOfAllThatIsUnderWayAndOfNothingLater) {
   const TemporaryFolder folder;
   // Finite weights, of which a router's score comes that is none.
   const auto damage = [](model::Weights& w) { for (float& x : w.at("model.layers.0.mlp.down_proj.weight")) x = 3e38F; };
@@ -317,8 +341,34 @@ TEST(Engine, AFailedStepIsAnErrorOfItsRequestsAlone) {
     EXPECT_TRUE(a.done());
     EXPECT_FALSE(engine.step());
     EXPECT_EQ(engine.stats().kv_bytes, 0);
+
+    // Who only polls hears of it too: until then the stream is not done.
+    Stream polled = engine.submit({.prompt = "The tide"});
+    EXPECT_THAT(error_of([&] {
+                  while (!polled.done()) {
+                    if (!polled.try_next() && !background) engine.step();
+                  }
+                }), HasSubstr("are its weights damaged?"));
+    EXPECT_TRUE(polled.done());
   }
-  EXPECT_EQ(engine.stats().submitted, 4);
+  EXPECT_EQ(engine.stats().submitted, 6);
+
+  // A step that fails at one text's rows ends the others that are under way, and no later one: token 7's scores are sums of +∞ and −∞.
+  const auto one_token = [](model::Weights& w) {
+    for (size_t i = 0; i < 24; ++i) w.at("model.embed_tokens.weight")[7 * 24 + i] = 3e38F;
+    for (auto& [name, values] : w)
+      if (name.ends_with("router.weight")) for (size_t i = 0; i < 24; ++i) values[i] = i % 2 ? 10.0F : -10.0F;
+  };
+  const Model mostly = Model::open(sample_folder(folder, "mostly", true, 5, {}, one_token));
+  Engine shared(mostly, {.threads = 1});
+  const Request sound{.prompt = std::vector<TokenId>{5, 6, 9}, .max_tokens = 6, .sampling = Sampling{.logit_bias = {{7, -std::numeric_limits<float>::infinity()}}}, .stop_at_end = false};
+  const std::string text = shared.generate(sound).text;
+  Stream beside = shared.submit(sound);
+  beside.next();
+  EXPECT_THAT(error_of([&] { shared.generate({.prompt = std::vector<TokenId>{7}}); }), HasSubstr("NaN"));
+  EXPECT_FALSE(beside.done());
+  EXPECT_THAT(error_of([&] { beside.wait(); }), HasSubstr("NaN"));
+  EXPECT_EQ(shared.generate(sound).text, text);
 }
 
 TEST(Engine, SamplesAreTextsOfTheirOwn) {
