@@ -12,6 +12,7 @@
 #include <iterator>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "fathom/events.h"
@@ -41,6 +42,13 @@ struct EngineStats {
   int64_t guessed = 0, guessed_right = 0;   // tokens, by speculation
   int64_t kv_bytes = 0, kv_peak_bytes = 0;  // pages at the moment, kept beginnings with them; the most so far
   std::vector<int64_t> block_rows = {};     // [blocks] tokens that ran the block in full
+};
+
+// A text that was read, of which some may be kept.
+struct KeptText {
+  std::vector<TokenId> ids = {};
+  std::vector<DialFrom> dials = {};         // that they were read at, as Request::dials; none: the model's own
+  int64_t kept = 0;                         // of the ids, from the first, that a request for them finds read
 };
 
 // A request under way. When the last handle goes away before its texts have ended, they are cancelled. It may outlive its engine.
@@ -107,6 +115,16 @@ class FATHOM_API Engine {
   // beyond the model's context, a dial that the model does not run at, a text that could never fit into kv_bytes.
   Stream submit(const Request& request);
   Text generate(const Request& request);  // of one text: submits it and waits
+
+  // Writes a text with the keys and values that are kept of it (EngineOptions::prefix_tokens) into a file, so that an engine that loads
+  // it need not read it again: a prompt and what came of it, say. `dials` as Request::dials; none: the model's own. Returns how many of
+  // the ids were kept. Between two steps; replaces a file of this kind, atomically, and no other. Error: no id or more than the model's
+  // max_position_embeddings, one outside the vocabulary, the dials, what stands at `path`, no room on the disk.
+  int64_t save(const std::string& path, const std::vector<TokenId>& ids, const std::vector<DialFrom>& dials = {});
+  // Keeps what `save` wrote: a request whose prompt begins with these ids, at these dials, finds them read and becomes what it would
+  // have become, to the bit. Between two steps; where kv_bytes limits the memory, other beginnings give way. Error: no such file, a
+  // damaged one, one of another model, kv_type or program, an engine that keeps no beginnings, more than kv_bytes or prefix_tokens hold.
+  KeptText load(const std::string& path);
 
   // One step by this thread, or the rest of the one that another thread is making. False when nothing is under way.
   bool step();

@@ -206,16 +206,25 @@ void Driver::fail(std::exception_ptr why) {
 void Driver::run_step(Lock& lock) {
   settle();
   busy_ = true;
+  const std::vector<Task*> tasks = std::exchange(tasks_, {});
   lock.unlock();
   std::exception_ptr thrown;
+  for (Task* task : tasks) {
+    try {
+      task->body();
+    } catch (...) {
+      task->thrown = std::current_exception();
+    }
+  }
   try {
-    scheduler_->step();
+    if (tasks.empty()) scheduler_->step();
   } catch (...) {
     thrown = std::current_exception();
   }
   lock.lock();
   busy_ = false;
   ++made_;
+  for (Task* task : tasks) task->done = true;
   if (thrown) fail(thrown);
   settle();
   if (!closed_ && !open_.empty() && scheduler_->idle()) fail(std::make_exception_ptr(std::logic_error("a request that the scheduler has forgotten; please report this")));
@@ -272,6 +281,17 @@ std::vector<Text> Driver::wait(Ticket& ticket) {
   return ticket.texts;
 }
 
+void Driver::between_steps(std::function<void()> body) {
+  Task task{.body = std::move(body), .done = false, .thrown = {}};
+  Lock lock(mutex_);
+  tasks_.push_back(&task);
+  changed_.notify_all();
+  await(lock, [&] { return task.done || (closed_ && !busy_); });
+  std::erase(tasks_, &task);
+  if (task.thrown) std::rethrow_exception(task.thrown);
+  if (!task.done) throw std::bad_alloc();  // the want of memory that closed it
+}
+
 bool Driver::step() {
   Lock lock(mutex_);
   if (busy_) changed_.wait(lock, [this, at = made_] { return made_ != at; });
@@ -300,7 +320,7 @@ void Driver::stop() {
 void Driver::loop(uint64_t turn) {
   Lock lock(mutex_);
   while (turn_ == turn) {
-    if (busy_ || open_.empty()) changed_.wait(lock);
+    if (busy_ || (open_.empty() && tasks_.empty())) changed_.wait(lock);
     else run_step(lock);
   }
 }

@@ -78,6 +78,11 @@ const std::shared_ptr<const infer::Weights>& Model::State::need_weights() const 
   return weights;
 }
 
+const std::string& Model::State::identity() const {
+  std::call_once(identified, [this] { identity_ = folder->fingerprint() + (tokenizer ? tokenizer->identity() : ""); });
+  return identity_;
+}
+
 infer::RoutingPolicy Model::State::policy(std::optional<double> dial) const {
   try {
     return infer::RoutingPolicy::at_dial(folder->config(), folder->dial(), dial);

@@ -8,8 +8,8 @@ MUTATIONS = [
      "test_api", "Engine.Threads*"),
     ("api-failed-step", "after a failed step the engine goes on", "src/api/driver.cpp", "    make_scheduler();  // what has thrown", "    // what has thrown",
      "test_api", "Engine.AFailedStep*"),
-    ("api-dials", "a request's past keeps its dials", "src/api/request.cpp", "policies.push_back({d.position, model.policy(d.dial)});",
-     "policies.push_back({d.position, model.policy(r.dials[0].dial)});", "test_api", "Engine.ADialMayChange"),
+    ("api-dials", "a request's past keeps its dials", "src/api/request.cpp", "policies.push_back({d.position, policy(d.dial)});",
+     "policies.push_back({d.position, policy(dials[0].dial)});", "test_api", "Engine.ADialMayChange"),
     ("api-error-told", "a stream is not done before it has thrown its error", "src/api/driver.cpp", " && (!ticket.error || ticket.told);", ";",
      "test_api", "Engine.AFailedStep*"),
     ("api-kv-type", "keys and values are held as EngineOptions says", "src/api/driver.cpp", ".kv_type = *kv_type_of(o.kv_type)}", ".kv_type = KvType::f32}",
@@ -18,4 +18,7 @@ MUTATIONS = [
      "test_api", "Engine.WhatIsBad*"),
     ("api-known-ids", "ids outside the vocabulary are refused", "src/api/request.cpp", "if (id < 0 || id >= model.info.vocab_size)", "if (id < 0)",
      "test_api", "Engine.WhatIsBad*"),
+    ("api-saved-dials", "what is loaded is found at its own dials", "src/api/saved_text.cpp", "out.push_back({f.integer(\"position\", 0, std::ssize(text.ids)), f.number(\"dial\", 0, 1)});",
+     "f.integer(\"position\", 0, std::ssize(text.ids)), f.number(\"dial\", 0, 1);", "test_api", "Engine.ASaved*"),
+    ("api-saved-kept", "what is loaded is kept", "src/api/saved_text.cpp", "scheduler_->keep(text.ids, text.policies, text.read);", "void();", "test_api", "Engine.ASaved*"),
 ]
