@@ -44,6 +44,7 @@ def test_guesses_change_nothing_but_the_time(fathom, sampling):
         assert g["acceptance"] == (right / made if made else None) and g["tokens"] + g["plain_steps"] == 60
         assert g["seconds"] + g["plain_seconds"] == pytest.approx(guessed["decode_seconds"])
         assert g["probe_steps"] == (8 if g["steps"] and g["plain_steps"] < 8 else 0)  # read again for the comparison
+        assert (g["probe_seconds"] > 0) == (g["probe_steps"] > 0) and (g["plain_seconds"] > 0) == (g["plain_steps"] > 0)
         if g["steps"]:  # what the tokens would have taken, less what they took
             step = (g["plain_seconds"] + g["probe_seconds"]) / (g["plain_steps"] + g["probe_steps"])
             assert g["seconds_saved_estimate"] == pytest.approx(g["tokens"] * step - g["seconds"])
