@@ -145,9 +145,9 @@ Command generate_command() {
   c.flag(dial_flag());
   c.flag(boolean_flag("show-depth", "colour every token by the number of blocks that it ran in full"));
   c.flag(boolean_flag("stats", "print speed, fractions and cache size to standard error"));
-  c.flag(integer_flag("log-probs", "N", "print every token's log-probability, and the N likeliest in its place").range(0, limits::kTopLogProbs));
   engine_flags(c);
   c.group("Output");
+  c.flag(integer_flag("log-probs", "N", "print every token's log-probability, and the N likeliest in its place").range(0, limits::kTopLogProbs));
   c.flag(json_flag()).flag(threads_flag()).flag(colour_flag());
   c.examples = {"fathom generate model/ --prompt 'Once upon a time' --show-depth", "fathom generate model/ --prompt-file chapter.txt --temperature 0.8 --top-p 0.95 --dial 0.6"};
   c.run = run;
