@@ -12,6 +12,7 @@
 #include <iterator>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "fathom/events.h"
@@ -28,6 +29,7 @@ struct EngineOptions {
   int64_t prefill_chunk = 128;   // of those, of one prompt: what a long prompt may delay the others by
   int64_t prefix_tokens = 4096;  // of texts' beginnings that are kept for other requests; 0: none
   bool admit_worst_case = false; // let a text in only when all that run could need all of their tokens and blocks: no text ever loses its memory
+  CacheType kv_type = CacheType::f32;  // how keys and values are held; what a text becomes depends on it
 };
 
 struct EngineStats {
@@ -42,6 +44,13 @@ struct EngineStats {
   std::vector<int64_t> block_rows = {};     // [blocks] tokens that ran the block in full
 };
 
+// A text that was read, of which some may be kept.
+struct KeptText {
+  std::vector<TokenId> ids = {};
+  std::vector<DialFrom> dials = {};         // that they were read at, as Request::dials; none: the model's own
+  int64_t kept = 0;                         // of the ids, from the first, that a request for them finds read
+};
+
 // A request under way. When the last handle goes away before its texts have ended, they are cancelled. It may outlive its engine.
 class FATHOM_API Stream {
  public:
@@ -49,11 +58,11 @@ class FATHOM_API Stream {
   Stream& operator=(Stream&&) noexcept;
   ~Stream();
 
-  // The next event, waiting for it; nothing when every text has ended and every event was taken. Error (or std::bad_alloc) when the
-  // step that should have brought it failed, as with damaged weights.
+  // The next event, waiting for it; nothing when every text has ended and every event was taken. Error (or std::bad_alloc) when it
+  // failed: behind the events that came before, and again whenever it is asked.
   std::optional<Event> next();
   std::optional<Event> try_next();  // the same without waiting: nothing, too, when there is none yet
-  bool done() const;                // nothing is to come
+  bool done() const;                // nothing is to come: every event was taken, and the error thrown once, if there is one
   // Waits for the end; returns all texts [samples]. Events that were not taken are dropped.
   std::vector<Text> wait();
 
@@ -91,6 +100,8 @@ class Stream::Iterator {
 };
 inline Stream::Iterator Stream::begin() { return Iterator(*this); }
 
+// A text whose scores or logits are no numbers fails alone, with the other samples of its request: their stream throws what happened, once
+// its events are taken. A step that cannot be made at all (no memory) fails for every stream that had rows in it. The engine goes on.
 class FATHOM_API Engine {
  public:
   // Error: an option out of its bounds, or a model that was opened without its weights.
@@ -103,6 +114,16 @@ class FATHOM_API Engine {
   // beyond the model's context, a dial that the model does not run at, a text that could never fit into kv_bytes.
   Stream submit(const Request& request);
   Text generate(const Request& request);  // of one text: submits it and waits
+
+  // Writes a text with the keys and values that are kept of it (EngineOptions::prefix_tokens) into a file, so that an engine that loads
+  // it need not read it again: a prompt and what came of it, say. `dials` as Request::dials; none: the model's own. Returns how many of
+  // the ids were kept. Between two steps; replaces a file of this kind, atomically, and no other. Error: no id or more than the model's
+  // max_position_embeddings, one outside the vocabulary, the dials, what stands at `path`, no room on the disk.
+  int64_t save(const std::string& path, const std::vector<TokenId>& ids, const std::vector<DialFrom>& dials = {});
+  // Keeps what `save` wrote: a request whose prompt begins with these ids, at these dials, finds them read and becomes what it would
+  // have become, to the bit. Between two steps; where kv_bytes limits the memory, other beginnings give way. Error: no such file, a
+  // damaged one, one of another model, kv_type or program, an engine that keeps no beginnings, more than kv_bytes or prefix_tokens hold.
+  KeptText load(const std::string& path);
 
   // One step by this thread, or the rest of the one that another thread is making. False when nothing is under way.
   bool step();

@@ -17,6 +17,15 @@ namespace fathom {
 
 using TokenId = int32_t;
 
+// How the cache of attention holds the numbers of keys and values.
+enum class CacheType {
+  f32,
+  f16,
+  bf16,
+  q8_0,  // 8 bits each, and an f16 scale for every 32 numbers of a key or value
+};
+FATHOM_API const char* name(CacheType type);  // "f32", "f16", …
+
 struct ModelOptions {
   int threads = 0;      // that read the weights; 0: all cores that this process may use
   bool weights = true;  // false: facts, tokenizer and chat template alone; no engine runs it
@@ -43,7 +52,7 @@ struct ModelInfo {
   std::vector<double> capacity = {};            // [units] shares of tokens that run it in full, as it was trained
   int64_t parameters = 0;
   int64_t weight_bytes = 0;                   // in memory; 0 without weights
-  int64_t kv_bytes_per_token = 0;             // of keys and values in f32, of a token that runs every block
+  std::map<CacheType, int64_t> kv_bytes_per_token = {};  // of keys and values, by how they are held, of a token that runs every block
   bool has_tokenizer = false, has_chat_template = false;
   std::optional<TokenId> begin_token = {};    // what stands before a text; nothing: the model was trained without
   std::vector<TokenId> end_tokens = {};       // each ends a text
@@ -62,7 +71,7 @@ struct Sampling {
   double repetition_penalty = 1.0;  // 0.01 to 100; weakens ids that stand in the prompt or the text; 1: off
   double presence_penalty = 0;      // ±100; taken from the logits of ids that the text has
   double frequency_penalty = 0;     // ±100; the same, times as often as it has them
-  std::map<TokenId, float> logit_bias = {};  // added to an id's logit; minus infinity forbids it
+  std::map<TokenId, float> logit_bias = {};  // of the vocabulary, added to an id's logit; minus infinity forbids it
 };
 
 struct ChatMessage {

@@ -12,6 +12,7 @@ namespace fathom {
 struct ScoreOptions {
   std::optional<double> dial = {};  // as Request::dial
   int threads = 0;                  // 0: all cores that this process may use
+  CacheType kv_type = CacheType::f32;  // as EngineOptions::kv_type
 };
 
 struct TextScore {                  // of T tokens
@@ -30,7 +31,7 @@ struct TextScore {                  // of T tokens
 };
 
 // Texts of 1 to max_position_embeddings ids each, scored together in bounded memory. A score is the same alone and in any company.
-// Uses threads of its own for as long as it takes, and no engine's. Error: a text's length, an id outside the vocabulary, the dial.
+// Uses threads of its own for as long as it takes, and no engine's. Error: an option out of its bounds, a text's length, an id outside the vocabulary, the dial.
 FATHOM_API std::vector<TextScore> score(const Model& model, const std::vector<std::vector<TokenId>>& texts, const ScoreOptions& options = {});
 FATHOM_API TextScore score(const Model& model, std::span<const TokenId> text, const ScoreOptions& options = {});
 

@@ -24,10 +24,11 @@ void check(const EngineOptions& o) {
     refuse("step_rows", o.step_rows, str("more than max_texts ", o.max_texts, ", at most ", limits::kStepRows));
   if (o.prefill_chunk < 1) refuse("prefill_chunk", o.prefill_chunk, "1 or more");
   if (o.prefix_tokens < 0) refuse("prefix_tokens", o.prefix_tokens, "0 (none) or more");
+  if (!kv_type_of(o.kv_type)) refuse("kv_type", static_cast<int64_t>(o.kv_type), "a CacheType: f32, f16, bf16 or q8_0");
 }
 
 // What the engine's own options are made of is here alone.
-infer::EngineOptions engine_options(const EngineOptions& o) { return {.threads = o.threads, .kv_bytes = o.kv_bytes}; }
+infer::EngineOptions engine_options(const EngineOptions& o) { return {.threads = o.threads, .kv_bytes = o.kv_bytes, .kv_type = *kv_type_of(o.kv_type)}; }
 
 infer::SchedulerOptions scheduler_options(const EngineOptions& o) {
   return {.step_rows = o.step_rows, .prefill_chunk = o.prefill_chunk, .max_texts = o.max_texts, .prefix_tokens = o.prefix_tokens,
@@ -101,12 +102,16 @@ void Driver::make_scheduler() {
 
 infer::Request Driver::with_callbacks(infer::Request request, Ticket* ticket) {
   request.on_token = [this, ticket](const infer::TokenEvent& e) {
-    news_.push_back({ticket, event_of(e, seconds() - ticket->submitted), {}});
+    news_.push_back({ticket, event_of(e, seconds() - ticket->submitted), {}, {}});
     return true;
   };
   request.on_finish = [this, ticket](size_t sample, infer::Generated&& g) {
+    if (g.error) {
+      news_.push_back({ticket, {.sample = sample, .text = {}, .parts = {}, .token = {}, .finish = {}}, {}, to_public(g.error)});
+      return;
+    }
     Event event{.sample = sample, .text = infer::text_of(g.tail), .parts = parts_of(g.tail), .token = {}, .finish = finish_of(g.finish)};
-    news_.push_back({ticket, std::move(event), text_of(std::move(g), engine_->config(), seconds() - ticket->submitted)});
+    news_.push_back({ticket, std::move(event), text_of(std::move(g), engine_->config(), seconds() - ticket->submitted), {}});
   };
   return request;
 }
@@ -166,8 +171,14 @@ void Driver::settle() {
 }
 
 void Driver::deliver() {
-  for (News& n : std::exchange(news_, {})) {
+  for (size_t i = 0; i < news_.size(); ++i) {  // which a cancellation adds to
+    News n = std::move(news_[i]);
     Ticket& t = *n.ticket;
+    if (n.failed) {
+      --t.open;
+      if (std::exchange(t.error, n.failed) == nullptr) scheduler_->cancel(t.id);  // its other samples
+      continue;
+    }
     Text& text = t.texts[n.event.sample];
     if (n.event.token) {
       if (text.tokens.empty()) text.first_token_seconds = n.event.token->seconds;
@@ -181,6 +192,7 @@ void Driver::deliver() {
     }
     t.events.push_back(std::move(n.event));
   }
+  news_.clear();
   std::erase_if(open_, [](const Shared& t) { return t->open == 0; });
 }
 
@@ -206,16 +218,25 @@ void Driver::fail(std::exception_ptr why) {
 void Driver::run_step(Lock& lock) {
   settle();
   busy_ = true;
+  const std::vector<Task*> tasks = std::exchange(tasks_, {});
   lock.unlock();
   std::exception_ptr thrown;
+  for (Task* task : tasks) {
+    try {
+      task->body();
+    } catch (...) {
+      task->thrown = std::current_exception();
+    }
+  }
   try {
-    scheduler_->step();
+    if (tasks.empty()) scheduler_->step();
   } catch (...) {
     thrown = std::current_exception();
   }
   lock.lock();
   busy_ = false;
   ++made_;
+  for (Task* task : tasks) task->done = true;
   if (thrown) fail(thrown);
   settle();
   if (!closed_ && !open_.empty() && scheduler_->idle()) fail(std::make_exception_ptr(std::logic_error("a request that the scheduler has forgotten; please report this")));
@@ -245,7 +266,7 @@ std::optional<Event> Driver::try_next(Ticket& ticket) {
 
 std::optional<Event> Driver::take(Ticket& ticket) {
   if (ticket.events.empty()) {
-    if (ticket.error) std::rethrow_exception(ticket.error);
+    tell(ticket);
     return {};
   }
   std::optional<Event> event = std::move(ticket.events.front());
@@ -253,17 +274,34 @@ std::optional<Event> Driver::take(Ticket& ticket) {
   return event;
 }
 
+void Driver::tell(Ticket& ticket) {
+  if (!ticket.error) return;
+  ticket.told = true;
+  std::rethrow_exception(ticket.error);
+}
+
 bool Driver::done(const Ticket& ticket) {
   const Lock lock(mutex_);
-  return ticket.open == 0 && ticket.events.empty();
+  return ticket.open == 0 && ticket.events.empty() && (!ticket.error || ticket.told);
 }
 
 std::vector<Text> Driver::wait(Ticket& ticket) {
   Lock lock(mutex_);
   await(lock, [&] { return ticket.open == 0; });
-  if (ticket.error) std::rethrow_exception(ticket.error);
+  tell(ticket);
   ticket.events.clear();
   return ticket.texts;
+}
+
+void Driver::between_steps(std::function<void()> body) {
+  Task task{.body = std::move(body), .done = false, .thrown = {}};
+  Lock lock(mutex_);
+  tasks_.push_back(&task);
+  changed_.notify_all();
+  await(lock, [&] { return task.done || (closed_ && !busy_); });
+  std::erase(tasks_, &task);
+  if (task.thrown) std::rethrow_exception(task.thrown);
+  if (!task.done) throw std::bad_alloc();  // the want of memory that closed it
 }
 
 bool Driver::step() {
@@ -294,7 +332,7 @@ void Driver::stop() {
 void Driver::loop(uint64_t turn) {
   Lock lock(mutex_);
   while (turn_ == turn) {
-    if (busy_ || open_.empty()) changed_.wait(lock);
+    if (busy_ || (open_.empty() && tasks_.empty())) changed_.wait(lock);
     else run_step(lock);
   }
 }

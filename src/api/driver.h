@@ -34,6 +34,7 @@ class Driver {
     std::vector<Text> texts;                  // [samples]
     size_t open = 0;                          // texts that have not ended
     std::exception_ptr error;                 // why they will not; public
+    bool told = false;                        // of the error
   };
   using Shared = std::shared_ptr<Ticket>;
 
@@ -45,6 +46,10 @@ class Driver {
   std::optional<Event> try_next(Ticket& ticket);
   bool done(const Ticket& ticket);
   std::vector<Text> wait(Ticket& ticket);
+
+  // Engine::save and load.
+  int64_t save(const std::string& path, const std::vector<TokenId>& ids, const std::vector<DialFrom>& dials);
+  KeptText load(const std::string& path);
 
   bool step();
   void start();
@@ -67,9 +72,17 @@ class Driver {
     Ticket* ticket;                           // one of open_
     Event event;
     std::optional<Text> ended;                // with the event that ends a text
+    std::exception_ptr failed;                // a text that ends so has no event
+  };
+
+  struct Task {
+    std::function<void()> body;
+    bool done = false;
+    std::exception_ptr thrown;
   };
 
   void make_scheduler();
+  void between_steps(std::function<void()> body);  // by whoever makes the steps, without the lock; throws what it throws
   void ask(Command command);
   infer::Request with_callbacks(infer::Request request, Ticket* ticket);
   // With the lock, while nobody makes a step:
@@ -78,8 +91,9 @@ class Driver {
   void fail(std::exception_ptr why);          // of all that the scheduler has
   EngineStats count() const;
 
-  void run_step(Lock& lock);                  // with the lock, which it lets go while it computes
+  void run_step(Lock& lock);                  // or tasks in place of one; with the lock, which it lets go while it computes
   static std::optional<Event> take(Ticket& ticket);  // with the lock; throws the error behind the last event
+  static void tell(Ticket& ticket);           // with the lock: throws the error, if there is one
   void await(Lock& lock, const std::function<bool()>& ready);  // makes steps where nobody else does
   void loop(uint64_t turn);
 
@@ -96,6 +110,7 @@ class Driver {
   bool closed_ = false;
   uint64_t made_ = 0;                         // steps
   std::vector<Command> commands_;
+  std::vector<Task*> tasks_;                  // of those who wait for them
   std::vector<Shared> open_;                  // in the order of submission
   std::vector<News> news_;                    // of the step at hand; written by who makes it
   EngineStats before_;                        // of schedulers that failed

@@ -72,6 +72,14 @@ Text Engine::generate(const Request& request) {
   return submit(request).wait().front();
 }
 
+int64_t Engine::save(const std::string& path, const std::vector<TokenId>& ids, const std::vector<DialFrom>& dials) {
+  return at_border([&] { return state_->save(path, ids, dials); });
+}
+
+KeptText Engine::load(const std::string& path) {
+  return at_border([&] { return state_->load(path); });
+}
+
 bool Engine::step() { return state_->step(); }
 void Engine::start() { state_->start(); }
 void Engine::stop() { state_->stop(); }

@@ -20,7 +20,7 @@ Error::~Error() = default;
 
 Error public_error(const UserError& e) {
   const ErrorParts& p = e.parts();
-  return Error(e.what(), p.where, p.field, p.found, p.expected, p.hint);
+  return Error(e.message(Reader::program), p.where, p.field, p.found, p.expected, p.hint.text(Reader::program));
 }
 
 void set_log(std::function<void(const std::string& line)> log) { set_log_sink(std::move(log)); }

@@ -3,13 +3,19 @@
 #pragma once
 #include <exception>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "core/error.h"
+#include "core/kv_type.h"
 #include "fathom/error.h"
 #include "fathom/model.h"
+#include "fathom/request.h"
 #include "infer/policy.h"
+#include "infer/scheduler.h"
 #include "infer/weights.h"
 #include "model/chat_format.h"
 #include "model/document_ends.h"
@@ -18,7 +24,11 @@
 
 namespace fathom {
 
+// In the interface's own words: what a message tells its reader to set, and a request's fields, by the names that they have in it.
 Error public_error(const UserError& e);
+
+// Nothing for a number that is none of the types.
+std::optional<KvType> kv_type_of(CacheType type);
 
 // What `body` returns; its UserError as an Error.
 template <class Body>
@@ -47,6 +57,12 @@ struct FATHOM_HIDDEN Model::State {
   const text::Tokenizer& need_tokenizer() const;
   const std::shared_ptr<const infer::Weights>& need_weights() const;
   infer::RoutingPolicy policy(std::optional<double> dial) const;
+  // Of a text's tokens, as Request::dial and Request::dials say; UserError names `where` and the field.
+  std::vector<infer::PolicyFrom> policies(const std::string& where, std::optional<double> dial, const std::vector<DialFrom>& dials) const;
+  // Of weights and tokenizer; the first call reads all of the weights' file.
+  const std::string& identity() const;
+  mutable std::once_flag identified;
+  mutable std::string identity_;
 };
 
 struct Internals {

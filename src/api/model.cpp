@@ -8,6 +8,22 @@
 #include "model/cost.h"
 
 namespace fathom {
+
+const char* name(CacheType type) {
+  const std::optional<KvType> own = kv_type_of(type);
+  return own ? kKvTypeNames[static_cast<size_t>(*own)].first : "";
+}
+
+std::optional<KvType> kv_type_of(CacheType type) {
+  switch (type) {
+    case CacheType::f32: return KvType::f32;
+    case CacheType::f16: return KvType::f16;
+    case CacheType::bf16: return KvType::bf16;
+    case CacheType::q8_0: return KvType::q8_0;
+  }
+  return {};
+}
+
 namespace {
 
 // The value of `get`, or why there is none.
@@ -35,7 +51,8 @@ ModelInfo info_of(const Internals::ModelState& s) {
   }
   info.parameters = model::parameters(c).total();
   info.weight_bytes = s.weights ? s.weights->bytes() : 0;
-  info.kv_bytes_per_token = model::kv_bytes_per_token_and_block(c) * c.num_hidden_layers;
+  for (const CacheType type : {CacheType::f32, CacheType::f16, CacheType::bf16, CacheType::q8_0})
+    info.kv_bytes_per_token[type] = model::kv_bytes_per_token_and_block(c, *kv_type_of(type)) * (c.num_hidden_layers - c.silent_blocks());
   info.has_tokenizer = s.tokenizer.has_value();
   info.has_chat_template = s.chat_format.has_value();
   info.begin_token = s.ends.begin;
@@ -59,6 +76,11 @@ const text::Tokenizer& Model::State::need_tokenizer() const {
 const std::shared_ptr<const infer::Weights>& Model::State::need_weights() const {
   if (!weights) throw UserError({folder->path(), "", "a model that was opened without its weights", "one with them", "set ModelOptions::weights"});
   return weights;
+}
+
+const std::string& Model::State::identity() const {
+  std::call_once(identified, [this] { identity_ = folder->fingerprint() + (tokenizer ? tokenizer->identity() : ""); });
+  return identity_;
 }
 
 infer::RoutingPolicy Model::State::policy(std::optional<double> dial) const {

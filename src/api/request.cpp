@@ -18,16 +18,10 @@ std::vector<int32_t> prompt_of(const Internals::ModelState& model, const Request
   return ids;
 }
 
-std::vector<infer::PolicyFrom> policies_of(const Internals::ModelState& model, const Request& r) {
-  if (r.dials.empty()) return {{0, model.policy(r.dial)}};
-  if (r.dial) throw UserError({"request", "dials", "dial as well", "one of the two", ""});
-  std::vector<infer::PolicyFrom> policies;
-  for (const DialFrom& d : r.dials) {
-    if (policies.empty() ? d.position != 0 : d.position <= policies.back().position)
-      throw UserError({"request", "dials", str("position ", d.position), policies.empty() ? "0 first" : str("more than ", policies.back().position), ""});
-    policies.push_back({d.position, model.policy(d.dial)});
-  }
-  return policies;
+// As the prompt's ids, which the scheduler checks: an id that no token has could only be a mistake.
+void require_known(const Internals::ModelState& model, const char* field, TokenId id) {
+  if (id < 0 || id >= model.info.vocab_size)
+    throw UserError({"request", field, str("id ", id), str("0 to ", model.info.vocab_size - 1), "does the tokenizer belong to this model?"});
 }
 
 infer::SamplerOptions sampling_of(const Sampling& s, uint64_t seed) {
@@ -38,14 +32,28 @@ infer::SamplerOptions sampling_of(const Sampling& s, uint64_t seed) {
 
 }  // namespace
 
+std::vector<infer::PolicyFrom> Model::State::policies(const std::string& where, std::optional<double> dial, const std::vector<DialFrom>& dials) const {
+  if (dials.empty()) return {{0, policy(dial)}};
+  if (dial) throw UserError({where, "dials", "dial as well", "one of the two", ""});
+  std::vector<infer::PolicyFrom> policies;
+  for (const DialFrom& d : dials) {
+    if (policies.empty() ? d.position != 0 : d.position <= policies.back().position)
+      throw UserError({where, "dials", str("position ", d.position), policies.empty() ? "0 first" : str("more than ", policies.back().position), ""});
+    policies.push_back({d.position, policy(d.dial)});
+  }
+  return policies;
+}
+
 infer::Request request_of(const Internals::ModelState& model, const Request& r, double now) {
   infer::Request out;
   out.prompt = prompt_of(model, r);
-  out.policies = policies_of(model, r);
+  out.policies = model.policies("request", r.dial, r.dials);
   out.sampling = sampling_of(r.sampling.value_or(model.sampling), r.seed);
+  for (const auto& [id, bias] : out.sampling.logit_bias) require_known(model, "sampling.logit_bias", id);
   out.samples = r.samples;
   out.max_new_tokens = r.max_tokens;
   if (r.stop_at_end) out.stop_ids = model.info.end_tokens;
+  for (const TokenId id : r.stop_ids) require_known(model, "stop_ids", id);
   out.stop_ids.insert(out.stop_ids.end(), r.stop_ids.begin(), r.stop_ids.end());
   out.stop = r.stop;
   out.tokenizer = model.tokenizer ? &*model.tokenizer : nullptr;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "api/internals.h"
+#include "core/limits.h"
 #include "infer/forward.h"
 #include "infer/score.h"
 #include "model/cost.h"
@@ -34,6 +35,9 @@ std::vector<TextScore> score(const Model& model, const std::vector<std::vector<T
   return at_border([&] {
     const Internals::ModelState& state = Internals::of(model);
     const model::ModelConfig& config = state.folder->config();
+    if (options.threads < 0 || options.threads > limits::kThreads) throw UserError({"score options", "threads", str(options.threads), str("0 to ", limits::kThreads), ""});
+    const std::optional<KvType> kv_type = kv_type_of(options.kv_type);
+    if (!kv_type) throw UserError({"score options", "kv_type", str(static_cast<int>(options.kv_type)), "a CacheType: f32, f16, bf16 or q8_0", ""});
     std::vector<std::span<const int32_t>> documents;
     for (size_t i = 0; i < texts.size(); ++i) {
       const std::vector<TokenId>& text = texts[i];
@@ -44,7 +48,7 @@ std::vector<TextScore> score(const Model& model, const std::vector<std::vector<T
         throw UserError({"score", str("text ", i, ", token ", unknown - text.begin()), str("id ", *unknown), str("0 to ", config.vocab_size - 1), "does the tokenizer belong to this model?"});
       documents.emplace_back(text);
     }
-    infer::Engine engine(state.need_weights(), {.threads = options.threads});
+    infer::Engine engine(state.need_weights(), {.threads = options.threads, .kv_type = *kv_type});
     std::vector<TextScore> out(texts.size());
     infer::score_documents(engine, documents, {.policy = state.policy(options.dial)},
                            [&](infer::DocumentScore&& s) { out[s.document] = score_of(s, texts[s.document].size(), config); });

@@ -76,7 +76,7 @@ model::ModelConfig shape_of(const Arguments& args, const std::string& routed, in
     return study::bench_shape(args.text("shape"), routed, positions, "fathom bench");
   } catch (const UserError& e) {
     if (!e.parts().field.starts_with("--")) throw;
-    args.wrong(e.parts().field.substr(2), e.parts().found, e.parts().expected, e.parts().hint);
+    args.wrong(e.parts().field.substr(2), e.parts().found, e.parts().expected, e.parts().hint.text());
   }
 }
 
@@ -85,6 +85,7 @@ struct Form {
   std::string name;
   std::shared_ptr<const infer::Weights> weights;
   infer::RoutingPolicy policy;
+  std::vector<double> capacity;  // [cuts] that the policy was calibrated for
 };
 
 std::vector<Form> forms_of(const Arguments& args, int64_t positions) {
@@ -95,9 +96,12 @@ std::vector<Form> forms_of(const Arguments& args, int64_t positions) {
       args.wrong("prompt", str(positions, " positions"), str("at most the model's ", folder->config().max_position_embeddings));
     const std::optional<double> dial = dial_of(args, *folder);
     const auto weights = infer::Weights::load(*folder);
-    if (!folder->config().routing.decides()) return {{"dense", weights, infer::RoutingPolicy::full(folder->config())}};
-    return {{"every token in full", weights, infer::RoutingPolicy::full(folder->config())},
-            {str("dial ", fixed(dial.value_or(folder->dial()->default_dial), 2)), weights, infer::RoutingPolicy::at_dial(folder->config(), folder->dial(), dial)}};
+    const routing::RoutingConfig& routing = folder->config().routing;
+    const Form full{"every token in full", weights, infer::RoutingPolicy::full(folder->config()), std::vector<double>(routing.cuts(), 1.0)};
+    if (!routing.decides()) return {{"dense", full.weights, full.policy, full.capacity}};
+    const infer::RoutingPolicy policy = infer::RoutingPolicy::at_dial(folder->config(), folder->dial(), dial);
+    const double at = dial.value_or(folder->dial() ? folder->dial()->default_dial : 1.0);
+    return {full, {str("dial ", fixed(at, 2)), weights, policy, at == 1 ? full.capacity : folder->dial() ? folder->dial()->at(at).capacity : routing.capacities()}};
   }
   if (!args.given("shape")) args.wrong("shape", "neither it nor a MODEL", "one of them");
   const auto type = formats::ggml_type_from_name(args.text("type"));
@@ -106,18 +110,33 @@ std::vector<Form> forms_of(const Arguments& args, int64_t positions) {
   const auto add = [&](const std::string& name, const std::string& routed) {
     const model::ModelConfig config = shape_of(args, routed, positions);
     const auto weights = study::bench_weights(config, *type, 1);
-    forms.push_back({name, weights, study::bench_policy(weights, 512, 3)});
+    forms.push_back({name, weights, study::bench_policy(weights, 512, 3), config.routing.capacities()});
   };
   add("dense", "");
   if (args.given("routed")) add("routed " + args.text("routed"), args.text("routed"));
   return forms;
 }
 
+const std::vector<std::string> kLineHead = {"", "tokens/s", "range", "GB/s", "Gop/s", "attention", "KV cache", "skipped", "expected", "speed-up", "allowed"};
+
+// The share of a limit stands behind the figure that the limit is of.
 std::vector<std::string> line_row(const BenchLine& l, const std::string& first) {
-  return {"  " + l.work, l.model, fixed(l.tokens_per_second, 1), str(fixed(l.slowest, 1), " to ", fixed(l.fastest, 1)),
-          str(fixed(l.rate, 1), l.bytes ? " GB/s" : " Gop/s"), l.limit > 0 ? percent(l.rate / l.limit, 0) : "–",
-          l.bytes ? str(fixed(l.attention, 1), " GB/s") : "–", l.bytes && l.attention_limit > 0 ? percent(l.attention / l.attention_limit, 0) : "–",
-          l.bytes ? human_bytes(l.kv_bytes) : "–", l.run_share < 1 ? percent(1 - l.run_share) : "–", l.model == first ? "–" : fixed(l.speedup, 2), l.model == first ? "–" : fixed(l.allowed, 2)};
+  const auto of = [](double rate, double share) { return fixed(rate, 1) + (share > 0 ? " (" + percent(share, 0) + ")" : ""); };
+  const auto skipped = [&](double share) { return l.run_share < 1 || l.expected_run_share < 1 ? percent(1 - share) : std::string("–"); };
+  const double share = study::share_of_limit(l), attention = l.attention_limit > 0 ? l.attention / l.attention_limit : 0;
+  return {"  " + l.model, fixed(l.tokens_per_second, 1), str(fixed(l.slowest, 1), " to ", fixed(l.fastest, 1)), of(l.gb, l.decodes ? share : 0), of(l.gop, l.decodes ? 0 : share),
+          l.decodes ? of(l.attention, attention) : "–", l.decodes ? human_bytes(l.kv_bytes) : "–", skipped(l.run_share), skipped(l.expected_run_share),
+          l.model == first ? "–" : fixed(l.speedup, 2), l.model == first ? "–" : fixed(l.allowed, 2)};
+}
+
+// A heading for every work, a row for every model.
+std::string lines_table(const std::vector<BenchLine>& lines, const std::string& first) {
+  std::vector<std::vector<std::string>> rows = {kLineHead};
+  for (size_t i = 0; i < lines.size(); ++i) {
+    if (i == 0 || lines[i].work != lines[i - 1].work) rows.push_back({lines[i].work});
+    rows.push_back(line_row(lines[i], first));
+  }
+  return text_table(rows);
 }
 
 int run(const Arguments& args) {
@@ -135,7 +154,7 @@ int run(const Arguments& args) {
   for (const int64_t threads : thread_counts(args)) {
     std::vector<BenchModel> models;
     for (const Form& form : forms)
-      models.push_back({form.name, std::make_shared<infer::Engine>(form.weights, engine_options(args, static_cast<int>(threads))), form.policy});
+      models.push_back({form.name, std::make_shared<infer::Engine>(form.weights, engine_options(args, static_cast<int>(threads))), form.policy, form.capacity});
     for (const int64_t batch : work.batches) models[0].engine->require_room(work.generate > 0 ? work.depth + work.generate : 0, batch);
     models[0].engine->require_room(work.prompt);
     PeerBench against(peer, args.positional("MODEL"), work, static_cast<int>(threads));
@@ -158,9 +177,7 @@ int run(const Arguments& args) {
 
     out(str(threads, threads == 1 ? " thread, " : " threads, ", engine.kernels().name, ", weights ", human_bytes(static_cast<double>(engine.weights().bytes())), ", keys and values ", args.text("kv-type"), "\n"));
     out(text_table({kMachineHead, machine_row(machine)}));
-    std::vector<std::vector<std::string>> rows = {{"  work", "model", "tokens/s", "range", "rate", "of the limit", "attention", "of the limit", "KV cache", "skipped", "speed-up", "allowed"}};
-    for (const BenchLine& line : lines) rows.push_back(line_row(line, models[0].name));
-    out(text_table(rows, 2) + "\n");
+    out(lines_table(lines, models[0].name) + "\n");
     if (!peer.empty()) out(against.table(lines) + "\n");
     out_flush();
   }
@@ -185,7 +202,8 @@ Command bench_command() {
   Command c{.name = "bench", .summary = "Measure the engine's speed beside this machine's limits"};
   c.details =
       "A model, or a shape with random weights; its routed form in turns beside it. Decoding stands beside the bandwidth at which this machine reads as many bytes, a prompt "
-      "beside the peak of its arithmetic. \"Allowed\" is what the bytes or FLOPs that were skipped would save at most.";
+      "beside the peak of its arithmetic: in brackets. \"Skipped\" is the share of tokens that did not run a routed unit in full, \"expected\" the one that the dial was calibrated for, "
+      "\"allowed\" what the bytes or FLOPs that were skipped would save at most.";
   c.positionals.push_back({.name = "MODEL", .help = "a model folder, the folder of a run, or a GGUF file", .required = false, .repeated = false});
   c.flag(text_flag("shape", "SHAPE", "random weights instead: llama-110m, llama-1b, smollm2-135m, or C,L,H,G,F,V"));
   c.flag(text_flag("routed", "PATTERN", "also a routed form: every-second:0.125 or all-but-ends:0.25, then keys of the configuration as :KEY=VALUE"));

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <utility>
+
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/depth_colours.h"
@@ -35,12 +38,18 @@ std::vector<int32_t> prompt_ids(const Arguments& args, const text::Tokenizer& to
 infer::GenerateOptions options_of(const Arguments& args, std::optional<double> dial, const model::ModelFolder& folder, const model::DocumentEnds& ends) {
   infer::GenerateOptions o;
   o.sampling = sampling_of(args, folder.generation());
+  o.sampling.logit_bias = logit_bias_of(args, folder.config().vocab_size);
   o.policy = infer::RoutingPolicy::at_dial(folder.config(), folder.dial(), dial);
   o.max_new_tokens = args.integer("max-tokens");
   o.stop = args.texts("stop");
   for (const std::string& stop : o.stop)
     if (stop.empty()) args.wrong("stop", "an empty text, which stands before everything", "a text of at least one character");
-  if (args.boolean("eos")) o.stop_ids = model::end_ids(folder, ends);
+  o.stop_ids = stop_ids_of(args, folder.config().vocab_size);
+  if (args.boolean("eos"))
+    for (const int32_t id : model::end_ids(folder, ends)) o.stop_ids.push_back(id);
+  o.samples = args.integer("samples");
+  o.log_probs = args.maybe_integer("log-probs");
+  o.probe_plain_steps = args.boolean("stats") || args.boolean("json");
   if (args.given("draft-dial") && args.boolean("draft-repeats")) args.wrong("draft-repeats", "--draft-dial as well", "one of the two");
   if (args.given("draft-dial") || args.boolean("draft-repeats")) o.speculation.emplace();
   if (args.given("draft-dial")) o.speculation->draft = infer::RoutingPolicy::at_dial(folder.config(), folder.dial(), dial_of(args.maybe_number("draft-dial"), folder));
@@ -68,39 +77,45 @@ int run(const Arguments& args) {
   const DepthRange range{folder->config().least_depth(), folder->config().most_depth()};
   const bool safe = stdout_is_terminal();
   if (coloured) out(depth_legend(range) + "\n\n");
-  if (args.boolean("echo") && !json) out(safe ? terminal_safe(prompt) : prompt);
-  if (!json) out_flush();
-
-  GenerationRecord record;
-  const auto show = [&](const infer::TextParts& parts) {
-    if (json || parts.empty()) return;
+  const std::string begin = !args.boolean("echo") ? "" : safe ? terminal_safe(prompt) : prompt;
+  std::vector<GenerationRecord> records(static_cast<size_t>(options.samples));
+  std::vector<std::string> held(records.size(), begin);  // one text is shown as it comes; of several, each when all are there
+  const auto show = [&](size_t sample, const infer::TextParts& parts) {
     for (const infer::TextPart& part : parts)
-      out(coloured ? in_depth_colour(part.text, record.tokens[part.token].depth, range) : safe ? terminal_safe(part.text) : part.text);
+      held[sample] += coloured ? in_depth_colour(part.text, records[sample].tokens[part.token].depth, range) : safe ? terminal_safe(part.text) : part.text;
+    if (json || records.size() > 1) return;
+    out(std::exchange(held[sample], ""));
     out_flush();
   };
+  show(0, {});
+
   const infer::GenerateResult result = infer::generate(engine, &tokenizer, prompts, options, [&](const infer::TokenEvent& e) {
-    record.add(e);
-    show(e.text);
+    records[e.prompt].add(e);
+    show(e.prompt, e.text);
     return true;
   });
   if (json) {
-    Json j = generation_json(prompt, result, record, tokenizer, range);
+    Json j = generation_json(prompt, result, records, tokenizer, range);
     const ProcessMemory memory = process_memory();
     j["kv_type"] = args.text("kv-type");
     j["memory"] = {{"weights", engine.weights().bytes()}, {"kv_peak", engine.pool().peak_pages() * engine.pool().page_bytes()}, {"resident", memory.resident}, {"resident_peak", memory.peak}};
     j["dial"] = dial.value_or(folder->dial() ? folder->dial()->default_dial : 1.0);
     out_json(j);
   } else {
-    show(result.texts[0].tail);
-    out("\n");
+    for (size_t i = 0; i < records.size(); ++i) {
+      if (records.size() > 1) out(str(i > 0 ? "\n" : "", "sample ", i + 1, " of ", records.size(), ":\n"));
+      show(i, result.texts[i].tail);
+      out(held[i] + "\n");
+      if (args.boolean("show-depth")) out("\n" + depth_histogram(records[i], range, coloured));
+      if (options.log_probs) out("\n" + log_prob_table(records[i], tokenizer));
+    }
     out_flush();
-    if (args.boolean("show-depth")) out("\n" + depth_histogram(record, range, coloured));
-    if (args.boolean("stats")) log_info(generation_stats(result, record));
+    if (args.boolean("stats")) log_info(generation_stats(result, records));
   }
   out_flush();
-  if (interrupted()) throw Interrupted(str("interrupted after ", record.tokens.size(), record.tokens.size() == 1 ? " token" : " tokens"));
-  if (result.texts[0].finish == infer::Finish::context_full)
-    log_warning("the text ended because the model's context of ", room, " tokens is full");
+  if (interrupted()) throw Interrupted(str("interrupted after ", result.stats.new_tokens, result.stats.new_tokens == 1 ? " token" : " tokens"));
+  if (std::ranges::any_of(result.texts, [](const infer::Generated& g) { return g.finish == infer::Finish::context_full; }))
+    log_warning(records.size() == 1 ? "the" : "a", " text ended because the model's context of ", room, " tokens is full");
   return kExitDone;
 }
 
@@ -118,8 +133,11 @@ Command generate_command() {
   c.group("Length");
   c.flag(count_flag("max-tokens", "N", "new tokens at most").range(1, limits::kNewTokens).otherwise("128"));
   c.flag(text_flag("stop", "TEXT", "end before this text").many());
+  c.flag(integer_flag("stop-id", "ID", "end at this token, which is no part of the text").range(0, limits::kVocabulary - 1).many());
   c.flag(boolean_flag("eos", "end at the model's end token").otherwise("true"));
   sampling_flags(c);
+  c.flag(text_flag("logit-bias", "ID=X", "add X to the logit of this token; -inf forbids it").many());
+  c.flag(count_flag("samples", "N", "texts from the prompt, which is read once; the first is the one that stands alone").range(1, limits::kTexts).otherwise("1"));
   c.group("Speculation");
   c.flag(number_flag("draft-dial", "X", "guess tokens at this dial and check several at once; the text is the same, only sooner or later").range(1e-6, 1).noted("no guesses"));
   c.flag(boolean_flag("draft-repeats", "guess that the text goes on as it did after the same tokens"));
@@ -129,6 +147,7 @@ Command generate_command() {
   c.flag(boolean_flag("stats", "print speed, fractions and cache size to standard error"));
   engine_flags(c);
   c.group("Output");
+  c.flag(integer_flag("log-probs", "N", "print every token's log-probability, and the N likeliest in its place").range(0, limits::kTopLogProbs));
   c.flag(json_flag()).flag(threads_flag()).flag(colour_flag());
   c.examples = {"fathom generate model/ --prompt 'Once upon a time' --show-depth", "fathom generate model/ --prompt-file chapter.txt --temperature 0.8 --top-p 0.95 --dial 0.6"};
   c.run = run;

@@ -1,8 +1,21 @@
 #include "cli/generation_flags.h"
 
+#include <cmath>
+#include <limits>
+
 #include "core/limits.h"
 
 namespace fathom::cli {
+namespace {
+
+int32_t known_id(const Arguments& args, const std::string& flag, const std::string& word, int64_t vocabulary) {
+  const std::optional<int64_t> id = parse_integer(word, false);
+  if (!id || *id < 0 || *id >= vocabulary)
+    args.wrong(flag, "id \"" + printable(word, 40) + "\"", str("0 to ", vocabulary - 1), "fathom tokenizer encode --pieces shows a text's ids");
+  return static_cast<int32_t>(*id);
+}
+
+}  // namespace
 
 void sampling_flags(Command& c) {
   c.group("Sampling");
@@ -15,6 +28,26 @@ void sampling_flags(Command& c) {
   c.flag(number_flag("presence-penalty", "X", "taken from the logits of tokens that the text has already").range(-limits::kPenalty, limits::kPenalty).otherwise("0"));
   c.flag(number_flag("frequency-penalty", "X", "the same, times as often as it has them").range(-limits::kPenalty, limits::kPenalty).otherwise("0"));
   c.flag(integer_flag("seed", "N", "another seed, another text").range(0, INT64_MAX).otherwise("0"));
+}
+
+std::map<int32_t, float> logit_bias_of(const Arguments& args, int64_t vocabulary) {
+  std::map<int32_t, float> biases;
+  for (const std::string& word : args.texts("logit-bias")) {
+    const size_t equals = word.find('=');
+    const std::string value = equals == std::string::npos ? "" : word.substr(equals + 1);
+    const std::optional<double> x = value == "-inf" ? std::optional(-std::numeric_limits<double>::infinity()) : parse_number(value);
+    if (!x || (std::isfinite(*x) && std::abs(*x) > std::numeric_limits<float>::max()))
+      args.wrong("logit-bias", "\"" + printable(word, 40) + "\"", "ID=X with a number or -inf, as in 42=-1.5");
+    const int32_t id = known_id(args, "logit-bias", word.substr(0, equals), vocabulary);
+    if (!biases.emplace(id, static_cast<float>(*x)).second) args.wrong("logit-bias", str("id ", id, " twice"), "each once");
+  }
+  return biases;
+}
+
+std::vector<int32_t> stop_ids_of(const Arguments& args, int64_t vocabulary) {
+  std::vector<int32_t> ids;
+  for (const std::string& word : args.texts("stop-id")) ids.push_back(known_id(args, "stop-id", word, vocabulary));
+  return ids;
 }
 
 infer::SamplerOptions sampling_of(const Arguments& args, const model::GenerationConfig& own) {

@@ -1,5 +1,9 @@
 // The flags of sampling, which the commands that write text share.
 #pragma once
+#include <cstdint>
+#include <map>
+#include <vector>
+
 #include "cli/flags.h"
 #include "infer/sampler.h"
 #include "model/folder.h"
@@ -7,6 +11,9 @@
 namespace fathom::cli {
 
 void sampling_flags(Command& command);  // a group of its own
+// Of --logit-bias and --stop-id; an id that the vocabulary does not have is refused.
+std::map<int32_t, float> logit_bias_of(const Arguments& args, int64_t vocabulary);
+std::vector<int32_t> stop_ids_of(const Arguments& args, int64_t vocabulary);
 // The flags, and where one was not given the model's own.
 infer::SamplerOptions sampling_of(const Arguments& args, const model::GenerationConfig& own);
 

@@ -1,5 +1,8 @@
 #include "cli/generation_text.h"
 
+#include <cmath>
+#include <span>
+
 #include "cli/common.h"
 #include "cli/output.h"
 #include "core/human.h"
@@ -7,46 +10,98 @@
 namespace fathom::cli {
 namespace {
 
-double mean_depth(const GenerationRecord& record) {
-  double sum = 0;
-  for (const auto& t : record.tokens) sum += static_cast<double>(t.depth);
-  return record.tokens.empty() ? 0 : sum / static_cast<double>(record.tokens.size());
+double mean_depth(std::span<const GenerationRecord> records) {
+  double sum = 0, tokens = 0;
+  for (const GenerationRecord& record : records)
+    for (const auto& t : record.tokens) sum += static_cast<double>(t.depth), ++tokens;
+  return tokens > 0 ? sum / tokens : 0;
+}
+
+struct Guesses {
+  int64_t made = 0, right = 0;
+  explicit Guesses(const std::vector<infer::Generated>& texts) {
+    for (const infer::Generated& g : texts) made += g.guessed, right += g.guessed_right;
+  }
+  std::optional<double> acceptance() const {
+    if (made == 0) return {};
+    return static_cast<double>(right) / static_cast<double>(made);
+  }
+};
+
+Json optional(const std::optional<double>& x) { return x ? Json(*x) : Json(); }
+
+Json text_json(const infer::Generated& g, const GenerationRecord& record, const text::Tokenizer& tokenizer, DepthRange range) {
+  Json tokens = Json::array();
+  for (const auto& t : record.tokens) {
+    Json token = {{"id", t.id}, {"token", tokenizer.token_text(t.id)}, {"depth", t.depth}, {"run", t.run}};
+    if (t.log_probs) {
+      token["log_prob"] = t.log_probs->chosen;
+      Json& top = token["top"] = Json::array();
+      for (const auto& [id, p] : t.log_probs->top) top.push_back({{"id", id}, {"token", tokenizer.token_text(id)}, {"log_prob", p}});
+    }
+    tokens.push_back(std::move(token));
+  }
+  return {{"text", g.text},
+          {"ids", g.ids},
+          {"finish", name_of(g.finish, infer::kFinishNames)},
+          {"new_tokens", g.ids.size()},
+          {"tokens", tokens},
+          {"depth", {{"least", range.least}, {"most", range.most}, {"mean", mean_depth({&record, 1})}}},
+          {"kv_bytes", {{"pages", g.kv_bytes}, {"slots", g.kv_slot_bytes}, {"slots_if_dense", g.kv_slot_bytes_dense}}}};
 }
 
 }  // namespace
 
-Json generation_json(const std::string& prompt, const infer::GenerateResult& result, const GenerationRecord& record,
-                     const text::Tokenizer& tokenizer, DepthRange range) {
-  const infer::Generated& g = result.texts[0];
+std::optional<double> seconds_saved(const infer::GenerateResult& result) {
   const infer::GenerateStats& s = result.stats;
-  Json tokens = Json::array();
-  for (const auto& t : record.tokens) tokens.push_back({{"id", t.id}, {"token", tokenizer.token_text(t.id)}, {"depth", t.depth}, {"run", t.run}});
-  return {{"prompt", prompt},
-          {"text", g.text},
-          {"ids", g.ids},
-          {"finish", name_of(g.finish, infer::kFinishNames)},
-          {"prompt_tokens", g.prompt_tokens},
-          {"new_tokens", g.ids.size()},
-          {"tokens", tokens},
-          {"depth", {{"least", range.least}, {"most", range.most}, {"mean", mean_depth(record)}}},
-          {"block_fraction", s.block_fraction},
-          {"total_fraction", s.total_fraction},
-          {"kv_bytes", {{"pages", g.kv_bytes}, {"slots", g.kv_slot_bytes}, {"slots_if_dense", g.kv_slot_bytes_dense}}},
-          {"guesses", {{"made", g.guessed}, {"right", g.guessed_right}}},
-          {"prefill_seconds", s.prefill_seconds},
-          {"decode_seconds", s.decode_seconds},
-          {"decode_tokens_per_second", s.decode_rate()}};
+  const int64_t steps = s.plain_steps + s.probe_steps;
+  if (result.texts.size() != 1 || s.guess_steps == 0 || steps == 0) return {};
+  return static_cast<double>(s.guess_tokens) * (s.plain_seconds + s.probe_seconds) / static_cast<double>(steps) - s.guess_seconds;
 }
 
-std::string generation_stats(const infer::GenerateResult& result, const GenerationRecord& record) {
-  const infer::Generated& g = result.texts[0];
+Json generation_json(const std::string& prompt, const infer::GenerateResult& result, const std::vector<GenerationRecord>& records,
+                     const text::Tokenizer& tokenizer, DepthRange range) {
   const infer::GenerateStats& s = result.stats;
-  return str("prompt ", g.prompt_tokens, " tokens in ", human_duration(s.prefill_seconds), " (", human_count(s.prefill_rate()), " tokens/s), ", g.ids.size(),
+  const Guesses guesses(result.texts);
+  Json j = {{"prompt", prompt},
+            {"prompt_tokens", result.texts[0].prompt_tokens},
+            {"block_fraction", s.block_fraction},
+            {"total_fraction", s.total_fraction},
+            {"guesses", {{"made", guesses.made}, {"right", guesses.right}, {"acceptance", optional(guesses.acceptance())},
+                         {"steps", s.guess_steps}, {"tokens", s.guess_tokens}, {"seconds", s.guess_seconds}, {"plain_steps", s.plain_steps}, {"plain_seconds", s.plain_seconds},
+                         {"probe_steps", s.probe_steps}, {"probe_seconds", s.probe_seconds},
+                         {"seconds_saved_estimate", optional(seconds_saved(result))}}},
+            {"prefill_seconds", s.prefill_seconds},
+            {"decode_seconds", s.decode_seconds},
+            {"decode_tokens_per_second", s.decode_rate()}};
+  if (result.texts.size() == 1) {
+    j.update(text_json(result.texts[0], records[0], tokenizer, range));
+    return j;
+  }
+  Json& samples = j["samples"] = Json::array();
+  for (size_t i = 0; i < result.texts.size(); ++i) samples.push_back(text_json(result.texts[i], records[i], tokenizer, range));
+  return j;
+}
+
+std::string generation_stats(const infer::GenerateResult& result, const std::vector<GenerationRecord>& records) {
+  const infer::GenerateStats& s = result.stats;
+  const Guesses guesses(result.texts);
+  int64_t slot_bytes = 0, slot_bytes_dense = 0;
+  std::string ends, speculation;
+  for (const infer::Generated& g : result.texts) {
+    slot_bytes += g.kv_slot_bytes, slot_bytes_dense += g.kv_slot_bytes_dense;
+    ends += (ends.empty() ? "" : ", ") + std::string(name_of(g.finish, infer::kFinishNames));
+  }
+  if (guesses.made > 0) {
+    const std::optional<double> saved = seconds_saved(result);
+    speculation = str(guesses.right, " of ", guesses.made, " guesses right (", percent(*guesses.acceptance()), "), ",
+                      saved ? str("about ", human_duration(std::abs(*saved)), *saved < 0 ? " lost" : " saved", " by them (estimated from ", s.plain_steps + s.probe_steps, " steps without)")
+                            : "time saved or lost unknown", "; ");
+  }
+  return str("prompt ", result.texts[0].prompt_tokens, " tokens in ", human_duration(s.prefill_seconds), " (", human_count(s.prefill_rate()), " tokens/s), ", s.new_tokens,
              " new in ", human_duration(s.decode_seconds), " (", human_count(s.decode_rate()), " tokens/s); block fraction ", fixed(s.block_fraction, 3),
-             ", total ", fixed(s.total_fraction, 3), "; mean depth ", fixed(mean_depth(record), 2), "; KV cache ",
-             human_bytes(static_cast<double>(g.kv_slot_bytes)), " of ", human_bytes(static_cast<double>(g.kv_slot_bytes_dense)), " if dense; ",
-             g.guessed > 0 ? str(g.guessed_right, " of ", g.guessed, " guesses right; ") : "", "ended by ",
-             name_of(g.finish, infer::kFinishNames));
+             ", total ", fixed(s.total_fraction, 3), "; mean depth ", fixed(mean_depth(records), 2), "; KV cache ",
+             human_bytes(static_cast<double>(slot_bytes)), " of ", human_bytes(static_cast<double>(slot_bytes_dense)), " if dense; ", speculation, "ended by ", ends);
 }
 
 std::string depth_histogram(const GenerationRecord& record, DepthRange range, bool coloured) {
@@ -60,6 +115,18 @@ std::string depth_histogram(const GenerationRecord& record, DepthRange range, bo
     rows.push_back({coloured ? in_depth_colour(label, depth, range) : label, str(counts[i]), percent(share)});
   }
   return text_table(rows);
+}
+
+std::string log_prob_table(const GenerationRecord& record, const text::Tokenizer& tokenizer) {
+  const auto quoted = [&](int32_t id) { return "\"" + printable(tokenizer.token_text(id), 40) + "\""; };
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& t : record.tokens) {
+    if (!t.log_probs) continue;
+    std::string top;
+    for (const auto& [id, p] : t.log_probs->top) top += str(top.empty() ? "" : "  ", quoted(id), " ", fixed(p, 3));
+    rows.push_back({str(t.id), quoted(t.id), fixed(t.log_probs->chosen, 3), top});
+  }
+  return text_table(rows, 4);
 }
 
 }  // namespace fathom::cli

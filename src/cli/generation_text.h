@@ -1,5 +1,6 @@
-// What `fathom generate` says about a text besides the text: JSON, the figures of --stats, the depths.
+// What `fathom generate` says about its texts besides the texts: JSON, the figures of --stats, depths, log-probabilities.
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,20 +10,32 @@
 
 namespace fathom::cli {
 
+// The tokens of one text, as their events told of them.
 struct GenerationRecord {
   struct Token {
     int32_t id;
     int64_t depth;
     std::vector<uint8_t> run;  // [units] routing::Path
+    std::optional<infer::LogProbs> log_probs = {};
   };
   std::vector<Token> tokens;
-  void add(const infer::TokenEvent& e) { tokens.push_back({e.id, e.depth, {e.run.begin(), e.run.end()}}); }
+  void add(const infer::TokenEvent& e) {
+    tokens.push_back({e.id, e.depth, {e.run.begin(), e.run.end()}});
+    if (e.log_probs) tokens.back().log_probs = *e.log_probs;
+  }
 };
 
-Json generation_json(const std::string& prompt, const infer::GenerateResult& result, const GenerationRecord& record,
+// `records` [texts]. What is one text's own stands at the top where there is one, in "samples" where there are more.
+Json generation_json(const std::string& prompt, const infer::GenerateResult& result, const std::vector<GenerationRecord>& records,
                      const text::Tokenizer& tokenizer, DepthRange range);
-std::string generation_stats(const infer::GenerateResult& result, const GenerationRecord& record);
+std::string generation_stats(const infer::GenerateResult& result, const std::vector<GenerationRecord>& records);
+// Seconds that guesses saved (lost, where negative): what their tokens would have taken at the mean of the steps without guesses, the run's
+// own and those that were probed behind it, less what their steps took. An estimate: nothing when there were no guesses, no such step to go
+// by, or texts beside each other.
+std::optional<double> seconds_saved(const infer::GenerateResult& result);
 // How many of the new tokens went how deep, one line per depth.
 std::string depth_histogram(const GenerationRecord& record, DepthRange range, bool coloured);
+// Of a text's tokens: ln p and, where asked for, the likeliest in their place. One line per token.
+std::string log_prob_table(const GenerationRecord& record, const text::Tokenizer& tokenizer);
 
 }  // namespace fathom::cli

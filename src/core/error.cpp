@@ -8,7 +8,7 @@
 namespace fathom {
 namespace {
 
-std::string message_of(const ErrorParts& p) {
+std::string message_of(const ErrorParts& p, Reader reader) {
   std::string m = p.where;
   auto add = [&m](const char* separator, const std::string& text) {
     if (text.empty()) return;
@@ -18,13 +18,18 @@ std::string message_of(const ErrorParts& p) {
   add(": ", p.field);
   if (!p.found.empty()) add(": ", "found " + p.found);
   if (!p.expected.empty()) add(p.found.empty() ? ": " : ", ", "expected " + p.expected);
-  add("; ", p.hint);
+  add("; ", p.hint.text(reader));
   return m;
 }
 
 }  // namespace
 
-UserError::UserError(ErrorParts parts) : std::runtime_error(message_of(parts)), parts_(std::move(parts)) {}
+UserError::UserError(ErrorParts parts) : std::runtime_error(message_of(parts, Reader::command_line)), parts_(std::move(parts)) {}
+
+std::string UserError::message(Reader reader) const {
+  const std::string message = message_of(parts_, reader);
+  return message.empty() ? what() : message;  // one without parts
+}
 
 void assertion_failed(const char* condition, const char* file, int line, const std::string& note) {
   throw std::logic_error(str("internal error at ", file, ":", line, ": ", condition, note.empty() ? "" : ": ", note,

@@ -9,6 +9,8 @@
 #include <string>
 #include <utility>
 
+#include "core/setting.h"
+
 namespace fathom {
 
 // Joins its arguments as operator<< prints them (floats with 9 significant digits).
@@ -27,7 +29,7 @@ struct ErrorParts {
   std::string field;     // the key, tensor, line or byte offset in it
   std::string found;     // what is there
   std::string expected;  // what should be there
-  std::string hint;      // what to do
+  Hint hint = {};        // what to do
 };
 
 class UserError : public std::runtime_error {
@@ -35,6 +37,8 @@ class UserError : public std::runtime_error {
   explicit UserError(ErrorParts parts);
   explicit UserError(const std::string& message) : std::runtime_error(message) {}
   const ErrorParts& parts() const { return parts_; }
+  // what() for the other reader: what() itself names settings as the command line does.
+  std::string message(Reader reader) const;
 
  private:
   ErrorParts parts_;

@@ -141,14 +141,14 @@ void save_cache(const std::string& path, const std::string& model, const Engine&
 CachedText load_cache(const std::string& path, const std::string& model, Engine& engine, const std::function<void()>& sound) {
   const model::ModelConfig& config = engine.config();
   const kernels::KvPage& layout = engine.pool().layout();
-  const auto refuse = [&](const std::string& field, const std::string& found, const std::string& expected, const std::string& hint = "") {
+  const auto refuse = [&](const std::string& field, const std::string& found, const std::string& expected, const Hint& hint = {}) {
     throw UserError({path, field, found, expected, hint});
   };
   const MappedFile map(path);
   const std::span<const std::byte> bytes = map.bytes();
   const int64_t size = std::ssize(bytes);
   if (size < static_cast<int64_t>(sizeof kMagic) || std::memcmp(bytes.data(), kMagic, sizeof kMagic) != 0)
-    refuse("", "no saved cache", "a file that begins with FATHOMKV", "/save of fathom chat writes one");
+    refuse("", "no saved cache", "a file that begins with FATHOMKV", {"", Setting::save, " writes one"});
   const std::string damaged = "save it again: the file is damaged";
   if (size < kFront + kChecksum) refuse("", str(size, " bytes"), str("at least ", kFront + kChecksum), damaged);
   uint32_t front[2];
@@ -165,7 +165,7 @@ CachedText load_cache(const std::string& path, const std::string& model, Engine&
   const std::string type = f.string("kv_type"), engine_type = name_of(layout.type, kKvTypeNames);
   if (f.string("model") != model) refuse("model", "another model or tokenizer", "the one that is open", "it was saved with another, or the model's files have changed since");
   if (type != engine_type)
-    refuse("kv_type", printable(type), engine_type, std::ranges::any_of(kKvTypeNames, [&](const auto& t) { return type == t.first; }) ? "give --kv-type " + type : damaged);
+    refuse("kv_type", printable(type), engine_type, std::ranges::any_of(kKvTypeNames, [&](const auto& t) { return type == t.first; }) ? Hint("give ", Setting::kv_type, " " + type) : Hint(damaged));
   f.integer("kv_heads", layout.kv_heads, layout.kv_heads);
   f.integer("head_dim", layout.head_dim, layout.head_dim);
   const auto units = std::ssize(config.routing.units), cuts = static_cast<int64_t>(config.routing.cuts());
@@ -217,7 +217,7 @@ CachedText load_cache(const std::string& path, const std::string& model, Engine&
   reader.align();
   if (sizes.pages > engine.pool().byte_limit())
     refuse("", "keys and values of " + human_bytes(static_cast<double>(sizes.pages)), "at most the limit of " + human_bytes(static_cast<double>(engine.pool().byte_limit())),
-           str("give --kv-memory ", sizes.pages, " or more"));
+           {"give ", Setting::kv_memory, str(" ", sizes.pages, " or more")});
   if (sound) sound();
   out.read.sequence.restore(position, lengths, [&](int64_t, size_t, uint8_t* page) { std::memcpy(page, reader.next(layout.bytes()), static_cast<size_t>(layout.bytes())); });
   return out;

@@ -139,7 +139,7 @@ void Engine::require_room(int64_t tokens, int64_t texts) const {
   if (needed <= pool.byte_limit()) return;
   const auto bytes = [](int64_t n) { return human_bytes(static_cast<double>(n)); };
   throw UserError({"KV cache", "", str(texts == 1 ? std::string("a text") : str(texts, " texts"), " of ", tokens, " tokens, which may need ", bytes(needed)),
-                   "at most the limit of " + bytes(pool.byte_limit()), str("give --kv-memory ", needed, " or more, or ask for fewer tokens")});
+                   "at most the limit of " + bytes(pool.byte_limit()), {"give ", Setting::kv_memory, str(" ", needed, " or more, or ask for fewer tokens")}});
 }
 
 void Engine::forward(std::span<const WorkItem> items, StepResult& result) {

@@ -19,11 +19,11 @@ const std::vector<std::pair<const char*, Finish>> kFinishNames = {{"length", Fin
 
 void check_request(const Request& r, const model::ModelConfig& config) {
   const auto refuse = [](const std::string& field, const std::string& found, const std::string& expected, const char* hint = "") {
-    throw UserError({"generation", field, found, expected, hint});
+    throw UserError({"request", field, found, expected, hint});
   };
   r.sampling.validate();
   if (r.max_new_tokens < 1 || r.max_new_tokens > limits::kNewTokens)
-    refuse("max_new_tokens", str(r.max_new_tokens), str("1 to ", limits::kNewTokens));
+    refuse("max_tokens", str(r.max_new_tokens), str("1 to ", limits::kNewTokens));
   if (r.log_probs && (*r.log_probs < 0 || *r.log_probs > limits::kTopLogProbs)) refuse("log_probs", str(*r.log_probs), str("0 to ", limits::kTopLogProbs));
   if (r.speculation) {
     if (r.speculation->most < 1 || r.speculation->most > limits::kGuesses) refuse("speculation.most", str(r.speculation->most), str("1 to ", limits::kGuesses));

@@ -24,7 +24,7 @@ PagePool::PagePool(int64_t kv_heads, int64_t head_dim, KvType type, int64_t byte
 
 uint32_t PagePool::take() {
   if (in_use_ >= page_limit())
-    throw UserError({"KV cache", "", "a text that needs more than " + human_bytes(static_cast<double>(byte_limit_)), "to fit into the limit", "raise --kv-memory, or run fewer or shorter texts at once"});
+    throw UserError({"KV cache", "", "a text that needs more than " + human_bytes(static_cast<double>(byte_limit_)), "to fit into the limit", {"raise ", Setting::kv_memory, ", or run fewer or shorter texts at once"}});
   if (free_.empty()) {
     const int64_t first = std::ssize(states_), count = std::min(slab_pages_, page_limit() - first);
     free_.reserve(static_cast<size_t>(first + count));  // so that give_back never allocates

@@ -202,7 +202,7 @@ void Scheduler::check(const Request& request) const {
   const State& s = *state_;
   check_request(request, s.config);
   if (request.samples > s.options.max_texts)
-    throw UserError({"generation", "samples", str(request.samples), str("at most ", s.options.max_texts, ", the texts that run at once"), ""});
+    throw UserError({"request", "samples", str(request.samples), str("at most ", s.options.max_texts, ", the texts that run at once"), ""});
   const int64_t tokens = std::min(static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens, s.config.max_position_embeddings);
   s.engine.require_room(tokens, s.options.admit_worst_case ? request.samples : 1);
 }

@@ -19,8 +19,8 @@ using Clock = std::chrono::steady_clock;
 // One round of one model at one work.
 struct Timed {
   double tokens_per_second = 0;
-  double per_token = 0;      // bytes read, or FLOPs done
-  double bytes = 0;          // of a step: what it reads sets the cache that it reads from
+  double bytes = 0, flops = 0;  // of all its tokens: read, done
+  double tokens = 0;
   double rows = 0, run = 0;  // at units
   double attention_seconds = 0, attention_bytes = 0, steps = 1;
   double kv_bytes = 0;       // of pages
@@ -38,13 +38,20 @@ Timed decode(const BenchModel& model, const std::vector<std::vector<int32_t>>& t
   std::vector<infer::Sequence> sequences;
   infer::StepResult result;
   std::vector<infer::WorkItem> items;
+  std::vector<routing::Decisions> decisions(texts.size());
+  double flops = 0;
+  const auto flops_of = [&](int64_t tokens, const routing::Decisions& decided, int64_t head_rows) {
+    return tokens == 0 ? 0 : model::forward_cost(engine.config(), tokens, decided, head_rows).flops();
+  };
   for (const auto& text : texts) {
     sequences.push_back(engine.new_sequence());
     for (int64_t at = 0; at < depth; at += chunk) {
       const infer::WorkItem before{.sequence = &sequences.back(), .tokens = std::span(text).subspan(static_cast<size_t>(at), static_cast<size_t>(std::min(chunk, depth - at))),
                                    .policy = &model.policy, .logits = infer::Logits::none};
       engine.forward({&before, 1}, result);
+      result.append_decisions(0, decisions[sequences.size() - 1]);
     }
+    flops -= flops_of(depth, decisions[sequences.size() - 1], 0);
   }
   const infer::EngineCounters start = engine.counters();
   const size_t end = texts[0].size();
@@ -54,12 +61,14 @@ Timed decode(const BenchModel& model, const std::vector<std::vector<int32_t>>& t
     for (size_t i = 0; i < texts.size(); ++i)
       items.push_back({.sequence = &sequences[i], .tokens = std::span(texts[i]).subspan(t, 1), .policy = &model.policy});
     engine.forward(items, result);
+    for (size_t i = 0; i < texts.size(); ++i) result.append_decisions(i, decisions[i]);
   }
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   const double steps = static_cast<double>(end) - static_cast<double>(depth), tokens = steps * static_cast<double>(texts.size());
   const double attention_bytes = static_cast<double>(engine.counters().attention_bytes - start.attention_bytes);
   const double bytes = static_cast<double>(engine.counters().weight_bytes - start.weight_bytes) + attention_bytes;
-  Timed out{.tokens_per_second = tokens / seconds, .per_token = bytes / tokens, .bytes = bytes / steps};
+  for (const routing::Decisions& decided : decisions) flops += flops_of(static_cast<int64_t>(end), decided, static_cast<int64_t>(steps));
+  Timed out{.tokens_per_second = tokens / seconds, .bytes = bytes, .flops = flops, .tokens = tokens};
   out.attention_seconds = engine.counters().attention_seconds - start.attention_seconds, out.attention_bytes = attention_bytes, out.steps = steps;
   for (const infer::Sequence& sequence : sequences) out.kv_bytes += static_cast<double>(sequence.kv_bytes());
   count_routed(engine, start, engine.counters(), out);
@@ -82,7 +91,8 @@ Timed prompt(const BenchModel& model, const std::vector<int32_t>& text, int64_t 
   }
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   const double n = static_cast<double>(text.size());
-  Timed out{.tokens_per_second = n / seconds, .per_token = model::forward_cost(engine.config(), static_cast<int64_t>(text.size()), decisions, 1).flops() / n};
+  Timed out{.tokens_per_second = n / seconds, .flops = model::forward_cost(engine.config(), static_cast<int64_t>(text.size()), decisions, 1).flops(), .tokens = n};
+  out.bytes = static_cast<double>(engine.counters().weight_bytes - start.weight_bytes + engine.counters().attention_bytes - start.attention_bytes);
   count_routed(engine, start, engine.counters(), out);
   return out;
 }
@@ -100,21 +110,23 @@ kernels::Arithmetic arithmetic_of(const infer::Engine& engine) {
   FATHOM_ASSERT(false, "an operand without arithmetic");
 }
 
-BenchLine line_of(const std::string& work, const BenchModel& model, const std::vector<Timed>& rounds, const std::vector<Timed>& first, bool bytes) {
+BenchLine line_of(const std::string& work, const BenchModel& model, const std::vector<Timed>& rounds, const std::vector<Timed>& first, bool decodes) {
   std::vector<double> rates, ratios;
-  double per_token = 0, first_per_token = 0, step_bytes = 0, rows = 0, run = 0;
+  double tokens = 0, bytes = 0, flops = 0, first_bytes = 0, first_flops = 0, step_bytes = 0, rows = 0, run = 0;
   for (size_t i = 0; i < rounds.size(); ++i) {
     rates.push_back(rounds[i].tokens_per_second), ratios.push_back(rounds[i].tokens_per_second / first[i].tokens_per_second);
-    per_token += rounds[i].per_token, first_per_token += first[i].per_token, step_bytes += rounds[i].bytes;
+    tokens += rounds[i].tokens, bytes += rounds[i].bytes, flops += rounds[i].flops, first_bytes += first[i].bytes, first_flops += first[i].flops;
+    step_bytes += rounds[i].bytes / rounds[i].steps;
     rows += rounds[i].rows, run += rounds[i].run;
   }
   const double n = static_cast<double>(rounds.size());
   BenchLine line{.work = work, .model = model.name, .tokens_per_second = median(rates), .slowest = *std::ranges::min_element(rates),
-                 .fastest = *std::ranges::max_element(rates), .bytes = bytes};
-  line.rate = line.tokens_per_second * per_token / n / 1e9;
-  line.limit = bytes ? kernels::read_bandwidth(static_cast<int64_t>(step_bytes / n), model.engine->threads())
-                     : kernels::multiply_add_peak(arithmetic_of(*model.engine), model.engine->threads());
-  if (bytes) {
+                 .fastest = *std::ranges::max_element(rates), .decodes = decodes};
+  line.gb = line.tokens_per_second * bytes / tokens / 1e9;
+  line.gop = line.tokens_per_second * flops / tokens / 1e9;
+  line.limit = decodes ? kernels::read_bandwidth(static_cast<int64_t>(step_bytes / n), model.engine->threads())
+                       : kernels::multiply_add_peak(arithmetic_of(*model.engine), model.engine->threads());
+  if (decodes) {
     std::vector<double> attention;
     double step_kv = 0;
     for (const Timed& t : rounds) attention.push_back(t.attention_bytes / t.attention_seconds / 1e9), step_kv += t.attention_bytes / t.steps / n, line.kv_bytes += t.kv_bytes / n;
@@ -122,8 +134,12 @@ BenchLine line_of(const std::string& work, const BenchModel& model, const std::v
     line.attention_limit = kernels::read_bandwidth(static_cast<int64_t>(step_kv), model.engine->threads());
   }
   line.run_share = rows > 0 ? run / rows : 1;
+  const routing::RoutingConfig& routing = model.engine->config().routing;
+  double expected = 0;
+  for (size_t u = 0; u < routing.units.size(); ++u) expected += routing.shares(u, model.capacity).full;
+  line.expected_run_share = routing.units.empty() ? 1 : expected / static_cast<double>(routing.units.size());
   line.speedup = median(ratios);
-  line.allowed = first_per_token / per_token;
+  line.allowed = decodes ? first_bytes / bytes : first_flops / flops;  // of the same tokens
   return line;
 }
 
@@ -164,6 +180,8 @@ std::vector<BenchLine> bench_engines(const std::vector<BenchModel>& models, cons
   return lines;
 }
 
+double share_of_limit(const BenchLine& line) { return line.limit > 0 ? (line.decodes ? line.gb : line.gop) / line.limit : 0; }
+
 MachineLine bench_machine(int threads) {
   using kernels::Arithmetic;
   MachineLine m{.threads = threads};
@@ -178,9 +196,10 @@ MachineLine bench_machine(int threads) {
 
 Json to_json(const BenchLine& l) {
   Json j = {{"work", l.work}, {"model", l.model}, {"tokens_per_second", l.tokens_per_second}, {"slowest", l.slowest}, {"fastest", l.fastest},
-          {l.bytes ? "gb_per_second" : "gop_per_second", l.rate}, {l.bytes ? "limit_gb_per_second" : "limit_gop_per_second", l.limit},
-          {"share_of_limit", l.limit > 0 ? Json(l.rate / l.limit) : Json()}, {"run_share", l.run_share}, {"speedup", l.speedup}, {"allowed_speedup", l.allowed}};
-  if (l.bytes) j["attention_gb_per_second"] = l.attention, j["attention_limit_gb_per_second"] = l.attention_limit, j["kv_bytes"] = l.kv_bytes;
+          {"gb_per_second", l.gb}, {"gop_per_second", l.gop}, {l.decodes ? "limit_gb_per_second" : "limit_gop_per_second", l.limit},
+          {"share_of_limit", l.limit > 0 ? Json(share_of_limit(l)) : Json()}, {"run_share", l.run_share}, {"expected_run_share", l.expected_run_share},
+          {"speedup", l.speedup}, {"allowed_speedup", l.allowed}};
+  if (l.decodes) j["attention_gb_per_second"] = l.attention, j["attention_limit_gb_per_second"] = l.attention_limit, j["kv_bytes"] = l.kv_bytes;
   return j;
 }
 

@@ -30,6 +30,7 @@ struct BenchModel {
   std::string name;                        // "dense", "MoD"
   std::shared_ptr<infer::Engine> engine;
   infer::RoutingPolicy policy;
+  std::vector<double> capacity = {};       // [cuts] shares of tokens that the policy is calibrated for
 };
 
 struct BenchWork {
@@ -46,13 +47,14 @@ std::string prompt_name(const BenchWork& work);
 std::string decode_name(const BenchWork& work, int64_t batch);
 
 // What one model did at one work. `limit`: GB/s that this machine reads as many bytes at (decoding), or Gop/s of the products'
-// arithmetic (prompts); 0 where there is no measure.
+// arithmetic (prompts); 0 where there is no measure. Bytes: weights, each once a step, and the keys and values that are seen.
 struct BenchLine {
   std::string work, model;
   double tokens_per_second = 0, slowest = 0, fastest = 0;  // median and range over rounds
-  bool bytes = false;                      // whether `rate` and `limit` are GB/s
-  double rate = 0, limit = 0;
-  double run_share = 1;                    // of rows, in routed blocks
+  double gb = 0, gop = 0;                  // GB read and Gop done per second
+  bool decodes = false;                    // so that its limit is that of reading; else that of arithmetic
+  double limit = 0;
+  double run_share = 1, expected_run_share = 1;  // of rows that run a unit in full: as it came, and as the policy was calibrated for
   double speedup = 1;                      // over the first model at this work: median of the rounds' ratios
   double allowed = 1;                      // what the bytes or FLOPs allow it to be
   double attention = 0, attention_limit = 0;  // GB/s of keys and values, decoding: read over the pages, and what the machine reads as many bytes at
@@ -61,6 +63,8 @@ struct BenchLine {
 
 // `between` is called after every round (progress, an interruption that it throws, a peer that has its turn).
 std::vector<BenchLine> bench_engines(const std::vector<BenchModel>& models, const BenchWork& work, const std::function<void(int round)>& between);
+
+double share_of_limit(const BenchLine& line);  // 0 where there is no measure
 
 struct MachineLine {
   int threads = 0;

@@ -257,68 +257,22 @@ TEST(Engine, AStreamOutlivesItsEngine) {
   running.set_dial(1);
 }
 
-TEST(Engine, WhatIsBadIsRefusedByNameAndDisturbsNobody) {
+TEST(Engine, KeysAndValuesAreHeldAsItIsTold) {
   const TemporaryFolder folder;
-  const std::string mod = sample_folder(folder, "mod"), dense = sample_folder(folder, "dense", false);
-  Engine engine(Model::open(mod), {.threads = 1, .kv_bytes = 50'000}), plain(Model::open(dense), {.threads = 1});
-  const Request good{.prompt = "The sea", .max_tokens = 10, .seed = 9};
-  const std::string expected = engine.generate(good).text;
-  Stream under_way = engine.submit(good);
-  under_way.next();
-  const auto refused = [&](const std::function<void(Request&)>& change, Engine* by = nullptr) {
-    Request request = good;
-    change(request);
-    return error_of([&] { (by ? by : &engine)->submit(request); });
-  };
-  for (const double dial : {0.0, -1.0, 1.5, std::nan("")}) EXPECT_THAT(refused([&](Request& r) { r.dial = dial; }), HasSubstr("expected"));
-  EXPECT_EQ(refused([](Request& r) { r.dial = 0.5; }, &plain), dense + ": dial: found 0.5, expected 1; this model has no routed block");
-  EXPECT_THAT(refused([](Request& r) { r.dial = 1, r.dials = {{0, 1}}; }), HasSubstr("one of the two"));
-  EXPECT_THAT(refused([](Request& r) { r.dials = {{1, 0.7}}; }), HasSubstr("request: dials: found position 1, expected 0 first"));
-  EXPECT_THAT(refused([](Request& r) { r.dials = {{0, 0.7}, {3, 1}, {3, 0.6}}; }), HasSubstr("found position 3, expected more than 3"));
-  EXPECT_THAT(refused([](Request& r) { r.dials = {{0, 0.7}, {3, 2}}; }), HasSubstr("found 2, expected"));
-  EXPECT_THAT(refused([](Request& r) { r.prompt = std::vector<TokenId>{}; }), HasSubstr("prompt: found no token"));
-  EXPECT_THAT(refused([](Request& r) { r.prompt = std::vector<TokenId>{5, -1}; }), HasSubstr("prompt: found id -1"));
-  EXPECT_THAT(refused([](Request& r) { r.prompt = std::vector<TokenId>(241, 5); }), HasSubstr("prompt: found 241 tokens, expected at most 240"));
-  EXPECT_THAT(refused([](Request& r) { r.prompt = std::vector<TokenId>(239, 5); }), HasSubstr("KV cache: found a text of 240 tokens"));
-  EXPECT_THAT(refused([](Request& r) { r.max_tokens = 0; }), HasSubstr("max_new_tokens: found 0"));
-  EXPECT_THAT(refused([](Request& r) { r.sampling = Sampling{.temperature = -1}; }), HasSubstr("sampling: temperature: found -1"));
-  EXPECT_THAT(refused([](Request& r) { r.samples = 0; }), HasSubstr("samples: found 0"));
-  EXPECT_THAT(refused([](Request& r) { r.samples = 65; }), HasSubstr("samples: found 65"));
-  EXPECT_THAT(refused([](Request& r) { r.stop = {""}; }), HasSubstr("stop: found 0 bytes"));
-  EXPECT_THAT(refused([](Request& r) { r.log_probs = 129; }), HasSubstr("log_probs: found 129"));
-  EXPECT_THAT(refused([](Request& r) { r.speculation = Speculation{.most = 65}; }), HasSubstr("speculation.most: found 65"));
-  EXPECT_THAT(refused([](Request& r) { r.speculation = Speculation{.draft_dial = 7}; }), HasSubstr("found 7"));
-  for (const double timeout : {-1.0, std::nan("")}) EXPECT_THAT(refused([&](Request& r) { r.timeout = timeout; }), HasSubstr("request: timeout: found"));
-  EXPECT_THAT(error_of([&] { engine.generate({.prompt = "The sea", .samples = 2}); }), HasSubstr("request: samples: found 2, expected 1"));
-  EXPECT_THAT(error_of([&] { under_way.set_dial(0); }), HasSubstr("expected"));
-
-  // The parts of the message.
-  try {
-    plain.submit({.prompt = "The sea", .dial = 0.5});
-    FAIL();
-  } catch (const Error& e) {
-    EXPECT_EQ((std::vector{e.where(), e.field(), e.found(), e.expected(), e.hint()}), (std::vector<std::string>{dense, "dial", "0.5", "1", "this model has no routed block"}));
+  const Model model = Model::open(sample_folder(folder, "mod"));
+  const Request request{.prompt = kText.substr(0, 120), .max_tokens = 40, .dial = 1, .stop_at_end = false, .log_probs = 0};
+  std::vector<float> exact;
+  for (const auto& [type, bytes] : model.info().kv_bytes_per_token) {
+    Engine engine(model, {.threads = 1, .kv_type = type});
+    const Text text = engine.generate(request);
+    EXPECT_EQ(text.kv_bytes, (text.prompt_tokens + 40) * bytes) << name(type);
+    std::vector<float> found;
+    for (const Token& token : text.tokens) found.push_back(token.log_probs->chosen);
+    if (type == CacheType::f32) exact = found;
+    else EXPECT_NE(found, exact) << name(type);
   }
-  EXPECT_EQ(under_way.wait().at(0).text, expected);
-  EXPECT_EQ(engine.stats().submitted, 2);
-}
-
-TEST(Engine, AFailedStepIsAnErrorOfItsRequestsAlone) {
-  const TemporaryFolder folder;
-  // Finite weights, of which a router's score comes that is none.
-  const auto damage = [](model::Weights& w) { for (float& x : w.at("model.layers.0.mlp.down_proj.weight")) x = 3e38F; };
-  Engine engine(Model::open(sample_folder(folder, "damaged", true, 5, {}, damage)), {.threads = 1});
-  for (const bool background : {false, true}) {
-    if (background) engine.start();
-    Stream a = engine.submit({.prompt = "The sea"}), b = engine.submit({.prompt = "The moon"});
-    EXPECT_THAT(error_of([&] { a.next(); }), HasSubstr("are its weights damaged?"));
-    EXPECT_THAT(error_of([&] { a.next(); }), HasSubstr("are its weights damaged?"));
-    EXPECT_THAT(error_of([&] { b.wait(); }), HasSubstr("are its weights damaged?"));
-    EXPECT_TRUE(a.done());
-    EXPECT_FALSE(engine.step());
-    EXPECT_EQ(engine.stats().kv_bytes, 0);
-  }
-  EXPECT_EQ(engine.stats().submitted, 4);
+  EXPECT_EQ(name(CacheType::bf16), std::string("bf16"));
+  EXPECT_THAT(error_of([&] { Engine engine(model, {.kv_type = static_cast<CacheType>(4)}); }), HasSubstr("engine options: kv_type: found 4, expected a CacheType"));
 }
 
 TEST(Engine, SamplesAreTextsOfTheirOwn) {

@@ -27,7 +27,7 @@ TEST(Model, SaysWhatItIs) {
   EXPECT_EQ(i.capacity, (std::vector<double>{0.25, 0.5}));
   EXPECT_EQ(i.parameters, model::parameters(c).total());
   EXPECT_GE(i.weight_bytes, 4 * i.parameters);  // rows of panels are filled up
-  EXPECT_EQ(i.kv_bytes_per_token, 2 * 1 * 8 * 4 * 4);
+  EXPECT_EQ(i.kv_bytes_per_token, (std::map<CacheType, int64_t>{{CacheType::f32, 2 * 8 * 4 * 4}, {CacheType::f16, 2 * 8 * 2 * 4}, {CacheType::bf16, 2 * 8 * 2 * 4}, {CacheType::q8_0, 2 * (8 + 2) * 4}}));
   EXPECT_TRUE(i.has_tokenizer && !i.has_chat_template && !i.begin_token);
   EXPECT_THAT(i.end_tokens, ::testing::Contains(0));
   EXPECT_EQ(i.default_dial, 0.7);
@@ -155,6 +155,15 @@ TEST(Score, IsTheEngines) {
   EXPECT_THAT(error_of([&] { score(model, std::vector<TokenId>(241, 3)); }), HasSubstr("found 241 tokens, expected 1 to the model's max_position_embeddings 240"));
   EXPECT_THAT(error_of([&] { score(model, std::vector<std::vector<TokenId>>{{1}, {2, 320}}); }), HasSubstr("score: text 1, token 1: found id 320, expected 0 to 319"));
   EXPECT_THAT(error_of([&] { score(model, texts[1], {.dial = 0}); }), HasSubstr("expected"));
+  EXPECT_THAT(error_of([&] { score(model, texts[1], {.threads = -1}); }), HasSubstr("score options: threads: found -1, expected 0 to 1024"));
+  EXPECT_THAT(error_of([&] { score(model, texts[1], {.kv_type = static_cast<CacheType>(4)}); }), HasSubstr("score options: kv_type: found 4, expected a CacheType"));
+
+  // With keys and values held otherwise, as an engine that holds them so.
+  infer::Engine narrow(infer::Weights::load(*plain.folder), {.threads = 1, .kv_type = KvType::q8_0});
+  const infer::DocumentScore expected = infer::score_document(narrow, texts[0], {.policy = infer::RoutingPolicy::at_dial(plain.folder->config(), plain.folder->dial(), 0.65)});
+  const TextScore found = score(model, texts[0], {.dial = 0.65, .kv_type = CacheType::q8_0});
+  for (size_t t = 0; t + 1 < texts[0].size(); ++t) EXPECT_EQ(found.log_prob[t], -expected.nll[t]);
+  EXPECT_NE(found.log_prob, scores[0].log_prob);
 }
 
 TEST(Library, VersionAndRemarks) {

@@ -8,4 +8,13 @@ MUTATIONS = [
     ("api-internals", "no internal header is installed", "cmake/Install.cmake", "install(DIRECTORY include/fathom DESTINATION", "install(DIRECTORY include/fathom src/api DESTINATION",
      "tests/e2e/test_install.py", "what_is_installed"),
     ("api-moved", "what is installed may be moved", "cmake/fathom.pc.in", "prefix=${pcfiledir}/@up@", "prefix=@CMAKE_INSTALL_PREFIX@", "tests/e2e/test_install.py", "pkg_config"),
+    ("generate-samples", "samples draw for themselves, and each text is its own sample's", "src/infer/generate.cpp", "event.prompt = first + e.prompt;", "event.prompt = first;",
+     "tests/e2e/test_generate.py", "samples"),
+    ("generate-known-ids", "flags name ids of the vocabulary", "src/cli/generation_flags.cpp", " || *id >= vocabulary)", ")", "tests/e2e/test_generate.py", "by_id"),
+    ("generate-saved", "what guesses saved is held against steps without them", "src/infer/generate.cpp", "++stats.probe_steps, stats.probe_seconds += watch.seconds();", "++stats.probe_steps;",
+     "tests/e2e/test_generate.py", "guesses"),
+    ("bench-expected", "the skipped share stands beside the one that was calibrated for", "src/study/bench.cpp", "expected += routing.shares(u, model.capacity).full;",
+     "expected += routing.shares(u, routing.capacities()).light;", "tests/e2e/test_bench.py", "shape_and_its or table"),
+    ("bench-operations", "the operations of decoding are those of its tokens alone", "src/study/bench.cpp", "    flops -= flops_of(depth, decisions[sequences.size() - 1], 0);\n", "",
+     "tests/e2e/test_bench.py", "shape_and_its"),
 ]

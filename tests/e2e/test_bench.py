@@ -31,14 +31,36 @@ def test_a_shape_and_its_routed_form(type, packed):
     assert {work for work, _ in lines} == {"prompt 48", "generate 16, depth 8", "generate 16, batch 3, depth 8"}
     for (work, model), line in lines.items():
         assert line["tokens_per_second"] > 0 and line["slowest"] <= line["tokens_per_second"] <= line["fastest"]
-        assert ("gb_per_second" in line) == work.startswith("generate")
+        decodes = work.startswith("generate")
+        assert ("limit_gb_per_second" in line) == decodes and ("limit_gop_per_second" in line) != decodes
+        assert line["gb_per_second"] > 0 and line["gop_per_second"] > 0
+        assert line["share_of_limit"] == pytest.approx(line["gb_per_second"] / line["limit_gb_per_second"] if decodes else line["gop_per_second"] / line["limit_gop_per_second"])
         if model == "dense":
-            assert line["run_share"] == 1 and line["speedup"] == 1 and line["allowed_speedup"] == 1
+            assert line["expected_run_share"] == 1 and line["run_share"] == 1 and line["speedup"] == 1 and line["allowed_speedup"] == 1
         else:
-            assert 0 < line["run_share"] < 0.6  # 25 % of the tokens that calibrated it
+            assert line["expected_run_share"] == 0.25 and 0 < line["run_share"] < 0.6  # 25 % of the tokens that calibrated it
             assert line["allowed_speedup"] > 1
+    # Dense: products of every matrix with every token, and the pairs of tokens that attention sees, 4 · 4 · 64 operations each in 4 blocks.
+    rate = lambda work: lines[work, "dense"]["gop_per_second"] * 1e9 / lines[work, "dense"]["tokens_per_second"]
+    head, blocks, pair = 2 * 512 * 256, 2 * 4 * (2 * 256 * 256 + 2 * 128 * 256 + 3 * 256 * 256), 4 * 4 * 4 * 64
+    assert rate("prompt 48") == pytest.approx(blocks + head / 48 + pair * 49 / 2)
+    for work in ("generate 16, depth 8", "generate 16, batch 3, depth 8"):
+        assert rate(work) == pytest.approx(blocks + head + pair * (8 + 17 / 2))
+    prompt = lines["prompt 48", "dense"]  # in one step, which reads every matrix once, and keys and values
+    assert 0.8 * run["weight_bytes"] < prompt["gb_per_second"] * 1e9 * 48 / prompt["tokens_per_second"] < 1.2 * run["weight_bytes"] + 4 * 48 * 2 * 128 * 4
     # One text saves the bytes of what it skips; three seldom skip together.
     assert lines["generate 16, batch 3, depth 8", "routed every-second:0.25"]["allowed_speedup"] < lines["generate 16, depth 8", "routed every-second:0.25"]["allowed_speedup"]
+
+
+def test_the_table_shows_what_the_json_holds():
+    words = ["--shape", "256,4,4,2,256,512", "--routed", "every-second:0.25", "--batch", "1,8", *SHORT[:-1]]
+    table = fathom(*words).stdout
+    assert max(map(len, table.splitlines())) <= 150, table
+    head, *rows = table.split("\n", 3)[3].splitlines()
+    assert head.split() == ["tokens/s", "range", "GB/s", "Gop/s", "attention", "KV", "cache", "skipped", "expected", "speed-up", "allowed"]
+    assert [row for row in rows if row and not row.startswith(" ")] == ["prompt 48", "generate 16, depth 8", "generate 16, batch 8, depth 8"]
+    routed = [row for row in rows if row.startswith("  routed every-second:0.25 ")]
+    assert len(routed) == 3 and all(" 75.0 % " in row for row in routed), table
 
 
 def test_other_paths_of_a_shape():

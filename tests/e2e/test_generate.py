@@ -32,13 +32,74 @@ def test_generate(fathom):
 def test_guesses_change_nothing_but_the_time(fathom, sampling):
     words = ("generate", "mod", "--prompt", "The sea", "--max-tokens", "60", "--no-eos", "--dial", "1", "--json", *sampling)
     plain = json.loads(fathom(*words).out)
-    assert plain["guesses"] == {"made": 0, "right": 0}
+    guesses = plain["guesses"]
+    assert guesses["made"] == guesses["right"] == guesses["steps"] == guesses["tokens"] == 0 and guesses["acceptance"] is None and guesses["seconds_saved_estimate"] is None
+    assert guesses["plain_steps"] == 60
     for how in (("--draft-dial", "1"), ("--draft-dial", "0.6"), ("--draft-repeats",)):
         guessed = json.loads(fathom(*words, *how).out)
         assert guessed["ids"] == plain["ids"] and guessed["tokens"] == plain["tokens"], how
         made, right = guessed["guesses"]["made"], guessed["guesses"]["right"]
         assert right == made > 30 if how == ("--draft-dial", "1") else 0 <= right <= made
+        g = guessed["guesses"]
+        assert g["acceptance"] == (right / made if made else None) and g["tokens"] + g["plain_steps"] == 60
+        assert g["seconds"] + g["plain_seconds"] == pytest.approx(guessed["decode_seconds"])
+        assert g["probe_steps"] == (8 if g["steps"] and g["plain_steps"] < 8 else 0)  # read again for the comparison
+        assert (g["probe_seconds"] > 0) == (g["probe_steps"] > 0) and (g["plain_seconds"] > 0) == (g["plain_steps"] > 0)
+        if g["steps"]:  # what the tokens would have taken, less what they took
+            step = (g["plain_seconds"] + g["probe_seconds"]) / (g["plain_steps"] + g["probe_steps"])
+            assert g["seconds_saved_estimate"] == pytest.approx(g["tokens"] * step - g["seconds"])
+        else:
+            assert g["seconds_saved_estimate"] is None
+        if how == ("--draft-dial", "1"):
+            said = fathom(*words[:-len(sampling) - 1], *sampling, *how, "--stats").err
+            assert re.search(r"; (\d+) of \1 guesses right \(100\.0 %\), about \S+ \S+ (saved|lost) by them \(estimated from \d+ steps without\); ended by", said), said
     assert "--draft-dial as well" in fathom("generate", "mod", "--draft-dial", "1", "--draft-repeats", code=2).err
+
+
+def test_tokens_are_forbidden_and_end_a_text_by_id(fathom):
+    words = ("generate", "mod", "--prompt", "The sea", "--max-tokens", "20", "--no-eos", "--json")
+    ids = json.loads(fathom(*words).out)["ids"]
+    stop = ids[5]
+    cut = json.loads(fathom(*words, "--stop-id", "399", "--stop-id", str(stop)).out)
+    assert cut["finish"] == "stop_id" and cut["ids"] == ids[: ids.index(stop)]
+    without = json.loads(fathom(*words, f"--logit-bias={ids[0]}=-inf", "--logit-bias", f"{ids[1]}=-1e6").out)["ids"]
+    assert ids[0] not in without and ids[1] not in without
+    assert set(json.loads(fathom(*words, "--logit-bias", "77=1e4").out)["ids"]) == {77}
+    for flag, value, expected in [("logit-bias", "400=1", 'found id "400", expected 0 to 399'), ("logit-bias", "7", 'found "7", expected ID=X'), ("logit-bias", "7=nan", 'found "7=nan"'),
+                                  ("logit-bias", "7=1e39", 'found "7=1e39"'), ("logit-bias", "=1", 'found id ""'), ("stop-id", "400", 'found id "400", expected 0 to 399'),
+                                  ("stop-id", "-1", "expected"), ("log-probs", "129", "0 to 128"), ("samples", "0", "1 to 4096")]:
+        assert re.search(rf"--{flag}: .*{re.escape(expected)}", fathom(*words, f"--{flag}={value}", code=2).err), (flag, value)
+    assert "--logit-bias: found id 7 twice" in fathom(*words, "--logit-bias", "7=1", "--logit-bias", "7=2", code=2).err
+
+
+def test_log_probabilities(fathom):
+    words = ("generate", "mod", "--prompt", "The sea", "--max-tokens", "12", "--no-eos", "--temperature", "1.4")
+    found = json.loads(fathom(*words, "--json", "--log-probs", "3").out)
+    plain = json.loads(fathom(*words, "--json").out)
+    assert found["ids"] == plain["ids"] and "log_prob" not in plain["tokens"][0]
+    for token in found["tokens"]:
+        top = [t["log_prob"] for t in token["top"]]
+        assert len(top) == 3 and top == sorted(top, reverse=True) and token["log_prob"] <= top[0] < 0
+        assert token["log_prob"] in top or token["id"] not in [t["id"] for t in token["top"]]
+    assert all(token["top"] == [] for token in json.loads(fathom(*words, "--json", "--log-probs", "0").out)["tokens"])
+    text, table = fathom(*words, "--log-probs", "2").out.rsplit("\n\n", 1)
+    assert text == plain["text"]
+    lines = table.splitlines()
+    assert len(lines) == 12
+    for line, token in zip(lines, found["tokens"]):
+        assert line.split()[0] == str(token["id"]) and f"{token['log_prob']:.3f}".replace("-", "") in line and f"{token['top'][1]['log_prob']:.3f}".replace("-", "") in line
+
+
+def test_samples_are_texts_from_one_prompt(fathom):
+    words = ("generate", "mod", "--prompt", "The sea is calm", "--max-tokens", "15", "--no-eos")
+    alone, three = (json.loads(fathom(*words, "--json", *more).out) for more in ([], ["--samples", "3"]))
+    assert "samples" not in alone and "text" not in three and len(three["samples"]) == 3
+    assert {key: three["samples"][0][key] for key in ("text", "ids", "tokens", "finish", "depth", "kv_bytes")} == {key: alone[key] for key in ("text", "ids", "tokens", "finish", "depth", "kv_bytes")}
+    texts = [sample["text"] for sample in three["samples"]]
+    assert len(set(texts)) == 3 and three["prompt_tokens"] == alone["prompt_tokens"]
+    said = fathom(*words, "--samples", "3", "--echo", "--stats")
+    assert said.out == "\n".join(f"sample {i + 1} of 3:\nThe sea is calm{text}\n" for i, text in enumerate(texts))
+    assert f"prompt {alone['prompt_tokens']} tokens in" in said.err and "45 new in" in said.err and "ended by length, length, length" in said.err
 
 
 def test_generate_greedy_takes_the_most_likely(fathom):

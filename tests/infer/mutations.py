@@ -14,7 +14,7 @@ MUTATIONS = [
      "step.slots[i] + 1;", "test_infer", "Law.*"),
     ("pages-given-back", "a finished text gives its pages back", "src/infer/kv_cache.cpp", "    pool_->give_back(table.pages.back());\n", "", "test_infer", "*"),
     ("pages-limit", "the limit of the cache is met to the page", "src/infer/kv_cache.cpp", "if (in_use_ >= page_limit())", "if (in_use_ > page_limit())", "test_infer", "Cache.*"),
-    ("generate-seed", "a text does not depend on its neighbours' draws", "src/infer/generate.cpp", ".stream = i,", ".stream = i / 2,", "test_infer", "Generate.*"),
+    ("generate-seed", "a text does not depend on its neighbours' draws", "src/infer/generate.cpp", ".stream = first,", ".stream = first / 2,", "test_infer", "Generate.*"),
     ("pages-shared", "a shared page is copied before it is written", "src/infer/kv_cache.cpp", "if (state.holders > 1 && state.written != static_cast<uint32_t>(slots)) return false;", "",
      "test_infer", "*Cache*:Scheduler.*"),
     ("prefix-dial", "a prefix is kept for the dial that it was read at", "src/infer/job.cpp", "out[position] = {tokens[position], policies[p].policy->number};", "out[position] = {tokens[position], 0};",
