@@ -260,8 +260,8 @@ TEST(Generate, Refuses) {
   const auto same = [](GenerateOptions&) {};
   refused("prompt", {}, same);
   refused("prompt", std::vector<int32_t>(model.config.max_position_embeddings + 1, 0), same);
-  refused("max_new_tokens", {0}, [](GenerateOptions& o) { o.max_new_tokens = 0; });
-  refused("max_new_tokens", {0}, [](GenerateOptions& o) { o.max_new_tokens = int64_t{1} << 40; });
+  refused("max_tokens", {0}, [](GenerateOptions& o) { o.max_new_tokens = 0; });
+  refused("max_tokens", {0}, [](GenerateOptions& o) { o.max_new_tokens = int64_t{1} << 40; });
   refused("prefill_chunk", {0}, [](GenerateOptions& o) { o.prefill_chunk = 0; });
   refused("stop", {0}, [](GenerateOptions& o) { o.stop = {""}; });
   refused("stop", {0}, [](GenerateOptions& o) { o.stop = {std::string(5000, 'x')}; });

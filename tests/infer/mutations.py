@@ -38,7 +38,7 @@ MUTATIONS = [
     ("cache-clear", "a cache file holds nothing of other texts", "src/infer/cache_file.cpp",
      "      kernels::clear_slots(layout, std::min(kPagePositions, sequence.length(block) - index * kPagePositions), page.data());\n", "", "test_infer", "CacheFile.*"),
     ("cache-lengths", "a cache file's decisions and slots agree", "src/infer/cache_file.cpp", "if (slots_at(out.read.decisions, position, config) != lengths) refuse", "if (false) refuse", "test_infer", "CacheFile.*"),
-    ("prefix-ends", "a text goes on from where it ended", "src/infer/scheduler.cpp", "      keep_prefix(*job);\n", "", "test_infer", "Scheduler.*:CacheFile.*"),
+    ("prefix-ends", "a text goes on from where it ended", "src/infer/scheduler.cpp", "      if (!job->out.error) keep_prefix(*job);\n", "", "test_infer", "Scheduler.*:CacheFile.*"),
     ("stop-string", "text that may begin a stop string is held back", "src/infer/job.cpp", "if (stream && out.finish != Finish::stop_string) out.text += text_of(out.tail = stream->finish());", "", "test_infer", "*"),
     ("cost", "the cost model equals counted operations", "src/model/cost.cpp", "out += routing.kv == KvPolicy::keep ? t + 1 : ++running;",
      "out += (++running, t + 1);", "test_infer", "*"),
