@@ -49,7 +49,7 @@ TEST(Limits, Generation) {
       generate(engine, nullptr, {&nothing, 1}, o);  // an empty prompt is refused, but for what comes first
     };
   };
-  expect_bound("kNewTokens", run([](auto& o) { o.max_new_tokens = kNewTokens; }), run([](auto& o) { o.max_new_tokens = kNewTokens + 1; }), "max_new_tokens: found 16777217");
+  expect_bound("kNewTokens", run([](auto& o) { o.max_new_tokens = kNewTokens; }), run([](auto& o) { o.max_new_tokens = kNewTokens + 1; }), "max_tokens: found 16777217");
   expect_bound("kStopStrings", run([](auto& o) { o.stop.assign(kStopStrings, "x"); }), run([](auto& o) { o.stop.assign(kStopStrings + 1, "x"); }), "found 65 strings, expected at most 64");
   expect_bound("kStopBytes", run([](auto& o) { o.stop = {std::string(kStopBytes, 'x')}; }), run([](auto& o) { o.stop = {std::string(kStopBytes + 1, 'x')}; }), "found 4097 bytes");
   const auto log_probs = [&](int64_t top) {
