@@ -150,6 +150,7 @@ void Driver::ask(Command command) {
 }
 
 void Driver::settle() {
+  if (!scheduler_) return;
   try {
     for (Command& c : std::exchange(commands_, {})) {
       Ticket& t = *c.ticket;
@@ -217,6 +218,7 @@ void Driver::fail(std::exception_ptr why) {
 
 void Driver::run_step(Lock& lock) {
   settle();
+  if (!scheduler_) return;
   busy_ = true;
   const std::vector<Task*> tasks = std::exchange(tasks_, {});
   lock.unlock();
@@ -298,7 +300,12 @@ void Driver::between_steps(std::function<void()> body) {
   Lock lock(mutex_);
   tasks_.push_back(&task);
   changed_.notify_all();
-  await(lock, [&] { return task.done || (closed_ && !busy_); });
+  try {
+    await(lock, [&] { return task.done || (closed_ && !busy_); });
+  } catch (...) {
+    std::erase(tasks_, &task);
+    throw;
+  }
   std::erase(tasks_, &task);
   if (task.thrown) std::rethrow_exception(task.thrown);
   if (!task.done) throw std::bad_alloc();  // the want of memory that closed it
@@ -332,7 +339,7 @@ void Driver::stop() {
 void Driver::loop(uint64_t turn) {
   Lock lock(mutex_);
   while (turn_ == turn) {
-    if (busy_ || (open_.empty() && tasks_.empty())) changed_.wait(lock);
+    if (busy_ || closed_ || (open_.empty() && tasks_.empty())) changed_.wait(lock);
     else run_step(lock);
   }
 }

@@ -9,8 +9,6 @@
 namespace fathom::infer {
 namespace {
 
-constexpr int64_t kPauseWithoutMemory = 16;    // tokens that a text writes without guesses
-
 int64_t pages_of(double slots) { return static_cast<int64_t>(std::ceil(slots / static_cast<double>(kPagePositions))); }
 
 }  // namespace
@@ -90,8 +88,7 @@ bool Scheduler::State::drop_draft() {
     return job->draft && job->draft->sequence && std::none_of(parts.begin(), parts.end(), [&](const Part& p) { return p.sequence == &*job->draft->sequence; });
   });
   if (last == order.rend()) return false;
-  (*last)->draft.reset();
-  (*last)->pause = kPauseWithoutMemory;
+  (*last)->give_up_draft();
   return true;
 }
 
@@ -111,10 +108,7 @@ bool Scheduler::State::enter(Job& job) {
     routing::append(job.out.decisions, found.decisions, static_cast<size_t>(job.decided), static_cast<size_t>(cached - job.decided));
     job.decided = cached;
   }
-  if (job.out.preemptions == 0) {
-    job.out.cached_tokens = cached;
-    stats.cached_tokens += cached;
-  }
+  if (job.out.preemptions == 0) job.out.cached_tokens = cached;
   running.splice(running.end(), waiting, std::find_if(waiting.begin(), waiting.end(), [&](const Job& j) { return &j == &job; }));
   return true;
 }
@@ -129,19 +123,16 @@ bool Scheduler::State::add(Job& job, int64_t& budget) {
     return false;
   }
   budget -= rows;
-  job.begin_draft(budget, config);
-  if (job.draft && job.draft->ready()) budget -= parts.back().room = std::min(std::ssize(job.draft->ids), budget);
+  job.begin_draft(budget / 2, config);
+  if (job.draft && job.draft->ready()) budget -= parts.back().room = std::min(std::ssize(job.draft->ids), budget / 2);  // half: who comes later advances too
   return true;
 }
 
 // One guess more in place of its own row, or a check of all. Guesses need memory that the text itself does not: kept prefixes make
 // room for them, other texts do not.
-void Scheduler::State::add_guesses(Part& part, int64_t& budget) {
+void Scheduler::State::add_guesses(Part& part) {
   Job& job = *part.job;
-  if (!job.draft) {  // given up since
-    budget += part.room;
-    return;
-  }
+  if (!job.draft) return;
   const Part own = part;
   if (!job.draft->ready()) {
     part.work = Work::draft;
@@ -160,11 +151,9 @@ void Scheduler::State::add_guesses(Part& part, int64_t& budget) {
   while (!fits()) {
     if (prefixes.evict()) continue;
     part = own;
-    job.draft.reset();
-    job.pause = kPauseWithoutMemory;
+    job.give_up_draft();
     break;
   }
-  budget += own.room - (part.rows - own.rows);
 }
 
 void Scheduler::State::assemble() {
@@ -177,7 +166,6 @@ void Scheduler::State::assemble() {
     budget += job->decodes();
     if (!add(*job, budget)) preempt(*job);
   }
-  for (Part& part : parts) add_guesses(part, budget);
   for (Job* job : in_turn(waiting)) {
     if (budget <= 0 || !enter(*job)) break;  // nobody overtakes: the first in line gets in some time
     const int64_t waited = std::exchange(job->priority, aged(*job));
@@ -188,7 +176,9 @@ void Scheduler::State::assemble() {
       waiting.splice(waiting.end(), running, std::prev(running.end()));
       break;
     }
+    if (job->out.preemptions == 0) stats.cached_tokens += job->out.cached_tokens;
   }
+  for (Part& part : parts) add_guesses(part);  // last: what they would take is everybody else's first
   FATHOM_ASSERT(!parts.empty() || (running.empty() && waiting.empty()), "nothing fits into the KV limit");
 }
 

@@ -199,10 +199,10 @@ void StepResult::append_decisions(size_t item, routing::Decisions& to) const {
   routing::append(to, decisions, static_cast<size_t>(items[item].first_row), static_cast<size_t>(items[item].rows));
 }
 
-void StepResult::refuse_nan_scores(const model::ModelConfig& config, size_t item) const {
+void StepResult::refuse_nan_scores(const model::ModelConfig& config, int64_t first_row, int64_t rows) const {
   for (size_t r = 0; r < decisions.score.size(); ++r)
-    for (int64_t row = 0; row < items[item].rows; ++row)
-      if (std::isnan(decisions.score[r][static_cast<size_t>(items[item].first_row + row)]))
+    for (int64_t row = first_row; row < first_row + rows; ++row)
+      if (std::isnan(decisions.score[r][static_cast<size_t>(row)]))
         throw UserError({"the model", "router of " + config.routing.units[r].name(), "a score that is NaN", "numbers", "are its weights damaged?"});
 }
 

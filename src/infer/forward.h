@@ -46,9 +46,9 @@ struct StepResult {
   std::span<const float> logits_of(size_t item, int64_t row = -1) const;  // row −1: the last
   routing::Decisions decisions_of(size_t item) const;
   void append_decisions(size_t item, routing::Decisions& to) const;
-  // UserError where a router's score of an item's rows is NaN: such a token runs no routed block (routing/select.h), so that text and
-  // losses would come out of a damaged model without a word.
-  void refuse_nan_scores(const model::ModelConfig& config, size_t item) const;
+  // UserError where a router's score of some rows is NaN: such a token runs no routed block (routing/select.h), so that text and losses
+  // would come out of a damaged model without a word.
+  void refuse_nan_scores(const model::ModelConfig& config, int64_t first_row, int64_t rows) const;
 };
 
 // What an engine has done since it was made, in rows and slots.

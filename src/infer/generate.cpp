@@ -26,15 +26,19 @@ class Stopwatch {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
-// Reads a text again, its last tokens one by one: what steps without guesses take.
-void probe(Engine& engine, const RoutingPolicy& policy, const std::vector<int32_t>& prompt, const Generated& text, int64_t chunk, GenerateStats& stats) {
+// Reads the end of a text again, its last tokens one by one: what steps without guesses take.
+void probe(Engine& engine, const RoutingPolicy& policy, const std::vector<int32_t>& prompt, const Generated& text, int64_t chunk, const std::function<bool()>& cancel,
+           GenerateStats& stats) {
+  constexpr int64_t kMostRead = 4096;
   std::vector<int32_t> ids = prompt;
   ids.insert(ids.end(), text.ids.begin(), text.ids.end());
   ids.resize(static_cast<size_t>(text.read_tokens));
+  ids.erase(ids.begin(), ids.end() - std::min(kMostRead, std::ssize(ids)));
   const int64_t steps = std::min<int64_t>(kPlainSteps, std::ssize(ids) - 1);
   Sequence sequence = engine.new_sequence();
   StepResult result;
   for (int64_t at = 0, rows = 0; at < std::ssize(ids); at += rows) {
+    if (cancel && cancel()) return;
     const int64_t before = std::ssize(ids) - steps - at;
     rows = before > 0 ? std::min(chunk, before) : 1;
     const WorkItem item{.sequence = &sequence, .tokens = std::span(ids).subspan(static_cast<size_t>(at), static_cast<size_t>(rows)), .policy = &policy,
@@ -96,7 +100,7 @@ GenerateResult generate(Engine& engine, const text::Tokenizer* tokenizer, std::s
   }
   stats.steps = scheduler.stats().steps;
   if (options.probe_plain_steps && texts == 1 && stats.guess_steps > 0 && stats.plain_steps < kPlainSteps && result.texts[0].finish != Finish::cancelled)
-    probe(engine, options.policy, prompts[0], result.texts[0], chunk, stats);
+    probe(engine, options.policy, prompts[0], result.texts[0], chunk, options.cancel, stats);
 
   model::ForwardCost cost, dense;
   for (size_t i = 0; i < result.texts.size(); ++i) {

@@ -219,6 +219,11 @@ void Job::guess(std::span<const float> logits, const kernels::Kernels& kernels) 
   else draft->ids.push_back(id);
 }
 
+void Job::give_up_draft() {
+  draft.reset();
+  pause = 16;
+}
+
 void Job::checked(int64_t guessed, int64_t right) {
   out.guessed += guessed;
   out.guessed_right += right;

@@ -84,6 +84,7 @@ struct Job {
   void begin_draft(int64_t room, const model::ModelConfig& config);
   void guess(std::span<const float> logits, const kernels::Kernels& kernels);  // the draft's next
   void checked(int64_t guessed, int64_t right);
+  void give_up_draft();               // and makes none for some tokens
   Generated result(int64_t slot_bytes_per_token);
 };
 

@@ -70,6 +70,7 @@ void Scheduler::State::check_guesses(const Part& part, size_t item, std::excepti
   const int64_t before = job.position;
   const SharedPolicy* const under = job.policy_at(before).policy.get();
   for (int64_t row = 0; row < part.rows; ++row) {
+    result.refuse_nan_scores(config, result.items[item].first_row + row, 1);  // not of wrong guesses
     job.take(result, result.items[item].first_row + row, 1);
     tell(job, thrown);
     if (job.finished) break;
@@ -103,11 +104,15 @@ void Scheduler::State::change_policy(Job& job) {
 
 void Scheduler::State::read(const Part& part, size_t item, std::exception_ptr& thrown) {
   Job& job = *part.job;
-  if (part.work == Work::draft) return job.guess(result.logits_of(item), engine.kernels());
+  if (part.work == Work::draft) {
+    result.refuse_nan_scores(config, result.items[item].first_row, part.rows);
+    return job.guess(result.logits_of(item), engine.kernels());
+  }
   const int64_t before = job.read();
   if (part.work == Work::check) {
     check_guesses(part, item, thrown);
   } else {
+    result.refuse_nan_scores(config, result.items[item].first_row, part.rows);
     job.take(result, result.items[item].first_row, part.rows);
     tell(job, thrown);
     if (!job.finished && job.left() == 0) choose(job, result.logits_of(item));
@@ -118,21 +123,23 @@ void Scheduler::State::read(const Part& part, size_t item, std::exception_ptr& t
 void Scheduler::State::after_forward(std::exception_ptr& thrown) {
   for (size_t i = 0; i < parts.size(); ++i) {
     try {
-      result.refuse_nan_scores(config, i);
       read(parts[i], i, thrown);
     } catch (...) {
-      parts[i].job->fail(std::current_exception());
+      if (parts[i].work == Work::draft) parts[i].job->give_up_draft();  // it was but a guess
+      else parts[i].job->fail(std::current_exception());
     }
   }
 }
 
 // The next token, of every sample when the prompt has just been read.
 void Scheduler::State::choose(Job& job, std::span<const float> logits) {
-  if (!std::exchange(job.shared_out, true))
-    for (int64_t sample = 1; sample < job.request->samples; ++sample) {
-      running.push_back(job.another(static_cast<size_t>(sample)));
-      choose_next(running.back(), logits);
-    }
+  if (!job.shared_out) {
+    std::list<Job> others;
+    for (int64_t sample = 1; sample < job.request->samples; ++sample) others.push_back(job.another(static_cast<size_t>(sample)));
+    job.shared_out = true;
+    for (Job& other : others) choose_next(other, logits);
+    running.splice(running.end(), others);
+  }
   choose_next(job, logits);
 }
 
@@ -245,9 +252,14 @@ Scheduler::Step Scheduler::step() {
       if (job.request->deadline && now >= *job.request->deadline) job.finish(Finish::deadline);
     s.retire(*jobs);
   }
-  s.assemble();
   Step out;
   std::exception_ptr thrown;
+  try {
+    s.assemble();
+  } catch (...) {  // no memory to say what the step holds
+    s.parts.clear();
+    for (Job& job : s.running) job.fail(std::current_exception());
+  }
   if (!s.parts.empty()) {
     s.items.clear();
     for (const State::Part& part : s.parts) {

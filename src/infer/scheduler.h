@@ -128,8 +128,8 @@ class Scheduler {
   struct Step {
     int64_t rows = 0, prompt_rows = 0, decode_rows = 0, draft_rows = 0;  // decode_rows: with the guesses that they check
   };
-  // One forward, or none when nothing waits or runs (rows 0). A text whose logits or scores are no numbers ends as failed, as do all of
-  // a step whose forward throws (no memory); the others go on. Throws what callbacks threw.
+  // One forward, or none when nothing waits or runs (rows 0). A text whose logits or scores are no numbers ends as failed, as do all that
+  // run when a step cannot be made (no memory); the others go on. Throws what callbacks threw.
   Step step();
   bool idle() const;
   int64_t waiting() const;

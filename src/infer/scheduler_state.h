@@ -57,7 +57,7 @@ struct Scheduler::State {
   void preempt(Job& job);
   bool enter(Job& job);
   bool add(Job& job, int64_t& budget);
-  void add_guesses(Part& part, int64_t& budget);
+  void add_guesses(Part& part);
   void assemble();
 
   // What becomes of it (scheduler.cpp).

@@ -74,7 +74,7 @@ void score_documents(Engine& engine, std::span<const std::span<const int32_t>> d
     }
     engine.forward(items, result);
     for (size_t i = 0; i < reading.size(); ++i) {
-      result.refuse_nan_scores(engine.config(), i);
+      result.refuse_nan_scores(engine.config(), result.items[i].first_row, result.items[i].rows);
       append(reading[i]->score, result, i);
       reading[i]->read += static_cast<int64_t>(items[i].tokens.size());
       if (planned(*reading[i]) == 0) reading[i]->sequence.clear();

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -112,7 +113,7 @@ class Operations {
         reader = {.sequence = Sequence(pool_, blocks_), .text = {}};
         return;
       }
-      case 8: return hand();
+      case 8: return bytes_.below(2) ? hand() : step();
       default: return read(reader);
     }
   }
@@ -147,6 +148,34 @@ class Operations {
         return;
       }
     }
+  }
+
+  // Several texts at once, as a step of the engine reads them: what is counted before is enough.
+  void step() {
+    std::vector<Growth> growths;
+    std::vector<std::pair<Reader*, ReadToken>> reading;
+    for (Reader& reader : readers_) {
+      const size_t style = bytes_.below(16);
+      const int64_t rows = std::min<int64_t>(1 + static_cast<int64_t>(bytes_.below(20)), kTokens - std::ssize(reader.text));
+      if (style >= 8 || rows <= 0) continue;
+      growths.push_back({&reader.sequence, rows});
+      reading.emplace_back(&reader, ReadToken{.id = static_cast<int32_t>(style % 4), .policy = static_cast<uint32_t>(style / 4)});
+    }
+    const int64_t most = pages_for(*pool_, growths), in_use = pool_->pages_in_use();
+    if (most > pool_->pages_left()) return;
+    for (int64_t block = 0; block < blocks_; ++block)  // block by block, text by text
+      for (size_t i = 0; i < reading.size(); ++i) {
+        auto& [reader, token] = reading[i];
+        Meaning now(reader->text, blocks_);
+        for (int64_t row = 0; row < growths[i].rows; ++row) {
+          now.add(token);
+          if (!now.run[static_cast<size_t>(block)].back()) continue;
+          const int64_t slot = reader->sequence.append(block);
+          std::memcpy(place(reader->sequence, block, slot), &now.slots[static_cast<size_t>(block)].back(), 4);
+        }
+      }
+    for (size_t i = 0; i < reading.size(); ++i) reading[i].first->text.insert(reading[i].first->text.end(), static_cast<size_t>(growths[i].rows), reading[i].second);
+    check(pool_->pages_in_use() - in_use <= most);
   }
 
   void keep(const Reader& reader) {

@@ -63,4 +63,10 @@ MUTATIONS = [
     ("paths-silent", "a static attention takes no slots", "src/infer/job.cpp", "routing::KvPolicy::keep && !unit.is_static())) continue;", "routing::KvPolicy::keep)) continue;", "test_infer", "Scheduler.*"),
     ("paths-walk", "who has exited counts as one who cannot run", "src/infer/walk.cpp", "exited[i] ? -kInfinity : s.step.score[i]", "s.step.score[i]", "test_infer", "BlockWalk.*"),
     ("paths-cost", "light paths are priced", "src/model/cost.cpp", "    if (unit.paths.light) out.light = sum", "    if (unit.light_rank > 1000) out.light = sum", "test_infer", "Paths.TheLaw*"),
+    ("guess-accepted", "a guess counts only when it is what is chosen", "src/infer/scheduler.cpp", "if (job.tokens.back() != part.ids[static_cast<size_t>(row) + 1] || ", "if (", "test_infer", "Speculation.*"),
+    ("guess-draws", "a draft draws as its text will", "src/infer/job.cpp", "    draft->sampler = sampler;\n", "    draft->sampler.emplace(request->sampling, 12345);\n", "test_infer", "Speculation.*"),
+    ("guess-length", "how many are guessed follows what proved right", "src/infer/job.cpp", "right == guessed ? draft_length + 1 :", "right == guessed ? draft_length :", "test_infer", "Speculation.*"),
+    ("guess-fails", "a guess whose scores are no numbers is but a guess", "src/infer/scheduler.cpp", "if (parts[i].work == Work::draft) parts[i].job->give_up_draft();", "if (false) {}", "test_infer", "Scheduler.*"),
+    ("guess-room", "guesses come last", "src/infer/assemble.cpp", "  for (Part& part : parts) add_guesses(part);  // last: what they would take is everybody else's first\n", "", "test_infer", "Speculation.*"),
+    ("step-fails", "a forward that throws fails its texts alone", "src/infer/scheduler.cpp", "for (const State::Part& part : s.parts) part.job->fail(std::current_exception());", "throw;", "test_infer", "Scheduler.*"),
 ]

@@ -230,6 +230,86 @@ TEST(Scheduler, ATextThatFailsFailsAlone) {
   EXPECT_THROW(scheduler.submit(bad), UserError);
 }
 
+// No memory for a step: its texts fail, whoever comes later does not.
+TEST(Scheduler, AForwardThatThrowsFailsItsTexts) {
+  static bool full = false;
+  kernels::Kernels some = kernels::chosen();
+  static void (*const norm)(const float*, int64_t, int64_t, int64_t, const float*, float, float*, int64_t) = some.rms_norm;
+  some.rms_norm = [](const float* x, int64_t x_stride, int64_t rows, int64_t width, const float* weight, float eps, float* y, int64_t y_stride) {
+    if (full) throw std::bad_alloc();
+    norm(x, x_stride, rows, width, weight, eps, y, y_stride);
+  };
+  const Model model = small(23);
+  Engine engine(model.weights, {.threads = 1, .kernels = &some});
+  Scheduler scheduler(engine, {.prefix_tokens = 256});
+  Random random(23);
+  const Request r = plain(model, 70, 5, random);
+  const Alone expected = alone(engine, r, 0);
+  int failed = 0, right = 0;
+  const auto send = [&] {
+    Request one = r;
+    one.on_finish = [&](size_t, Generated&& text) {
+      if (text.finish != Finish::failed) {
+        right += text.ids == expected.ids;
+        return;
+      }
+      try {
+        std::rethrow_exception(text.error);
+      } catch (const std::bad_alloc&) {
+        ++failed;
+      }
+    };
+    scheduler.submit(one);
+  };
+  send(), send();
+  for (int step = 0; step < 3; ++step) scheduler.step();
+  full = true;
+  scheduler.step();
+  full = false;
+  EXPECT_EQ(failed, 2);
+  EXPECT_TRUE(scheduler.idle());
+  send();
+  while (!scheduler.idle()) scheduler.step();
+  EXPECT_EQ(right, 1);
+  scheduler.forget_prefixes();
+  EXPECT_EQ(engine.pool().pages_in_use(), 0);
+}
+
+// A token whose scores are no numbers, guessed but never chosen: each of those that the text does without in turn. The text stays what it is.
+TEST(Scheduler, AGuessThatFailsIsButAGuess) {
+  int64_t wrong = 0;
+  for (uint64_t seed = 1; seed <= 6; ++seed) {
+    Random random(seed);
+    model::ModelConfig config = model::random_config(random, {.max_blocks = 3, .max_width = 16});
+    config.routing.units = {{0, 0.5}};
+    config.routing.rule = routing::CausalRule::score;
+    config.routing.forced_positions = 0;
+    config.tie_word_embeddings = false;
+    config.vocab_size = 12;
+    config.eos_token_ids.clear(), config.bos_token_id.reset(), config.pad_token_id.reset();
+    const Model model(config, seed);
+    Engine sound(model.weights, {.threads = 1});
+    Request r = plain(model, 4, 20, random);
+    const Alone expected = alone(sound, r, 0);
+    r.speculation = Speculation{.draft = RoutingPolicy::causal({std::numeric_limits<float>::infinity()})};
+    for (int32_t id = 0; id < config.vocab_size; ++id) {
+      if (std::ranges::count(r.prompt, id) + std::ranges::count(expected.ids, id) > 0) continue;
+      model::Weights tensors = model.tensors;
+      for (int64_t i = 0; i < config.hidden_size; ++i) tensors["model.embed_tokens.weight"][static_cast<size_t>(id * config.hidden_size + i)] = std::numeric_limits<float>::quiet_NaN();
+      Engine engine(Weights::from(config, tensors), {.threads = 1});
+      Scheduler scheduler(engine);
+      Generated out;
+      Request guessed = r;
+      guessed.on_finish = [&](size_t, Generated&& text) { out = std::move(text); };
+      scheduler.submit(guessed);
+      while (!scheduler.idle()) scheduler.step();
+      ASSERT_EQ(out.ids, expected.ids) << seed << " " << id;
+      wrong += out.guessed - out.guessed_right;
+    }
+  }
+  EXPECT_GT(wrong, 50);
+}
+
 // A router of NaN: the step is read, its texts fail one by one, and the scheduler goes on.
 TEST(Scheduler, ADamagedModelFailsItsTexts) {
   Random random(19);

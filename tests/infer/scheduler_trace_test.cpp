@@ -6,10 +6,33 @@
 #include <map>
 
 #include "core/error.h"
+#include "quantized_model.h"
 #include "scheduler_support.h"
 
 namespace fathom::infer::test {
 namespace {
+
+// Weights of any type that a file may hold, on any ISA.
+Model drawn_model(uint64_t seed) {
+  Random random(seed ^ 0x3355);
+  if (random.uniform() < 0.5) return small(seed, true);
+  const GgmlType type = kTypes[random.below(std::size(kTypes))];
+  model::ModelConfig c = small(seed, true).config;
+  c.hidden_size = c.intermediate_size = formats::ggml_block_elements(type) == 256 ? 256 : 32;  // whole blocks
+  c.num_attention_heads = 4, c.num_key_value_heads = 1 + static_cast<int64_t>(random.below(2)), c.head_dim = 8;
+  if (!c.rope_scaling.divisors.empty()) c.rope_scaling.divisors.assign(4, 1.5f);
+  for (routing::RoutedUnit& unit : c.routing.units)
+    if (unit.paths.light) unit.light_rank = 4;
+  Model out(c, seed);
+  const auto quantised = std::make_shared<QuantizedModel>(c, seed, [type](const std::string&) { return type; });
+  out.weights = std::shared_ptr<const Weights>(quantised, quantised->weights.get());
+  return out;
+}
+
+const kernels::Kernels& drawn_kernels(Random& random) {
+  const std::vector<kernels::Isa> all = kernels::available();
+  return kernels::kernels_for(all[random.below(all.size())]);
+}
 
 // One trace: arrivals, chunk sizes, cancellations, samples, changed dials, prefix hits, memory taken away.
 struct Trace {
@@ -30,7 +53,8 @@ struct Trace {
   int64_t steps = 0, preemptions = 0, cached = 0, cancellations = 0, forks = 0, guessed = 0, right = 0, changed = 0, refused = 0, late = 0;
 
   explicit Trace(uint64_t seed)
-      : model(small(seed, true)), random(seed ^ 0x77), kv(kv_of(random.below(4))), engine(model.weights, {.threads = 1, .kv_bytes = limit(), .kv_type = kv}) {
+      : model(drawn_model(seed)), random(seed ^ 0x77), kv(kv_of(random.below(4))),
+        engine(model.weights, {.threads = random.uniform() < 0.1 ? 2 : 1, .kv_bytes = limit(), .kernels = &drawn_kernels(random), .kv_type = kv}) {
     for (int i = 0; i < 3; ++i) dials.push_back(i == 2 && random.uniform() < 0.3 ? RoutingPolicy::control(model.config)
                                                                                  : RoutingPolicy::causal(model::random_thresholds(model.config, random)));
     for (int i = 0; i < 2; ++i) beginnings.push_back(model::random_tokens(model.config, 150, random));
@@ -143,7 +167,7 @@ struct Trace {
   }
 
   void check() {
-    Engine other(model.weights, {.threads = 1, .kv_type = kv});
+    Engine other(model.weights, {.threads = 1, .kv_type = kv});  // by the kernels of this machine
     for (auto& [id, s] : sent) {
       ASSERT_EQ(static_cast<int64_t>(s.texts.size()), s.request.samples);
       forks += s.request.samples - 1;
