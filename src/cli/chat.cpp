@@ -1,5 +1,6 @@
 #include <chrono>
 #include <cstring>
+#include <future>
 #include <unistd.h>
 
 #include "cli/commands.h"
@@ -39,9 +40,9 @@ constexpr const char* kHelp =
 
 class Chat {
  public:
-  Chat(const Arguments& args, std::shared_ptr<model::ModelFolder> folder, const text::Tokenizer& tokenizer, model::ChatFormat format)
+  Chat(const Arguments& args, std::shared_ptr<model::ModelFolder> folder, std::shared_ptr<const infer::Weights> weights, const text::Tokenizer& tokenizer, model::ChatFormat format)
       : args_(args), folder_(std::move(folder)), tokenizer_(tokenizer), conversation_(std::move(format), tokenizer), system_(args.text("system")),
-        engine_(infer::Weights::load(*folder_), engine_options(args, threads_of(args))),
+        engine_(std::move(weights), engine_options(args, threads_of(args))),
         scheduler_(engine_, {.prefix_tokens = folder_->config().max_position_embeddings + infer::PrefixCache::kStride}),  // and where it ends
         end_ids_(model::end_ids(*folder_, model::document_ends(folder_->config(), tokenizer))), depth_(args.boolean("show-depth")), stats_(args.boolean("stats")) {
     engine_.require_room(std::min(1 + args.integer("max-tokens"), folder_->config().max_position_embeddings));
@@ -257,9 +258,11 @@ int run(const Arguments& args) {
   apply_colour(args);
   catch_interrupts();
   const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
+  auto loading = std::async(std::launch::async, [&folder] { return infer::Weights::load(*folder); });  // beside the tokenizer
   const text::Tokenizer tokenizer = folder->tokenizer();
   if (args.given("load") && args.given("system")) args.wrong("system", "--load as well", "one of the two");
-  Chat chat(args, folder, tokenizer, format_of(args, *folder));
+  model::ChatFormat format = format_of(args, *folder);
+  Chat chat(args, folder, loading.get(), tokenizer, std::move(format));
   const bool person = ::isatty(STDIN_FILENO) && stdout_is_terminal();
   if (args.given("load")) chat.load(args.text("load"), !args.given("dial"));
   if (person) out("/help lists the commands; Ctrl-D ends\n");

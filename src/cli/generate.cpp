@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <future>
 #include <utility>
 
 #include "cli/commands.h"
@@ -63,6 +64,7 @@ int run(const Arguments& args) {
   const bool json = args.boolean("json"), coloured = args.boolean("show-depth") && use_colour() && !json;
   const std::string prompt = prompt_of(args);
   const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
+  auto loading = std::async(std::launch::async, [&folder] { return infer::Weights::load(*folder); });  // beside the tokenizer
   const text::Tokenizer tokenizer = folder->tokenizer();
   const std::optional<double> dial = dial_of(args, *folder);
   const model::DocumentEnds ends = model::document_ends(folder->config(), tokenizer);
@@ -72,7 +74,7 @@ int run(const Arguments& args) {
   if (static_cast<int64_t>(prompts[0].size()) >= room)
     throw UserError({args.positional("MODEL"), "", str("a prompt of ", prompts[0].size(), " tokens"),
                      str("fewer than the model's max_position_embeddings ", room), ""});
-  infer::Engine engine(infer::Weights::load(*folder), engine_options(args, threads_of(args)));
+  infer::Engine engine(loading.get(), engine_options(args, threads_of(args)));
 
   const DepthRange range{folder->config().least_depth(), folder->config().most_depth()};
   const bool safe = stdout_is_terminal();

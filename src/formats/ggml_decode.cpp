@@ -141,7 +141,7 @@ void dequantize_blocks(GgmlType type, std::span<const std::byte> bytes, float* o
 }
 
 template <class Block>
-void unpack_blocks(std::span<const std::byte> bytes, UnpackedBlocks& out) {
+void unpack_blocks(std::span<const std::byte> bytes, UnpackedBlocks& out, bool floats) {
   const size_t groups = static_cast<size_t>(Block::kElements / out.layout.group);
   each_block<Block>(bytes, [&](const Block& b, size_t n) {
     Scales s;
@@ -151,8 +151,8 @@ void unpack_blocks(std::span<const std::byte> bytes, UnpackedBlocks& out) {
     if (out.layout.has_minimum) out.dmin[n] = s.dmin;
     for (size_t g = 0; g < groups; ++g) {
       const size_t i = n * groups + g;
-      out.scale[i] = s.scale[g];
-      if (out.layout.has_minimum) out.minimum[i] = s.minimum[g];
+      if (floats) out.scale[i] = s.scale[g];
+      if (floats && out.layout.has_minimum) out.minimum[i] = s.minimum[g];
       if (out.layout.two_level) out.sub_scale[i] = s.sub_scale[g];
       if (out.layout.has_minimum && out.layout.two_level) out.sub_minimum[i] = s.sub_minimum[g];
     }
@@ -192,28 +192,28 @@ void dequantize(GgmlType type, std::span<const std::byte> blocks, float* out) {
   }
 }
 
-void unpack(GgmlType type, std::span<const std::byte> blocks, UnpackedBlocks& out) {
+void unpack(GgmlType type, std::span<const std::byte> blocks, UnpackedBlocks& out, bool floats) {
   check_whole(type, blocks);
   out.layout = quant_layout(type);
   const size_t n = blocks.size() / static_cast<size_t>(ggml_block_bytes(type));
   const size_t elements = n * static_cast<size_t>(out.layout.block), groups = elements / static_cast<size_t>(out.layout.group);
   const bool minimum = out.layout.has_minimum, two = out.layout.two_level;
   out.codes.resize(elements);
-  out.scale.resize(groups);
-  out.minimum.resize(minimum ? groups : 0);
+  out.scale.resize(floats ? groups : 0);
+  out.minimum.resize(floats && minimum ? groups : 0);
   out.sub_scale.resize(two ? groups : 0);
   out.sub_minimum.resize(two && minimum ? groups : 0);
   out.d.resize(n);
   out.dmin.resize(minimum ? n : 0);
   switch (type) {
-    case GgmlType::Q8_0: return unpack_blocks<BlockQ8_0>(blocks, out);
-    case GgmlType::Q4_0: return unpack_blocks<BlockQ4_0>(blocks, out);
-    case GgmlType::Q4_1: return unpack_blocks<BlockQ4_1>(blocks, out);
-    case GgmlType::Q5_0: return unpack_blocks<BlockQ5_0>(blocks, out);
-    case GgmlType::Q5_1: return unpack_blocks<BlockQ5_1>(blocks, out);
-    case GgmlType::Q4_K: return unpack_blocks<BlockQ4_K>(blocks, out);
-    case GgmlType::Q5_K: return unpack_blocks<BlockQ5_K>(blocks, out);
-    case GgmlType::Q6_K: return unpack_blocks<BlockQ6_K>(blocks, out);
+    case GgmlType::Q8_0: return unpack_blocks<BlockQ8_0>(blocks, out, floats);
+    case GgmlType::Q4_0: return unpack_blocks<BlockQ4_0>(blocks, out, floats);
+    case GgmlType::Q4_1: return unpack_blocks<BlockQ4_1>(blocks, out, floats);
+    case GgmlType::Q5_0: return unpack_blocks<BlockQ5_0>(blocks, out, floats);
+    case GgmlType::Q5_1: return unpack_blocks<BlockQ5_1>(blocks, out, floats);
+    case GgmlType::Q4_K: return unpack_blocks<BlockQ4_K>(blocks, out, floats);
+    case GgmlType::Q5_K: return unpack_blocks<BlockQ5_K>(blocks, out, floats);
+    case GgmlType::Q6_K: return unpack_blocks<BlockQ6_K>(blocks, out, floats);
     default: FATHOM_ASSERT(false, ggml_type_name(type));
   }
 }

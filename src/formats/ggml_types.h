@@ -59,6 +59,6 @@ struct UnpackedBlocks {
   std::vector<uint16_t> d, dmin;      // [elements / block], f16 as in the file
 };
 // `out` keeps its allocations from call to call.
-void unpack(GgmlType type, std::span<const std::byte> blocks, UnpackedBlocks& out);
+void unpack(GgmlType type, std::span<const std::byte> blocks, UnpackedBlocks& out, bool floats = true);  // without them `scale` and `minimum` are empty
 
 }  // namespace fathom::formats

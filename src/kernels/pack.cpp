@@ -13,7 +13,8 @@ namespace {
 
 const Layout& layout_of(Packing packing) { return kLayouts[static_cast<size_t>(packing)]; }
 
-// Where a code lies in a block of a group: the byte and shift of its low bits, and of its high ones from the record's start.
+// Where a code lies in a block of a group: the byte and shift of its low bits, and of its high ones from the record's start. Codes of
+// fewer than 8 bits lie in turns of eight: the low halves of four bytes hold the first four, the high ones the others.
 struct Place {
   int64_t low, high;
   int low_shift, high_shift;
@@ -44,10 +45,19 @@ void pack_codes(const Layout& l, int64_t width, int64_t n, const uint8_t* codes,
     for (int64_t step = 0; step < 8; ++step) std::memcpy(record + (step * width + n) * 4, codes + step * 4, 4);
     return;
   }
-  for (int64_t k = 0; k < kBlock; ++k) {
-    const Place at(l, width, n, k);
-    record[at.low] |= static_cast<std::byte>((codes[k] & 15) << at.low_shift);
-    if (l.high_bits > 0) record[at.high] |= static_cast<std::byte>(codes[k] >> 4 << at.high_shift);
+  const auto four = [](const void* from) {  // bytes, none of which a shift moves into another
+    uint32_t bytes;
+    std::memcpy(&bytes, from, sizeof bytes);
+    return bytes;
+  };
+  for (int64_t turn = 0; turn < kBlock / 8; ++turn) {
+    const Place at(l, width, n, turn * 8);
+    const uint32_t first = four(codes + turn * 8), second = four(codes + turn * 8 + 4);
+    const uint32_t low = (first & 0x0f0f0f0f) | (second & 0x0f0f0f0f) << 4;
+    std::memcpy(record + at.low, &low, sizeof low);
+    if (l.high_bits == 0) continue;
+    const uint32_t high = four(record + at.high) | (first >> 4 & 0x0f0f0f0f) << at.high_shift | (second >> 4 & 0x0f0f0f0f) << (at.high_shift + 4);
+    std::memcpy(record + at.high, &high, sizeof high);
   }
 }
 

@@ -54,7 +54,7 @@ struct Trace {
 
   explicit Trace(uint64_t seed)
       : model(drawn_model(seed)), random(seed ^ 0x77), kv(kv_of(random.below(4))),
-        engine(model.weights, {.threads = random.uniform() < 0.1 ? 2 : 1, .kv_bytes = limit(), .kernels = &drawn_kernels(random), .kv_type = kv}) {
+        engine(model.weights, {.threads = random.uniform() < 0.1 ? 2 : 1, .kernels = &drawn_kernels(random), .kv_bytes = limit(), .kv_type = kv}) {
     for (int i = 0; i < 3; ++i) dials.push_back(i == 2 && random.uniform() < 0.3 ? RoutingPolicy::control(model.config)
                                                                                  : RoutingPolicy::causal(model::random_thresholds(model.config, random)));
     for (int i = 0; i < 2; ++i) beginnings.push_back(model::random_tokens(model.config, 150, random));
