@@ -142,6 +142,16 @@ void dequantize_blocks(GgmlType type, std::span<const std::byte> bytes, float* o
 
 template <class Block>
 void unpack_blocks(std::span<const std::byte> bytes, UnpackedBlocks& out, bool floats) {
+  if constexpr (Block::kElements == 32)  // one level: the scale is the file's
+    if (!floats) {
+      uint8_t* const to = out.codes.data();
+      uint16_t *const d = out.d.data(), *const dmin = out.dmin.data();
+      return each_block<Block>(bytes, [=](const Block& b, size_t n) {
+        codes(b, to + n * Block::kElements);
+        d[n] = b.d;
+        if constexpr (requires { b.m; }) dmin[n] = b.m;
+      });
+    }
   const size_t groups = static_cast<size_t>(Block::kElements / out.layout.group);
   each_block<Block>(bytes, [&](const Block& b, size_t n) {
     Scales s;

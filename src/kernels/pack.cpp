@@ -40,54 +40,74 @@ T get(const uint8_t* from, int64_t width, int64_t part, int64_t n) {
   return value;
 }
 
-void pack_codes(const Layout& l, int64_t width, int64_t n, const uint8_t* codes, std::byte* record) {
+uint32_t four(const uint8_t* codes) {
+  uint32_t bytes;
+  std::memcpy(&bytes, codes, sizeof bytes);
+  return bytes;
+}
+
+// Codes of a block of sixteen outputs, the first of which is number `panel` of the group: a cache line at a time. No shift moves a code
+// from one byte into another.
+void pack_codes(const Layout& l, int64_t width, int64_t panel, const uint8_t* const (&codes)[kLanes], std::byte* record) {
+  uint32_t line[kLanes];
+  const auto write = [&](int64_t at) { std::memcpy(record + at, line, sizeof line); };
   if (l.low_bits == 8) {
-    for (int64_t step = 0; step < 8; ++step) std::memcpy(record + (step * width + n) * 4, codes + step * 4, 4);
+    for (int64_t step = 0; step < 8; ++step) {
+      for (int64_t n = 0; n < kLanes; ++n) line[n] = four(codes[n] + step * 4);
+      write((step * width + panel) * 4);
+    }
     return;
   }
-  const auto four = [](const void* from) {  // bytes, none of which a shift moves into another
-    uint32_t bytes;
-    std::memcpy(&bytes, from, sizeof bytes);
-    return bytes;
-  };
   for (int64_t turn = 0; turn < kBlock / 8; ++turn) {
-    const Place at(l, width, n, turn * 8);
-    const uint32_t first = four(codes + turn * 8), second = four(codes + turn * 8 + 4);
-    const uint32_t low = (first & 0x0f0f0f0f) | (second & 0x0f0f0f0f) << 4;
-    std::memcpy(record + at.low, &low, sizeof low);
-    if (l.high_bits == 0) continue;
-    const uint32_t high = four(record + at.high) | (first >> 4 & 0x0f0f0f0f) << at.high_shift | (second >> 4 & 0x0f0f0f0f) << (at.high_shift + 4);
-    std::memcpy(record + at.high, &high, sizeof high);
+    for (int64_t n = 0; n < kLanes; ++n) line[n] = (four(codes[n] + turn * 8) & 0x0f0f0f0f) | (four(codes[n] + turn * 8 + 4) & 0x0f0f0f0f) << 4;
+    write(Place(l, width, panel, turn * 8).low);
+  }
+  if (l.high_bits == 0) return;
+  for (int64_t turn = 0; turn < kBlock / 8; ++turn) {
+    const Place at(l, width, panel, turn * 8);
+    if (at.high_shift == 0) std::memset(line, 0, sizeof line);  // the first turn of these bytes
+    for (int64_t n = 0; n < kLanes; ++n) line[n] |= (four(codes[n] + turn * 8) >> 4 & 0x0f0f0f0f) << at.high_shift | (four(codes[n] + turn * 8 + 4) >> 4 & 0x0f0f0f0f) << (at.high_shift + 4);
+    write(at.high);
   }
 }
 
 void pack_group(const Layout& l, int64_t inner, int64_t first, int64_t used, int64_t width, const std::function<void(int64_t, const QuantizedRow&)>& read,
                 std::byte* to) {
   const int64_t blocks = block_count(inner);
-  const size_t scales = static_cast<size_t>(l.two_levels ? (blocks + kSuperBlock - 1) / kSuperBlock : blocks), subs = static_cast<size_t>(l.two_levels ? blocks : 0);
-  std::memset(to, 0, static_cast<size_t>(width * quantized_bytes(l, blocks)));
-  std::vector<uint8_t> codes(static_cast<size_t>(blocks * kBlock));
-  std::vector<uint16_t> scale(scales), minimum(l.minimum ? scales : 0);
-  std::vector<int8_t> sub_scale(subs * static_cast<size_t>(l.scales)), sub_minimum(l.minimum ? subs : 0);
-  const QuantizedRow row{std::span(codes).first(static_cast<size_t>(inner)), scale, minimum, sub_scale, sub_minimum};
-  for (int64_t n = 0; n < used; ++n) {
-    read(first + n, row);
+  const auto scales = l.two_levels ? (blocks + kSuperBlock - 1) / kSuperBlock : blocks, subs = l.two_levels ? blocks : 0;
+  // Sixteen rows at a time, side by side: a row alone would touch every line of the group.
+  std::vector<uint8_t> codes(static_cast<size_t>(kLanes * blocks * kBlock));
+  std::vector<uint16_t> scale(static_cast<size_t>(kLanes * scales)), minimum(l.minimum ? scale.size() : 0);
+  std::vector<int8_t> sub_scale(static_cast<size_t>(kLanes * subs * l.scales)), sub_minimum(static_cast<size_t>(l.minimum ? kLanes * subs : 0));
+  const auto part = [](auto& all, int64_t n, int64_t count) { return std::span(all).subspan(static_cast<size_t>(all.empty() ? 0 : n * count), static_cast<size_t>(all.empty() ? 0 : count)); };
+  for (int64_t panel = 0; panel < width; panel += kLanes) {
+    const int64_t here = std::clamp<int64_t>(used - panel, 0, kLanes);
+    if (here < kLanes)  // outputs that are not there
+      std::ranges::fill(codes, 0), std::ranges::fill(scale, 0), std::ranges::fill(minimum, 0), std::ranges::fill(sub_scale, 0), std::ranges::fill(sub_minimum, 0);
+    for (int64_t n = 0; n < here; ++n)
+      read(first + panel + n, {part(codes, n, blocks * kBlock).first(static_cast<size_t>(inner)), part(scale, n, scales), part(minimum, n, scales), part(sub_scale, n, subs * l.scales),
+                               part(sub_minimum, n, subs)});
     std::byte* at = to;
     for (int64_t b = 0; b < blocks; ++b, at += l.record_bytes * width) {
-      const size_t block = static_cast<size_t>(b), super = static_cast<size_t>(b / kSuperBlock);
+      // Value `index` of every row, where the outputs of the group find number `which` behind a record's codes or in a head.
+      const auto numbers = [&](std::byte* place, int64_t which, const auto& all, int64_t count, int64_t index) {
+        for (int64_t n = 0; n < kLanes; ++n) put(place, width, which, panel + n, all[static_cast<size_t>(n * count + index)]);
+      };
       if (l.two_levels && b % kSuperBlock == 0) {
-        put(at, width, 0, n, scale[super]);
-        if (l.minimum) put(at, width, 1, n, minimum[super]);
+        numbers(at, 0, scale, scales, b / kSuperBlock);
+        if (l.minimum) numbers(at, 1, minimum, scales, b / kSuperBlock);
         at += l.head_bytes * width;
       }
-      pack_codes(l, width, n, codes.data() + b * kBlock, at);
+      const uint8_t* block[kLanes];
+      for (int64_t n = 0; n < kLanes; ++n) block[n] = codes.data() + (n * blocks + b) * kBlock;
+      pack_codes(l, width, panel, block, at);
       std::byte* const tail = at + l.code_bytes * width;
       if (l.two_levels) {
-        for (int part = 0; part < l.scales; ++part) put(tail, width, part, n, sub_scale[block * static_cast<size_t>(l.scales) + static_cast<size_t>(part)]);
-        if (l.minimum) put(tail, width, l.scales, n, sub_minimum[block]);
+        for (int which = 0; which < l.scales; ++which) numbers(tail, which, sub_scale, subs * l.scales, b * l.scales + which);
+        if (l.minimum) numbers(tail, l.scales, sub_minimum, subs, b);
       } else {
-        put(tail, width, 0, n, scale[block]);
-        if (l.minimum) put(tail, width, 1, n, minimum[block]);
+        numbers(tail, 0, scale, scales, b);
+        if (l.minimum) numbers(tail, 1, minimum, scales, b);
       }
     }
   }
