@@ -88,6 +88,10 @@ std::string read_stream(int fd, const std::string& name, int64_t max_bytes) {
 
 }  // namespace
 
+text::Tokenizer tokenizer_at(const std::string& path) {
+  return path.ends_with(".gguf") ? model::ModelFolder::open(path)->tokenizer() : text::Tokenizer::load(path);
+}
+
 std::string read_input(const std::string& path, int64_t max_bytes) {
   if (path == "-") return read_stream(STDIN_FILENO, "standard input", max_bytes);
   std::error_code ignored;

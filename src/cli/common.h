@@ -27,6 +27,9 @@ void apply_quiet(const Arguments& args);
 std::optional<double> dial_of(const Arguments& args, const model::ModelFolder& folder);
 std::optional<double> dial_of(std::optional<double> asked, const model::ModelFolder& folder);
 
+// Of a tokenizer.json, a folder that holds one, or a GGUF file.
+text::Tokenizer tokenizer_at(const std::string& path);
+
 // The folder that the running program stands in.
 std::string program_folder();
 

@@ -11,7 +11,7 @@ namespace fathom::cli {
 namespace {
 
 int run(const Arguments& args) {
-  const text::Tokenizer tokenizer = text::Tokenizer::load(args.positional("TOKENIZER"));
+  const text::Tokenizer tokenizer = tokenizer_at(args.positional("TOKENIZER"));
   std::vector<std::string> words = args.rest();
   if (words.empty() || words == std::vector<std::string>{"-"}) {
     words.clear();
@@ -35,7 +35,7 @@ int run(const Arguments& args) {
 
 Command tokenizer_decode_command() {
   Command c{.name = "tokenizer decode", .summary = "Turn token ids into text"};
-  c.positional("TOKENIZER", "a tokenizer.json, or a folder that holds one");
+  c.positional("TOKENIZER", "a tokenizer.json, a folder that holds one, or a .gguf file");
   c.positionals.push_back({"IDS", "token ids; without them, or for -, standard input", false, true});
   c.flag(boolean_flag("keep-special", "print special tokens too"));
   c.flag(boolean_flag("newline", "end the output with a new line").otherwise("true"));

@@ -9,7 +9,7 @@ namespace fathom::cli {
 namespace {
 
 int run(const Arguments& args) {
-  const text::Tokenizer tokenizer = text::Tokenizer::load(args.positional("TOKENIZER"));
+  const text::Tokenizer tokenizer = tokenizer_at(args.positional("TOKENIZER"));
   if (args.given("file") && args.given_positional("TEXT"))
     args.wrong("file", "a TEXT as well", "one of the two");
   const std::string text = args.given_positional("TEXT") ? args.positional("TEXT")
@@ -39,7 +39,7 @@ int run(const Arguments& args) {
 
 Command tokenizer_encode_command() {
   Command c{.name = "tokenizer encode", .summary = "Turn text into token ids"};
-  c.positional("TOKENIZER", "a tokenizer.json, or a folder that holds one");
+  c.positional("TOKENIZER", "a tokenizer.json, a folder that holds one, or a .gguf file");
   c.positionals.push_back({"TEXT", "the text; without it and without --file, standard input", false, false});
   c.flag(path_flag("file", "FILE", "read the text from a file, - for standard input"));
   c.flag(boolean_flag("add-special", "add what the tokenizer puts around a text (<s> …)"));

@@ -81,6 +81,7 @@ def test_a_gguf_file_and_back(fathom, folder):
     assert report(fathom, "dense.gguf", "dense-back", "--type", "f32", "--data", "corpus.txt", "--limit", 1000)["quality"]["top1_agreement"] == 1
     words = ("--prompt", "The sea is", "--temperature", 0, "--max-tokens", 16)
     assert fathom("generate", "dense", *words).out == fathom("generate", "dense.gguf", *words).out == fathom("generate", "dense-back", *words).out
+    assert fathom("tokenizer", "encode", "dense", "the sea").out == fathom("tokenizer", "encode", "dense.gguf", "the sea").out
 
 
 def test_twice_rounded_is_said(fathom, folder):
