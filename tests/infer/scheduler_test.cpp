@@ -278,7 +278,7 @@ TEST(Scheduler, AForwardThatThrowsFailsItsTexts) {
 // A token whose scores are no numbers, guessed but never chosen: each of those that the text does without in turn. The text stays what it is.
 TEST(Scheduler, AGuessThatFailsIsButAGuess) {
   int64_t wrong = 0;
-  for (uint64_t seed = 1; seed <= 6; ++seed) {
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
     Random random(seed);
     model::ModelConfig config = model::random_config(random, {.max_blocks = 3, .max_width = 16});
     config.routing.units = {{0, 0.5}};
@@ -289,7 +289,7 @@ TEST(Scheduler, AGuessThatFailsIsButAGuess) {
     config.eos_token_ids.clear(), config.bos_token_id.reset(), config.pad_token_id.reset();
     const Model model(config, seed);
     Engine sound(model.weights, {.threads = 1});
-    Request r = plain(model, 4, 20, random);
+    Request r = plain(model, 4, 8, random);
     const Alone expected = alone(sound, r, 0);
     r.speculation = Speculation{.draft = RoutingPolicy::causal({std::numeric_limits<float>::infinity()})};
     for (int32_t id = 0; id < config.vocab_size; ++id) {
@@ -307,7 +307,7 @@ TEST(Scheduler, AGuessThatFailsIsButAGuess) {
       wrong += out.guessed - out.guessed_right;
     }
   }
-  EXPECT_GT(wrong, 50);
+  EXPECT_GT(wrong, 200);
 }
 
 // A router of NaN: the step is read, its texts fail one by one, and the scheduler goes on.
