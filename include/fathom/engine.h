@@ -101,7 +101,7 @@ class Stream::Iterator {
 inline Stream::Iterator Stream::begin() { return Iterator(*this); }
 
 // A text whose scores or logits are no numbers fails alone, with the other samples of its request: their stream throws what happened, once
-// its events are taken. A step that cannot be made at all (no memory) fails for every stream that had rows in it. The engine goes on.
+// its events are taken. A step that cannot be made at all (no memory) fails for every stream that it was to go on with. The engine goes on.
 class FATHOM_API Engine {
  public:
   // Error: an option out of its bounds, or a model that was opened without its weights.

@@ -210,7 +210,7 @@ void Driver::fail(std::exception_ptr why) {
   }
   open_.clear();
   try {
-    make_scheduler();  // what has thrown can only be destroyed
+    make_scheduler();  // what it still has would tell of tickets that have ended
   } catch (...) {
     closed_ = true;
   }

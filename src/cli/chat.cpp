@@ -46,7 +46,7 @@ class Chat {
         scheduler_(engine_, {.prefix_tokens = folder_->config().max_position_embeddings + infer::PrefixCache::kStride}),  // and where it ends
         end_ids_(model::end_ids(*folder_, model::document_ends(folder_->config(), tokenizer))), depth_(args.boolean("show-depth")), stats_(args.boolean("stats")) {
     engine_.require_room(std::min(1 + args.integer("max-tokens"), folder_->config().max_position_embeddings));
-    set_dial(args.maybe_number("dial"));
+    at_ = at(args.maybe_number("dial"));
     conversation_.begin(system_);
     range_ = {folder_->config().least_depth(), folder_->config().most_depth()};
   }
@@ -62,14 +62,9 @@ class Chat {
     std::vector<infer::PolicyFrom> policies = text.policies;
     const Json& conversation = note.raw("conversation");
     note.done();
-    const std::optional<double> dial_before = dial_;
-    if (with_dial) set_dial(dial);
-    try {
-      conversation_.restore(conversation, path, std::move(ids), std::move(policies));
-    } catch (...) {
-      set_dial(dial_before);
-      throw;
-    }
+    Dial next = with_dial ? at(dial) : at_;
+    conversation_.restore(conversation, path, std::move(ids), std::move(policies));
+    at_ = std::move(next);
     system_ = system;
     asked_ = static_cast<uint64_t>(asked);
     scheduler_.keep(text.ids, text.policies, text.read);
@@ -94,10 +89,13 @@ class Chat {
     out_flush();
   }
 
-  void set_dial(std::optional<double> dial) {
+  struct Dial {
+    std::optional<double> asked;
+    infer::RoutingPolicy policy;
+  };
+  Dial at(std::optional<double> dial) const {
     const std::optional<double> asked = dial_of(dial, *folder_);
-    policy_ = infer::RoutingPolicy::at_dial(folder_->config(), folder_->dial(), asked);
-    dial_ = asked;
+    return {asked, infer::RoutingPolicy::at_dial(folder_->config(), folder_->dial(), asked)};
   }
 
   bool command(const std::string& line) {
@@ -134,7 +132,7 @@ class Chat {
     if (path.empty()) throw UserError({"/save", "", "no name", "the name of the file to write", ""});
     require_place(path);
     infer::CachedText text{.ids = conversation_.ids(), .policies = conversation_.policies(), .read = scheduler_.kept(conversation_.ids(), conversation_.policies()), .note = {}};
-    text.note = {{"conversation", conversation_.to_json()}, {"system", system_}, {"asked", asked_}, {"dial", dial_ ? Json(*dial_) : Json()}};
+    text.note = {{"conversation", conversation_.to_json()}, {"system", system_}, {"asked", asked_}, {"dial", at_.asked ? Json(*at_.asked) : Json()}};
     infer::save_cache(path, identity(), engine_, text);
     say(str("saved ", printable(path), ": ", what_was_read(text.ids.size(), text.read.sequence.position())));
   }
@@ -155,13 +153,13 @@ class Chat {
         used = 0;
       }
       if (used != rest.size() || !(asked > 0 && asked <= 1)) throw UserError({"/dial", "", "\"" + printable(rest, 40) + "\"", "a number above 0, at most 1", ""});
-      set_dial(asked);
+      at_ = at(asked);
     }
-    say(str("dial ", fixed(dial_.value_or(folder_->dial() ? folder_->dial()->default_dial : 1.0), 3)));
+    say(str("dial ", fixed(at_.asked.value_or(folder_->dial() ? folder_->dial()->default_dial : 1.0), 3)));
   }
 
   void ask(const std::string& question) {
-    conversation_.ask(question, policy_);
+    conversation_.ask(question, at_.policy);
     const int64_t room = folder_->config().max_position_embeddings - std::ssize(conversation_.ids());
     if (room <= 0) {
       conversation_.take_back();
@@ -234,8 +232,7 @@ class Chat {
   infer::Scheduler scheduler_;
   std::vector<int32_t> end_ids_;
   bool depth_, stats_;
-  std::optional<double> dial_;
-  infer::RoutingPolicy policy_;
+  Dial at_;
   DepthRange range_;
   uint64_t asked_ = 0;
 };

@@ -70,39 +70,28 @@ void codes(const BlockQ6_K& b, uint8_t* out) {
   }
 }
 
-// Scales of the groups of one block, as UnpackedBlocks has them.
+// Scales and minima of the groups of one block.
 struct Scales {
   float scale[16], minimum[16];
-  int8_t sub_scale[16], sub_minimum[16];
-  uint16_t d = 0, dmin = 0;
 };
 
 template <class Block>
 void scales(const Block& b, Scales& s) {
-  s.d = b.d;
   s.scale[0] = f16_to_f32(b.d);
+  if constexpr (requires { b.m; }) s.minimum[0] = -f16_to_f32(b.m);
 }
-template <class Block>
-void scale_and_addend(const Block& b, Scales& s) {
-  s.d = b.d, s.dmin = b.m;
-  s.scale[0] = f16_to_f32(b.d), s.minimum[0] = -f16_to_f32(b.m);
-}
-void scales(const BlockQ4_1& b, Scales& s) { scale_and_addend(b, s); }
-void scales(const BlockQ5_1& b, Scales& s) { scale_and_addend(b, s); }
-
 template <class Block>
 void scales_and_minima(const Block& b, Scales& s) {
-  unpack_scales(b.scales, s.sub_scale, s.sub_minimum);
-  s.d = b.d, s.dmin = b.dmin;
+  int8_t scale[8], minimum[8];
+  unpack_scales(b.scales, scale, minimum);
   const float d = f16_to_f32(b.d), dmin = f16_to_f32(b.dmin);
-  for (int g = 0; g < 8; ++g) s.scale[g] = d * static_cast<float>(s.sub_scale[g]), s.minimum[g] = dmin * static_cast<float>(s.sub_minimum[g]);
+  for (int g = 0; g < 8; ++g) s.scale[g] = d * static_cast<float>(scale[g]), s.minimum[g] = dmin * static_cast<float>(minimum[g]);
 }
 void scales(const BlockQ4_K& b, Scales& s) { scales_and_minima(b, s); }
 void scales(const BlockQ5_K& b, Scales& s) { scales_and_minima(b, s); }
 void scales(const BlockQ6_K& b, Scales& s) {
-  s.d = b.d;
   const float d = f16_to_f32(b.d);
-  for (int g = 0; g < 16; ++g) s.sub_scale[g] = b.scales[g], s.scale[g] = d * static_cast<float>(b.scales[g]);
+  for (int g = 0; g < 16; ++g) s.scale[g] = d * static_cast<float>(b.scales[g]);
 }
 
 // f(block, index) for every block, read from wherever it lies.
@@ -141,31 +130,17 @@ void dequantize_blocks(GgmlType type, std::span<const std::byte> bytes, float* o
 }
 
 template <class Block>
-void unpack_blocks(std::span<const std::byte> bytes, UnpackedBlocks& out, bool floats) {
-  if constexpr (Block::kElements == 32)  // one level: the scale is the file's
-    if (!floats) {
-      uint8_t* const to = out.codes.data();
-      uint16_t *const d = out.d.data(), *const dmin = out.dmin.data();
-      return each_block<Block>(bytes, [=](const Block& b, size_t n) {
-        codes(b, to + n * Block::kElements);
-        d[n] = b.d;
-        if constexpr (requires { b.m; }) dmin[n] = b.m;
-      });
-    }
-  const size_t groups = static_cast<size_t>(Block::kElements / out.layout.group);
-  each_block<Block>(bytes, [&](const Block& b, size_t n) {
-    Scales s;
-    codes(b, out.codes.data() + n * Block::kElements);
-    scales(b, s);
-    out.d[n] = s.d;
-    if (out.layout.has_minimum) out.dmin[n] = s.dmin;
-    for (size_t g = 0; g < groups; ++g) {
-      const size_t i = n * groups + g;
-      if (floats) out.scale[i] = s.scale[g];
-      if (floats && out.layout.has_minimum) out.minimum[i] = s.minimum[g];
-      if (out.layout.two_level) out.sub_scale[i] = s.sub_scale[g];
-      if (out.layout.has_minimum && out.layout.two_level) out.sub_minimum[i] = s.sub_minimum[g];
-    }
+void unpack_blocks(std::span<const std::byte> bytes, UnpackedBlocks& out) {
+  uint8_t* const to = out.codes.data();
+  uint16_t *const d = out.d.data(), *const dmin = out.dmin.data();
+  int8_t *const sub_scale = out.sub_scale.data(), *const sub_minimum = out.sub_minimum.data();
+  constexpr size_t kGroups = Block::kElements / Block::kGroup;
+  each_block<Block>(bytes, [=](const Block& b, size_t n) {
+    codes(b, to + n * Block::kElements);
+    d[n] = b.d;
+    if constexpr (requires { b.m; }) dmin[n] = b.m;
+    if constexpr (requires { b.dmin; }) dmin[n] = b.dmin, unpack_scales(b.scales, sub_scale + n * kGroups, sub_minimum + n * kGroups);
+    else if constexpr (requires { b.scales; }) std::memcpy(sub_scale + n * kGroups, b.scales, kGroups);
   });
 }
 
@@ -202,28 +177,36 @@ void dequantize(GgmlType type, std::span<const std::byte> blocks, float* out) {
   }
 }
 
-void unpack(GgmlType type, std::span<const std::byte> blocks, UnpackedBlocks& out, bool floats) {
+float UnpackedBlocks::scale(size_t g) const {
+  const float top = f16_to_f32(d[g * static_cast<size_t>(layout.group) / static_cast<size_t>(layout.block)]);
+  return layout.two_level ? top * static_cast<float>(sub_scale[g]) : top;
+}
+
+float UnpackedBlocks::minimum(size_t g) const {
+  const float top = f16_to_f32(dmin[g * static_cast<size_t>(layout.group) / static_cast<size_t>(layout.block)]);
+  return layout.two_level ? top * static_cast<float>(sub_minimum[g]) : -top;
+}
+
+void unpack(GgmlType type, std::span<const std::byte> blocks, UnpackedBlocks& out) {
   check_whole(type, blocks);
   out.layout = quant_layout(type);
   const size_t n = blocks.size() / static_cast<size_t>(ggml_block_bytes(type));
   const size_t elements = n * static_cast<size_t>(out.layout.block), groups = elements / static_cast<size_t>(out.layout.group);
   const bool minimum = out.layout.has_minimum, two = out.layout.two_level;
   out.codes.resize(elements);
-  out.scale.resize(floats ? groups : 0);
-  out.minimum.resize(floats && minimum ? groups : 0);
   out.sub_scale.resize(two ? groups : 0);
   out.sub_minimum.resize(two && minimum ? groups : 0);
   out.d.resize(n);
   out.dmin.resize(minimum ? n : 0);
   switch (type) {
-    case GgmlType::Q8_0: return unpack_blocks<BlockQ8_0>(blocks, out, floats);
-    case GgmlType::Q4_0: return unpack_blocks<BlockQ4_0>(blocks, out, floats);
-    case GgmlType::Q4_1: return unpack_blocks<BlockQ4_1>(blocks, out, floats);
-    case GgmlType::Q5_0: return unpack_blocks<BlockQ5_0>(blocks, out, floats);
-    case GgmlType::Q5_1: return unpack_blocks<BlockQ5_1>(blocks, out, floats);
-    case GgmlType::Q4_K: return unpack_blocks<BlockQ4_K>(blocks, out, floats);
-    case GgmlType::Q5_K: return unpack_blocks<BlockQ5_K>(blocks, out, floats);
-    case GgmlType::Q6_K: return unpack_blocks<BlockQ6_K>(blocks, out, floats);
+    case GgmlType::Q8_0: return unpack_blocks<BlockQ8_0>(blocks, out);
+    case GgmlType::Q4_0: return unpack_blocks<BlockQ4_0>(blocks, out);
+    case GgmlType::Q4_1: return unpack_blocks<BlockQ4_1>(blocks, out);
+    case GgmlType::Q5_0: return unpack_blocks<BlockQ5_0>(blocks, out);
+    case GgmlType::Q5_1: return unpack_blocks<BlockQ5_1>(blocks, out);
+    case GgmlType::Q4_K: return unpack_blocks<BlockQ4_K>(blocks, out);
+    case GgmlType::Q5_K: return unpack_blocks<BlockQ5_K>(blocks, out);
+    case GgmlType::Q6_K: return unpack_blocks<BlockQ6_K>(blocks, out);
     default: FATHOM_ASSERT(false, ggml_type_name(type));
   }
 }

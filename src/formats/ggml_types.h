@@ -46,19 +46,21 @@ bool is_quantized(GgmlType type);  // all but F32, F16 and BF16
 QuantLayout quant_layout(GgmlType type);
 
 // Whole blocks taken apart. Element i with group g = i / layout.group and block b = i / layout.block is
-//   value = scale[g] * (codes[i] - layout.offset) - minimum[g]          (without the last term where minimum is empty)
+//   value = scale(g) * (codes[i] - layout.offset) - minimum(g)          (without the last term where the type has no minimum)
 // The product is exact in f32 (11 bits of an f16, at most 8 of a second-level scale, at most 8 of a code, 24 in all at
 // most), so the value is rounded once, by the subtraction, fused or not, and equals dequantize() bit for bit.
-//   one level:  scale[g] = f16(d[g]),                  minimum[g] = -f16(dmin[g])     Q4_1 and Q5_1 store what is added
-//   two levels: scale[g] = f16(d[b]) * sub_scale[g],   minimum[g] = f16(dmin[b]) * sub_minimum[g]     both products exact
+//   one level:  scale(g) = f16(d[g]),                  minimum(g) = -f16(dmin[g])     Q4_1 and Q5_1 store what is added
+//   two levels: scale(g) = f16(d[b]) * sub_scale[g],   minimum(g) = f16(dmin[b]) * sub_minimum[g]     both products exact
 struct UnpackedBlocks {
   QuantLayout layout;
   std::vector<uint8_t> codes;         // [elements], 0 to 2^bits - 1; Q8_0's signed bytes plus 128
-  std::vector<float> scale, minimum;  // [elements / group]; minimum is empty where the type has none
   std::vector<int8_t> sub_scale, sub_minimum;  // [elements / group]: 0 to 63, Q6_K -128 to 127; empty but for two levels
   std::vector<uint16_t> d, dmin;      // [elements / block], f16 as in the file
+
+  float scale(size_t g) const;        // of a group
+  float minimum(size_t g) const;      // where the type has any
 };
 // `out` keeps its allocations from call to call.
-void unpack(GgmlType type, std::span<const std::byte> blocks, UnpackedBlocks& out, bool floats = true);  // without them `scale` and `minimum` are empty
+void unpack(GgmlType type, std::span<const std::byte> blocks, UnpackedBlocks& out);
 
 }  // namespace fathom::formats

@@ -51,10 +51,6 @@ bool Scheduler::State::may_enter(const Job& job) const {
   return static_cast<double>(pages) <= limit;
 }
 
-bool Scheduler::State::in_parts(const Job* job) const {
-  return std::any_of(parts.begin(), parts.end(), [&](const Part& p) { return p.job == job; });
-}
-
 // Whether the pool has what the step takes at most.
 bool Scheduler::State::fits() const {
   if (engine.pool().page_limit() == INT64_MAX) return true;
@@ -75,7 +71,7 @@ bool Scheduler::State::make_room(const Job& job) {
     const std::vector<Job*> order = in_turn(running);
     const auto last = std::find_if(order.rbegin(), order.rend(), [&](const Job* j) { return j == &job || j->sequence.pages() > 0; });
     // One that is in the step already comes before `job`.
-    if (last == order.rend() || in_parts(*last)) return false;
+    if (last == order.rend() || std::any_of(parts.begin(), parts.end(), [&](const Part& p) { return p.job == *last; })) return false;
     preempt(**last);
   }
   return true;

@@ -220,8 +220,9 @@ void Job::guess(std::span<const float> logits, const kernels::Kernels& kernels) 
 }
 
 void Job::give_up_draft() {
+  constexpr int64_t kPause = 16;
   draft.reset();
-  pause = 16;
+  pause = kPause;
 }
 
 void Job::checked(int64_t guessed, int64_t right) {

@@ -104,15 +104,12 @@ void Scheduler::State::change_policy(Job& job) {
 
 void Scheduler::State::read(const Part& part, size_t item, std::exception_ptr& thrown) {
   Job& job = *part.job;
-  if (part.work == Work::draft) {
-    result.refuse_nan_scores(config, result.items[item].first_row, part.rows);
-    return job.guess(result.logits_of(item), engine.kernels());
-  }
+  if (part.work != Work::check) result.refuse_nan_scores(config, result.items[item].first_row, part.rows);
+  if (part.work == Work::draft) return job.guess(result.logits_of(item), engine.kernels());
   const int64_t before = job.read();
   if (part.work == Work::check) {
     check_guesses(part, item, thrown);
   } else {
-    result.refuse_nan_scores(config, result.items[item].first_row, part.rows);
     job.take(result, result.items[item].first_row, part.rows);
     tell(job, thrown);
     if (!job.finished && job.left() == 0) choose(job, result.logits_of(item));

@@ -50,7 +50,6 @@ struct Scheduler::State {
   int64_t aged(const Job& job) const { return job.priority + (stats.steps - job.waiting_since) / options.aging_steps; }
   int64_t pages_at_end(const Job& job) const;
   bool may_enter(const Job& job) const;
-  bool in_parts(const Job* job) const;
   bool fits() const;
   bool make_room(const Job& job);
   bool drop_draft();

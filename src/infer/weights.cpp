@@ -72,7 +72,7 @@ class Packer {
     std::atomic<bool> sound{true};
     PackedMatrix packed(packing, outputs, inner, [&](int64_t n, const kernels::QuantizedRow& row) {
       thread_local formats::UnpackedBlocks blocks;
-      formats::unpack(t.type, t.row(n), blocks, false);
+      formats::unpack(t.type, t.row(n), blocks);
       std::ranges::copy(blocks.codes, row.codes.begin());
       std::ranges::copy(blocks.d, row.scale.begin());
       std::ranges::copy(blocks.sub_scale, row.sub_scale.begin());

@@ -143,23 +143,24 @@ TEST(GgmlTypes, UnpackedBlocksSayTheSame) {
     unpack(type, blocks, u);
     const QuantLayout l = u.layout;
     ASSERT_EQ(u.codes.size(), want.size());
-    ASSERT_EQ(u.scale.size(), want.size() / static_cast<size_t>(l.group));
-    ASSERT_EQ(u.minimum.size(), l.has_minimum ? u.scale.size() : 0);
+    ASSERT_EQ(u.sub_scale.size(), l.two_level ? want.size() / static_cast<size_t>(l.group) : 0);
+    ASSERT_EQ(u.sub_minimum.size(), l.has_minimum ? u.sub_scale.size() : 0);
     ASSERT_EQ(u.d.size(), 257u);
+    ASSERT_EQ(u.dmin.size(), l.has_minimum ? 257u : 0u);
     std::vector<float> plain, fused, factored;
     for (size_t i = 0; i < want.size(); ++i) {
       const size_t g = i / static_cast<size_t>(l.group), b = i / static_cast<size_t>(l.block);
       ASSERT_LT(u.codes[i], 1 << l.bits);
       const float q = static_cast<float>(u.codes[i] - l.offset), d = f16_to_f32(u.d[b]);
       const float scale = l.two_level ? d * static_cast<float>(u.sub_scale[g]) : d;
-      ASSERT_EQ(static_cast<double>(u.scale[g]) * static_cast<double>(q), static_cast<double>(u.scale[g] * q)) << "the product is exact";
+      ASSERT_EQ(static_cast<double>(u.scale(g)) * static_cast<double>(q), static_cast<double>(u.scale(g) * q)) << "the product is exact";
       if (l.has_minimum) {
         const float m = f16_to_f32(u.dmin[b]), minimum = l.two_level ? m * static_cast<float>(u.sub_minimum[g]) : -m;
-        plain.push_back(u.scale[g] * q - u.minimum[g]);
-        fused.push_back(std::fma(u.scale[g], q, -u.minimum[g]));
+        plain.push_back(u.scale(g) * q - u.minimum(g));
+        fused.push_back(std::fma(u.scale(g), q, -u.minimum(g)));
         factored.push_back(scale * q - minimum);
       } else {
-        plain.push_back(u.scale[g] * q), fused.push_back(u.scale[g] * q), factored.push_back(scale * q);
+        plain.push_back(u.scale(g) * q), fused.push_back(u.scale(g) * q), factored.push_back(scale * q);
       }
     }
     EXPECT_TRUE(same_bits(plain, want)) << ggml_type_name(type);
@@ -167,7 +168,7 @@ TEST(GgmlTypes, UnpackedBlocksSayTheSame) {
     for (size_t i = 0; i < want.size(); ++i) ASSERT_EQ(fused[i], want[i]) << ggml_type_name(type);  // 0 - 0 may differ in its sign
   }
   unpack(GgmlType::Q8_0, {}, u);
-  EXPECT_TRUE(u.codes.empty() && u.minimum.empty() && u.sub_scale.empty());
+  EXPECT_TRUE(u.codes.empty() && u.dmin.empty() && u.sub_scale.empty());
 }
 
 // Nothing of a block is lost: from the integers and f16 numbers alone the bytes can be written again.
@@ -255,7 +256,7 @@ TEST(GgmlQuantize, PlainTypesRoundToTheNearest) {
     unpack(type, blocks, u);
     const std::vector<float> back = decoded(type, blocks);
     for (size_t i = 0; i < x.size(); ++i)  // half a step and what the scale lost in f16
-      ASSERT_LE(std::fabs(back[i] - x[i]), 0.5f * std::fabs(u.scale[i / 32]) + 0.0021f * 0.1f) << ggml_type_name(type);
+      ASSERT_LE(std::fabs(back[i] - x[i]), 0.5f * std::fabs(u.scale(i / 32)) + 0.0021f * 0.1f) << ggml_type_name(type);
   }
 }
 

@@ -38,8 +38,8 @@ void use(const GgufFile& file, const GgufTensor& t) {
   unpack(t.type, t.bytes, u);
   for (size_t i = 0; i < values.size(); ++i) {
     const size_t g = i / static_cast<size_t>(u.layout.group);
-    float v = u.scale[g] * static_cast<float>(u.codes[i] - u.layout.offset);
-    if (u.layout.has_minimum) v -= u.minimum[g];
+    float v = u.scale(g) * static_cast<float>(u.codes[i] - u.layout.offset);
+    if (u.layout.has_minimum) v -= u.minimum(g);
     if (!(v == values[i]) && !(std::isnan(v) && std::isnan(values[i]))) std::abort();
   }
 }

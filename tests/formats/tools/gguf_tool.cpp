@@ -44,8 +44,8 @@ void dequantize_all(const std::string& path, const std::string& out, bool by_for
       unpack(t.type, t.bytes, u);
       for (size_t i = 0; i < x.size(); ++i) {
         const size_t g = i / static_cast<size_t>(u.layout.group);
-        x[i] = u.scale[g] * static_cast<float>(u.codes[i] - u.layout.offset);
-        if (u.layout.has_minimum) x[i] -= u.minimum[g];
+        x[i] = u.scale(g) * static_cast<float>(u.codes[i] - u.layout.offset);
+        if (u.layout.has_minimum) x[i] -= u.minimum(g);
       }
     }
     write_values(values, x);

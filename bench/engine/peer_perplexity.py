@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Perplexity beside llama.cpp's on the same file, text and windows.
 
-  .venv/bin/python bench/quality/peer_perplexity.py LLAMA_PERPLEXITY MODEL.gguf TEXT [--context 512] [--threads 2] [--build build/release]
+  .venv/bin/python bench/engine/peer_perplexity.py LLAMA_PERPLEXITY MODEL.gguf TEXT [--context 512] [--threads 2] [--build build/release]
 
 llama-perplexity cuts a text into windows and counts the second half of each: the tokens after the first `context / 2` + 1. Ours of the
 same tokens is a window's loss less that of its beginning, which the causal rule makes the same number. Needs the tests' engine_tool.
