@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <utility>
 
 #include "core/error.h"
@@ -39,6 +40,9 @@ int64_t room(const StoredTensor& t) { return (kernels::packed_bytes(packing_of(t
 
 bool half_is_finite(uint16_t bits) { return (bits & 0x7c00u) != 0x7c00u; }
 
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+const char* head_name(const model::ModelConfig& c) { return c.tie_word_embeddings ? kEmbedding : "lm_head.weight"; }
+
 class Packer {
  public:
   Packer(const Weights::Source& source, int threads, bool check) : source_(source), threads_(threads), check_(check) {}
@@ -53,12 +57,23 @@ class Packer {
   }
   std::vector<float> vector(const std::string& name, int64_t size) {
     const StoredTensor& t = source_(name);
-    if (check_) t.refuse_not_finite();
+    check(t);
     std::vector<float> values = t.to_f32();
     FATHOM_ASSERT(static_cast<int64_t>(values.size()) == size, name, " has ", values.size(), " elements, not ", size);
     return values;
   }
   float scalar(const std::string& name) { return vector(name, 1)[0]; }
+  // Not packed: rows are read from where the source has them.
+  StoredTensor embedding(int64_t vocabulary, int64_t width) {
+    StoredTensor t = source_(kEmbedding);
+    FATHOM_ASSERT(t.rows() == vocabulary && t.columns() == width, kEmbedding, " is ", t.rows(), " x ", t.columns(), ", not ", vocabulary, " x ", width);
+    check(t);
+    if (t.owner) return t;
+    const auto copy = std::make_shared<const std::vector<std::byte>>(t.bytes.begin(), t.bytes.end());
+    t.bytes = *copy;
+    t.owner = copy;
+    return t;
+  }
   PackedMatrix matrix(const std::string& name, int64_t outputs, int64_t inner) {
     const StoredTensor& t = source_(name);
     FATHOM_ASSERT(t.rows() == outputs && t.columns() == inner, name, " is ", t.rows(), " x ", t.columns(), ", not ", outputs, " x ", inner);
@@ -66,7 +81,7 @@ class Packer {
     next_ += room(t);
     const Packing packing = packing_of(t.type);
     if (kernels::is_plain(packing)) {
-      if (check_) t.refuse_not_finite();
+      check(t);
       return PackedMatrix(packing, outputs, inner, [&](int64_t n, std::byte* row) { std::ranges::copy(t.row(n), row); }, threads_, at);
     }
     std::atomic<bool> sound{true};
@@ -87,6 +102,21 @@ class Packer {
   }
 
  private:
+  void check(const StoredTensor& t) {
+    if (!check_) return;
+    constexpr int64_t kRows = 64;
+    std::atomic<bool> sound{true};
+    threads_.parallel_for((t.rows() + kRows - 1) / kRows, [&](int64_t chunk) {
+      thread_local std::vector<float> values;
+      values.resize(static_cast<size_t>(t.columns()));
+      for (int64_t n = chunk * kRows; n < std::min(t.rows(), (chunk + 1) * kRows); ++n) {
+        t.row_f32(n, values.data());
+        if (!model::all_finite(values)) sound = false;
+      }
+    });
+    if (!sound) t.refuse_not_finite();  // by its place
+  }
+
   const Weights::Source& source_;
   ThreadPool threads_;
   bool check_;
@@ -115,9 +145,9 @@ UnitWeights unit_weights(Packer& packer, const model::ModelConfig& config, const
   return w;
 }
 
-// The packed matrices of a model, in the order in which a forward reads them.
+// The packed matrices of a model, in the order in which they are packed: the head first, while the others are not in memory yet.
 std::vector<std::string> matrix_names(const model::ModelConfig& c) {
-  std::vector<std::string> names;
+  std::vector<std::string> names = {head_name(c)};
   for (int64_t block = 0; block < c.num_hidden_layers; ++block) {
     const std::string at = model::layer_prefix(block);
     const auto [first, last] = c.routing.units_of(block);
@@ -132,8 +162,6 @@ std::vector<std::string> matrix_names(const model::ModelConfig& c) {
     if (c.has_part(block, routing::Part::mlp))
       for (const char* name : {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}) names.push_back(at + name + ".weight");
   }
-  names.push_back("model.embed_tokens.weight");
-  if (!c.tie_word_embeddings) names.push_back("lm_head.weight");
   return names;
 }
 
@@ -146,7 +174,7 @@ model::WeightBytes weight_bytes(const model::ModelFolder& folder) {
     const StoredTensor& t = folder.stored(name);
     const double each = kernels::bytes_per_weight(packing_of(t.type)), n = static_cast<double>(t.rows()) * static_cast<double>(t.columns());
     if (name.ends_with("_proj.weight") || name.find(".light.") != std::string::npos) bytes += each * n, elements += n;
-    else if (name.find("predictor") == std::string::npos) out.head = each;  // the last one is the head's
+    else if (name == head_name(folder.config())) out.head = each;
   }
   if (elements > 0) out.blocks = bytes / elements;
   return out;
@@ -156,7 +184,8 @@ int64_t resident_bytes(const model::ModelFolder& folder) {
   const std::vector<std::string> names = matrix_names(folder.config());
   int64_t bytes = 0;
   for (const model::TensorSpec& spec : model::schema(folder.config()))
-    bytes += std::ranges::find(names, spec.name) == names.end() ? spec.elements() * static_cast<int64_t>(sizeof(float)) : room(folder.stored(spec.name));
+    if (std::ranges::find(names, spec.name) != names.end()) bytes += room(folder.stored(spec.name));
+    else if (spec.name != kEmbedding) bytes += spec.elements() * static_cast<int64_t>(sizeof(float));
   return bytes;
 }
 
@@ -175,7 +204,7 @@ std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config, c
   const int64_t GD = config.num_key_value_heads * config.head_dim, F = config.intermediate_size;
   Packer packer(source, threads, refuse_not_finite);
   w.storage_ = packer.reserve(matrix_names(config));
-
+  w.head_ = packer.matrix(head_name(config), config.vocab_size, C);
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     const std::string at = model::layer_prefix(block);
     const auto [first, last] = config.routing.units_of(block);
@@ -212,13 +241,7 @@ std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config, c
     w.blocks_.push_back(std::move(b));
   }
   w.final_norm_ = packer.vector("model.norm.weight", C);
-  PackedMatrix embedding = packer.matrix("model.embed_tokens.weight", config.vocab_size, C);
-  if (config.tie_word_embeddings) {
-    w.head_ = std::move(embedding);
-  } else {
-    w.embedding_ = std::move(embedding);
-    w.head_ = packer.matrix("lm_head.weight", config.vocab_size, C);
-  }
+  if (!config.tie_word_embeddings) w.embedding_ = packer.embedding(config.vocab_size, C);
   return weights;
 }
 
@@ -236,20 +259,25 @@ std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config,
 }
 
 std::shared_ptr<const Weights> Weights::load(const model::ModelFolder& folder, int threads) {
-  constexpr size_t kReadAtOnce = size_t{16} << 20;  // bytes of the files
+  constexpr size_t kReadAtOnce = size_t{4} << 20;  // bytes of the files
   size_t read = 0;
+  StoredTensor tensor;
   const auto source = [&](const std::string& name) -> const StoredTensor& {
-    const StoredTensor& t = folder.stored(name);
-    if (read > kReadAtOnce) folder.release(), read = 0;  // the tensors before this one are packed
-    read += t.bytes.size();
-    return t;
+    tensor = folder.stored(name);
+    tensor.owner = folder.files();
+    if (read + tensor.bytes.size() > kReadAtOnce) folder.release(), read = 0;  // the tensors before this one are packed
+    read += tensor.bytes.size();
+    return tensor;
   };
   auto weights = from(folder.config(), source, threads > 0 ? threads : available_threads(), true);
   folder.release();
   return weights;
 }
 
-void Weights::embed(int32_t token, float* to) const { (embedding_.outputs() > 0 ? embedding_ : head_).copy_row(token, to); }
+void Weights::embed(int32_t token, float* to) const {
+  if (embedding_.bytes.empty()) head_.copy_row(token, to);
+  else embedding_.row_f32(token, to);
+}
 
 int64_t Weights::bytes() const {
   int64_t floats = storage_.size() + static_cast<int64_t>(final_norm_.size());

@@ -44,15 +44,15 @@ struct BlockWeights {
 
 // Bytes of a weight as the engine will hold the folder's, for the cost model; reads no weight.
 model::WeightBytes weight_bytes(const model::ModelFolder& folder);
-// Of all of them: what Weights::bytes() will be.
+// Of those in memory: what Weights::bytes() will be.
 int64_t resident_bytes(const model::ModelFolder& folder);
 
 class Weights {
  public:
   // A tensor by its name in model/schema.h. Matrices keep their type, losing nothing; vectors become f32.
   using Source = std::function<const model::StoredTensor&(const std::string&)>;
-  // `threads` 0: all cores that this process may use. Refuses NaN and infinity by tensor and index. Of the folder's files no memory
-  // stays behind, and little is needed at a time.
+  // `threads` 0: all cores that this process may use. Refuses NaN and infinity by tensor and index. Little of the folder's files is in
+  // memory at a time. An embedding that is not the head too stays in its file: a token needs one row of it.
   static std::shared_ptr<const Weights> load(const model::ModelFolder& folder, int threads = 0);
   static std::shared_ptr<const Weights> from(const model::ModelConfig& config, const Source& source, int threads = 1,
                                              bool refuse_not_finite = false);
@@ -65,16 +65,16 @@ class Weights {
   const std::vector<float>& final_norm() const { return final_norm_; } // [C]
   const kernels::PackedMatrix& head() const { return head_; }          // [V, C]; the embedding when tied
   void embed(int32_t token, float* to) const;                          // [C]
-  int64_t bytes() const;
+  int64_t bytes() const;  // in memory: without an embedding of its own
 
  private:
   model::ModelConfig config_;
-  kernels::PackedMatrix embedding_;  // [V, C], not there when tied: rows then come out of the head
+  model::StoredTensor embedding_;  // [V, C]; not there when tied: rows then come out of the head
   std::vector<BlockWeights> blocks_;
   std::vector<UnitWeights> units_;
   std::vector<float> final_norm_;
   kernels::PackedMatrix head_;
-  kernels::Buffer storage_;       // of every packed matrix, in the order in which a forward reads them
+  kernels::Buffer storage_;       // of every packed matrix: the head's, then in the order in which a forward reads them
 };
 
 }  // namespace fathom::infer

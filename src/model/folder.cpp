@@ -173,7 +173,7 @@ const GenerationConfig& ModelFolder::generation() const { return state_->generat
 const std::optional<routing::DialTable>& ModelFolder::dial() const { return state_->dial; }
 
 text::Tokenizer ModelFolder::tokenizer() const {
-  if (state_->whole) return text::Tokenizer::from_json(gguf_tokenizer_json(*state_->gguf), path());
+  if (state_->whole) return gguf_tokenizer(*state_->gguf);
   const std::string file = join_path(path(), "tokenizer.json");
   if (!exists(file)) throw UserError({file, "", "no such file", "the model's tokenizer", ""});
   return text::Tokenizer::load(file);

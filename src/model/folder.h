@@ -67,6 +67,8 @@ class ModelFolder {
   std::string dtype(const std::string& name) const;  // "F32", "BF16", "Q8_0", …
   // Lets go of the memory that the files' tensors took when they were read; they stay as they are.
   void release() const;
+  // Keeps the files open and so the tensors' bytes alive, also when the folder is gone.
+  std::shared_ptr<const void> files() const { return state_; }
   // Hash of the configuration and of every tensor's name, type, shape and bytes: models of one fingerprint compute the same. Reads
   // them all, at some GB a second where the files are in memory.
   std::string fingerprint() const;
@@ -75,7 +77,7 @@ class ModelFolder {
   ModelFolder();
   static std::shared_ptr<ModelFolder> open_gguf(const std::string& path);
   struct State;
-  std::unique_ptr<State> state_;
+  std::shared_ptr<State> state_;
 };
 
 struct ModelToWrite {

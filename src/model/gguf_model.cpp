@@ -194,7 +194,7 @@ std::unordered_map<std::string, StoredTensor> folder_gguf_tensors(const GgufFile
   return match(file, config, "config.json describes another model", [](const std::string& name) { return name; });
 }
 
-std::string gguf_tokenizer_json(const GgufFile& file) {
+text::Tokenizer gguf_tokenizer(const GgufFile& file) {
   const GgufMetadata& m = file.metadata();
   const auto key = [](const char* name) { return str("tokenizer.ggml.", name); };
   const auto id = [&](const char* name) -> std::optional<int64_t> {
@@ -217,7 +217,7 @@ std::string gguf_tokenizer_json(const GgufFile& file) {
   v.bos_id = id("bos_token_id"), v.eos_id = id("eos_token_id"), v.unknown_id = id("unknown_token_id"), v.padding_id = id("padding_token_id");
   v.add_bos_token = flag("add_bos_token"), v.add_eos_token = flag("add_eos_token");
   v.add_space_prefix = flag("add_space_prefix"), v.remove_extra_whitespaces = flag("remove_extra_whitespaces");
-  return text::tokenizer_json_of(v, file.where());
+  return text::Tokenizer::from_gguf(v, file.where());
 }
 
 }  // namespace fathom::model

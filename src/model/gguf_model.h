@@ -7,6 +7,7 @@
 #include "formats/gguf.h"
 #include "model/config.h"
 #include "model/stored_tensor.h"
+#include "text/tokenizer.h"
 
 namespace fathom::model {
 
@@ -28,7 +29,7 @@ inline constexpr const char* kGgufRopeTensor = "rope_freqs.weight";
 // The weights of a folder's model.gguf (general.architecture "fathom"): every tensor of the schema under its own name, and no other.
 std::unordered_map<std::string, StoredTensor> folder_gguf_tensors(const formats::GgufFile& file, const ModelConfig& config);
 
-// The tokenizer of the file's metadata as a tokenizer.json.
-std::string gguf_tokenizer_json(const formats::GgufFile& file);
+// The tokenizer of the file's metadata.
+text::Tokenizer gguf_tokenizer(const formats::GgufFile& file);
 
 }  // namespace fathom::model

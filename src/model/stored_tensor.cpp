@@ -40,11 +40,14 @@ std::vector<float> StoredTensor::to_f32() const {
   return out;
 }
 
-void refuse_not_finite(std::span<const float> values, const std::string& where, const std::string& name, const std::string& hint, int64_t first) {
-  // One pass without a branch over sound weights; the second one only runs to name the element.
-  uint32_t bad = 0;
+bool all_finite(std::span<const float> values) {
+  uint32_t bad = 0;  // without a branch: weights are sound
   for (const float v : values) bad |= (std::bit_cast<uint32_t>(v) & 0x7f800000u) == 0x7f800000u;
-  if (!bad) return;
+  return !bad;
+}
+
+void refuse_not_finite(std::span<const float> values, const std::string& where, const std::string& name, const std::string& hint, int64_t first) {
+  if (all_finite(values)) return;
   const auto it = std::ranges::find_if(values, [](float v) { return !std::isfinite(v); });
   throw UserError({where, str(name, "[", first + (it - values.begin()), "]"), std::isnan(*it) ? "NaN" : *it > 0 ? "infinity" : "minus infinity",
                    "a finite number", hint});

@@ -36,6 +36,7 @@ struct StoredTensor {
 int64_t interleaved(int64_t n, int64_t head_dim);
 int64_t not_interleaved(int64_t n, int64_t head_dim);
 
+bool all_finite(std::span<const float> values);
 // UserError that names the first NaN or infinity; `first` is the index of values[0] in the tensor.
 void refuse_not_finite(std::span<const float> values, const std::string& where, const std::string& name, const std::string& hint, int64_t first = 0);
 

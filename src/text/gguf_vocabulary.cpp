@@ -13,21 +13,23 @@
 #include "core/utf8.h"
 #include "text/gguf_pre_tokenizer.h"
 #include "text/piece_merges.h"
+#include "text/tokenizer_data.h"
 
 namespace fathom::text {
 namespace {
 
 using Type = GgufTokenType;
+using Merge = Tokenizer::Data::Merge;
 
 constexpr const char* kMetaspace = "\u2581";
 
-std::string quoted(std::string_view text) { return Json(text).dump(); }
+std::string in_quotes(std::string_view text) { return Json(text).dump(); }
 
-class Writer {
+class Reader {
  public:
-  Writer(const GgufVocabulary& v, const std::string& where) : v_(v), where_(where) {}
+  Reader(const GgufVocabulary& v, const std::string& where) : v_(v), where_(where) {}
 
-  std::string write() {
+  std::shared_ptr<const Tokenizer::Data> read() {
     check_model();
     check_lengths();
     read_tokens();
@@ -42,7 +44,7 @@ class Writer {
     }
     if (sentence_piece_) pieces();
     else byte_level();
-    return json();
+    return build();
   }
 
  private:
@@ -143,7 +145,11 @@ class Writer {
       std::vector<bool> takes_part(tokens_.size());
       for (size_t i = 0; i < tokens_.size(); ++i)
         takes_part[i] = (type_[i] == Type::normal || type_[i] == Type::unused || type_[i] == Type::undefined) && !(v_.token_type.empty() && is_byte_token(tokens_[i]));
-      merges_ = merges_of_scores(tokens_, v_.scores, takes_part, where_);
+      std::string merged;
+      for (const auto& [left, right] : merges_of_scores(tokens_, v_.scores, takes_part, where_)) {
+        merged.assign(tokens_[static_cast<size_t>(left)]).append(tokens_[static_cast<size_t>(right)]);
+        merges_.push_back({left, right, ids_.at(merged)});
+      }
     } else if (!v_.merges.empty()) {
       given_merges();
     } else {
@@ -175,7 +181,7 @@ class Writer {
         if (it == ids_.end()) wrong(key(), "\"" + printable(token) + "\", which the vocabulary lacks", "tokens of tokenizer.ggml.tokens");
         ids[k++] = it->second;
       }
-      merges_.emplace_back(ids[0], ids[1]);
+      merges_.push_back({ids[0], ids[1], ids[2]});
     }
   }
 
@@ -199,7 +205,7 @@ class Writer {
       return out;
     };
     const auto role = [&](const char* name, int64_t id) {
-      const std::string ids = id < 0 ? "" : str(id), tokens = id < 0 ? "" : quoted(tokens_[static_cast<size_t>(id)]);
+      const std::string ids = id < 0 ? "" : str(id), tokens = id < 0 ? "" : in_quotes(tokens_[static_cast<size_t>(id)]);
       return str("\"", name, "\": {\"id\": \"", name, "\", \"ids\": [", ids, "], \"tokens\": [", tokens, "]}");
     };
     return "{\"type\": \"TemplateProcessing\", \"single\": [" + text("A", 0) + "], \"pair\": [" + text("A", 0) + ", " + text("B", 1) + "],\n    \"special_tokens\": {" +
@@ -213,33 +219,45 @@ class Writer {
       if (!special && type_[i] != Type::user_defined) continue;
       if (static_cast<int64_t>(tokens_[i].size()) > limits::kAddedTokenBytes)
         wrong(str("tokens[", i, "]"), str("a control or user-defined token of ", tokens_[i].size(), " bytes"), str("at most ", limits::kAddedTokenBytes));
-      out += str(out.empty() ? "" : ",", "\n    {\"id\": ", i, ", \"content\": ", quoted(tokens_[i]),
+      out += str(out.empty() ? "" : ",", "\n    {\"id\": ", i, ", \"content\": ", in_quotes(tokens_[i]),
                  ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": ", special ? "true}" : "false}");
     }
     return out;
   }
 
-  std::string json() const {
+  // A tokenizer.json up to its vocabulary.
+  std::string head() const {
     const auto flag = [](bool b) { return b ? "true" : "false"; };
-    std::string out = "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [" + added_tokens() +
-                      "\n  ],\n  \"normalizer\": " + normalizer_ + ",\n  \"pre_tokenizer\": " + pre_tokenizer_ + ",\n  \"post_processor\": " + post_processor() +
-                      ",\n  \"decoder\": " + decoder_ + ",\n  \"model\": {\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    \"unk_token\": " +
-                      (sentence_piece_ && unknown_ >= 0 ? quoted(tokens_[static_cast<size_t>(unknown_)]) : "null") +
-                      ",\n    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n    \"fuse_unk\": " + flag(sentence_piece_) +
-                      ",\n    \"byte_fallback\": " + flag(byte_fallback_) + ",\n    \"ignore_merges\": " + flag(ignore_merges_) + ",\n    \"vocab\": {";
-    std::vector<std::string> names;
-    names.reserve(tokens_.size());
-    for (size_t i = 0; i < tokens_.size(); ++i) {
-      names.push_back(quoted(tokens_[i]));
-      out.append(i ? ",\n      " : "\n      ").append(names[i]).append(": ").append(std::to_string(i));
-    }
-    out += "\n    },\n    \"merges\": [";
-    bool first = true;
-    for (const auto& [left, right] : merges_) {
-      out.append(std::exchange(first, false) ? "\n      [" : ",\n      [").append(names[static_cast<size_t>(left)]).append(", ");
-      out.append(names[static_cast<size_t>(right)]).append("]");
-    }
-    return out + "\n    ]\n  }\n}\n";
+    return "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [" + added_tokens() +
+           "\n  ],\n  \"normalizer\": " + normalizer_ + ",\n  \"pre_tokenizer\": " + pre_tokenizer_ + ",\n  \"post_processor\": " + post_processor() +
+           ",\n  \"decoder\": " + decoder_ + ",\n  \"model\": {\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    \"unk_token\": " +
+           (sentence_piece_ && unknown_ >= 0 ? in_quotes(tokens_[static_cast<size_t>(unknown_)]) : "null") +
+           ",\n    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n    \"fuse_unk\": " + flag(sentence_piece_) +
+           ",\n    \"byte_fallback\": " + flag(byte_fallback_) + ",\n    \"ignore_merges\": " + flag(ignore_merges_) + ",\n    ";
+  }
+
+  std::shared_ptr<const Tokenizer::Data> build() {
+    auto data = std::make_shared<Tokenizer::Data>();
+    data->where = where_;
+    data->json_head = head();
+    data->merges = std::move(merges_);
+    TokenizerSource source;
+    source.root = Json::parse(data->json_head + "\"vocab\": {}, \"merges\": []}}");
+    source.vocabulary = [&](size_t) {
+      std::vector<std::pair<std::string_view, int32_t>> out;
+      out.reserve(tokens_.size());
+      for (const std::string_view token : tokens_) out.emplace_back(token, static_cast<int32_t>(out.size()));
+      return out;
+    };
+    source.merges = [&] {
+      MergeTable table;
+      table.reserve(data->merges.size());
+      uint32_t rank = 0;
+      for (const Merge& m : data->merges) table.set(m.left, m.right, {rank++, m.merged});
+      return table;
+    };
+    build_tokenizer(source, *data);
+    return data;
   }
 
   const GgufVocabulary& v_;
@@ -249,13 +267,33 @@ class Writer {
   std::vector<std::string_view> tokens_;
   std::vector<Type> type_;
   std::unordered_map<std::string_view, int32_t> ids_;
-  std::vector<std::pair<int32_t, int32_t>> merges_;
+  std::vector<Merge> merges_;
   int64_t bos_ = -1, eos_ = -1, unknown_ = -1;
   std::string normalizer_, pre_tokenizer_, decoder_;
 };
 
 }  // namespace
 
-std::string tokenizer_json_of(const GgufVocabulary& vocabulary, const std::string& where) { return Writer(vocabulary, where).write(); }
+std::shared_ptr<const Tokenizer::Data> read_gguf_vocabulary(const GgufVocabulary& vocabulary, const std::string& where) {
+  return Reader(vocabulary, where).read();
+}
+
+// As tokenizer.json files are laid out.
+std::string gguf_tokenizer_json(const Tokenizer::Data& data) {
+  std::string out = data.json_head + "\"vocab\": {";
+  std::vector<std::string> names;
+  names.reserve(data.tokens.size());
+  for (size_t i = 0; i < data.tokens.size(); ++i) {
+    names.push_back(in_quotes(data.tokens[i].text));
+    out.append(i ? ",\n      " : "\n      ").append(names[i]).append(": ").append(std::to_string(i));
+  }
+  out += "\n    },\n    \"merges\": [";
+  bool first = true;
+  for (const Merge& m : data.merges) {
+    out.append(std::exchange(first, false) ? "\n      [" : ",\n      [").append(names[static_cast<size_t>(m.left)]).append(", ");
+    out.append(names[static_cast<size_t>(m.right)]).append("]");
+  }
+  return out + "\n    ]\n  }\n}\n";
+}
 
 }  // namespace fathom::text

@@ -1,10 +1,9 @@
-// The tokenizer in a GGUF file's metadata, written as a tokenizer.json: from there on it is read, kept beside a model and
-// used as any other. The ids are those of llama.cpp, and of `transformers` where it reads the pre-tokenizer that the file names.
+// The tokenizer in a GGUF file's metadata, for Tokenizer::from_gguf: the one of a tokenizer.json that says the same, which is what
+// is kept beside a model made of such a file. The ids are those of llama.cpp, and of `transformers` where it reads the pre-tokenizer that the file names.
 #pragma once
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <string>
 #include <string_view>
 
 namespace fathom::text {
@@ -23,8 +22,5 @@ struct GgufVocabulary {
 };
 
 enum class GgufTokenType : int32_t { undefined = 0, normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
-
-// `where` names the file in errors. Tokenizer::from_json reads the result; its bos_id() and eos_id() are the metadata's.
-std::string tokenizer_json_of(const GgufVocabulary& vocabulary, const std::string& where);
 
 }  // namespace fathom::text

@@ -68,6 +68,8 @@ Tokenizer Tokenizer::load(const std::string& path) {
 
 Tokenizer Tokenizer::from_json(std::string_view bytes, const std::string& where) { return Tokenizer(read_tokenizer_json(bytes, where)); }
 
+Tokenizer Tokenizer::from_gguf(const GgufVocabulary& vocabulary, const std::string& where) { return Tokenizer(read_gguf_vocabulary(vocabulary, where)); }
+
 std::vector<int32_t> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
   std::vector<int32_t> ids;
   encode_append(text, options, ids);
@@ -138,8 +140,18 @@ std::string Tokenizer::token_bytes(int32_t id) const {
 
 bool Tokenizer::is_special(int32_t id) const { return id >= 0 && id < vocab_size() && data_->tokens[static_cast<size_t>(id)].special; }
 
-const std::string& Tokenizer::identity() const { return data_->identity; }
-const std::string& Tokenizer::json() const { return data_->json; }
+const std::string& Tokenizer::identity() const {
+  std::call_once(data_->identified, [&] { data_->identity = hash_bytes(canonical_json(json(), data_->where)); });
+  return data_->identity;
+}
+
+const std::string& Tokenizer::json() const {
+  std::call_once(data_->json_written, [&] {
+    if (data_->json.empty()) data_->json = gguf_tokenizer_json(*data_);
+  });
+  return data_->json;
+}
+
 std::optional<int32_t> Tokenizer::bos_id() const { return data_->bos; }
 std::optional<int32_t> Tokenizer::eos_id() const { return data_->eos; }
 

@@ -18,11 +18,15 @@ struct EncodeOptions {
   bool allow_special = false;  // "<|endoftext|>" in the text becomes that special token; false: it is plain text
 };
 
+struct GgufVocabulary;  // text/gguf_vocabulary.h
+
 class Tokenizer {
  public:
   // A tokenizer.json, or a folder that holds one. UserError names the file and the field.
   static Tokenizer load(const std::string& path);
   static Tokenizer from_json(std::string_view bytes, const std::string& where);
+  // `where` names the GGUF file in errors. bos_id() and eos_id() are the metadata's.
+  static Tokenizer from_gguf(const GgufVocabulary& vocabulary, const std::string& where);
 
   std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const;
   void encode_append(std::string_view text, const EncodeOptions& options, std::vector<int32_t>& out) const;
@@ -38,9 +42,9 @@ class Tokenizer {
   std::vector<int32_t> bytes_per_token() const;
   bool is_special(int32_t id) const;          // an added token marked special
 
-  // XXH3-128 of the file's canonical content: equal for two files that differ in layout only.
+  // XXH3-128 of the file's canonical content: equal for two files that differ in layout only. Computed when first asked for.
   const std::string& identity() const;
-  const std::string& json() const;  // the file as it was read, to be saved beside a model
+  const std::string& json() const;  // the file as it was read, to be saved beside a model; from_gguf: one that says the same
 
   // What begins and ends a document: the post-processor's "bos_token" and "eos_token", else what its template puts around a
   // text, else the usual names among the added tokens.

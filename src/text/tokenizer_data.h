@@ -1,16 +1,20 @@
 // What a Tokenizer holds, for the files of this room that build and use it.
 #pragma once
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
+#include "core/json.h"
 #include "text/added_tokens.h"
 #include "text/bpe.h"
 #include "text/decoders.h"
+#include "text/gguf_vocabulary.h"
 #include "text/normalizer.h"
 #include "text/post_processor.h"
 #include "text/pre_tokenizer.h"
@@ -27,8 +31,18 @@ struct Tokenizer::Data {
     bool added = false;
   };
 
-  std::string json;
-  std::string identity;
+  struct Merge {
+    int32_t left, right, merged;
+  };
+
+  std::string where;  // the file, for errors
+  // The tokenizer.json as it was read; of a GGUF vocabulary its beginning and its merges, of which json() makes the whole.
+  mutable std::string json;
+  std::string json_head;
+  std::vector<Merge> merges;  // by rank
+  mutable std::string identity;
+  mutable std::once_flag json_written, identified;
+
   std::vector<Token> tokens;                            // by id
   std::unordered_map<std::string_view, int32_t> by_text;  // views of tokens[].text
   Normalizer normalizer;
@@ -55,7 +69,21 @@ struct Tokenizer::Data {
   mutable std::vector<std::unique_ptr<Scratch>> free_scratch;
 };
 
-// Reads a tokenizer.json. `where` names it in errors.
+// Where a tokenizer's parts come from: all but the longest two are in `root`, a tokenizer.json.
+struct TokenizerSource {
+  Json root;
+  // Tokens as spelled, each once, with their ids; `added` is the number of added tokens.
+  std::function<std::vector<std::pair<std::string_view, int32_t>>(size_t added)> vocabulary;
+  std::function<MergeTable()> merges;  // called when Data::by_text has the vocabulary
+};
+
+// Fills `data`, whose `where` names the file, but for what its JSON is.
+void build_tokenizer(const TokenizerSource& source, Tokenizer::Data& data);
+
 std::shared_ptr<const Tokenizer::Data> read_tokenizer_json(std::string_view bytes, const std::string& where);
+std::shared_ptr<const Tokenizer::Data> read_gguf_vocabulary(const GgufVocabulary& vocabulary, const std::string& where);
+std::string gguf_tokenizer_json(const Tokenizer::Data& data);
+// Keys sorted, no white space, merges in one spelling.
+std::string canonical_json(std::string_view json, const std::string& where);
 
 }  // namespace fathom::text

@@ -12,17 +12,21 @@
 namespace fathom::text {
 namespace {
 
-class Reader {
- public:
-  Reader(std::string_view bytes, const std::string& where) : where_(where), data_(std::make_shared<Tokenizer::Data>()) {
-    JsonOptions options;
-    options.max_bytes = limits::kJsonBytes;
-    root_ = parse_json(bytes, where, options);
-    data_->json = bytes;
-  }
+Json parse(std::string_view bytes, const std::string& where) {
+  JsonOptions options;
+  options.max_bytes = limits::kJsonBytes;
+  return parse_json(bytes, where, options);
+}
 
-  std::shared_ptr<const Tokenizer::Data> read() {
-    const Fields root(root_, where_);
+// The greatest id sets a model's V. Far above the number of tokens it can only be damage, and would cost memory.
+int64_t vocabulary_limit(size_t tokens, size_t added) { return std::min(limits::kVocabulary, 4 * static_cast<int64_t>(tokens + added) + 65536); }
+
+class Builder {
+ public:
+  Builder(const TokenizerSource& source, Tokenizer::Data& data) : source_(source), where_(data.where), data_(&data) {}
+
+  void build() {
+    const Fields root(source_.root, where_);
     if (root.string("version", "1.0") != "1.0") root.wrong("version", "\"" + printable(root.string("version")) + "\"", "\"1.0\"");
     for (const char* key : {"truncation", "padding"})
       if (root.has(key)) log_warning(where_, ": \"", key, "\" is left aside: texts are neither cut nor filled up");
@@ -42,8 +46,6 @@ class Reader {
     data_->post_processor = read_post_processor(part("post_processor"), where_, "post_processor", known);
     root.done("it may change ids in a way that Fathom does not know");
     find_ends(added);
-    data_->identity = hash_bytes(canonical());
-    return data_;
   }
 
  private:
@@ -78,36 +80,30 @@ class Reader {
     return out;
   }
 
-  // Fills tokens and by_text from the model's vocabulary.
+  // Fills tokens and by_text.
   void vocabulary(const Fields& model, const std::vector<AddedToken>& added) {
-    const Json& vocab = model.raw("vocab");
-    if (!vocab.is_object()) model.wrong("vocab", describe(vocab), "an object of token: id");
-    const auto entries = static_cast<int64_t>(vocab.size() + added.size());
-    // The greatest id sets a model's V. Far above the number of tokens it can only be damage, and would cost memory.
-    limit_ = std::min(limits::kVocabulary, 4 * entries + 65536);
+    const auto vocabulary = source_.vocabulary(added.size());
+    const int64_t limit = vocabulary_limit(vocabulary.size(), added.size());
     int64_t size = 0;
-    for (const auto& [token, id] : vocab.items()) {
-      if (!id.is_number_integer() || (id.is_number_unsigned() ? id.get<uint64_t>() >= static_cast<uint64_t>(limit_) : id.get<int64_t>() < 0))
-        throw UserError({where_, "model.vocab[\"" + printable(token) + "\"]", describe(id), str("a whole number below ", limit_), ""});
+    for (const auto& [token, id] : vocabulary) {
       if (static_cast<int64_t>(token.size()) > limits::kTokenBytes)
         throw UserError({where_, "model.vocab", str("a token of ", token.size(), " bytes"), str("at most ", limits::kTokenBytes), ""});
-      size = std::max(size, id.get<int64_t>() + 1);
+      size = std::max<int64_t>(size, id + 1);
     }
     for (const auto& t : added) {
-      if (t.id >= limit_) throw UserError({where_, "added_tokens", str("the id ", t.id, " of \"", printable(t.content), "\""), str("below ", limit_), ""});
+      if (t.id >= limit) throw UserError({where_, "added_tokens", str("the id ", t.id, " of \"", printable(t.content), "\""), str("below ", limit), ""});
       size = std::max<int64_t>(size, t.id + 1);
     }
     if (size == 0) model.wrong("vocab", "no tokens", "at least one");
     data_->tokens.resize(static_cast<size_t>(size));
-    data_->by_text.reserve(static_cast<size_t>(entries));
-    for (const auto& [token, id] : vocab.items()) {
-      auto& t = data_->tokens[id.get<size_t>()];
+    data_->by_text.reserve(vocabulary.size() + added.size());
+    for (const auto& [token, id] : vocabulary) {
+      auto& t = data_->tokens[static_cast<size_t>(id)];
       if (t.exists)
-        throw UserError({where_, "model.vocab[\"" + printable(token) + "\"]", str("the id ", id.get<size_t>(), ", which is also that of \"", printable(t.text), "\""),
-                         "each id once", ""});
+        throw UserError({where_, "model.vocab[\"" + printable(token) + "\"]", str("the id ", id, ", which is also that of \"", printable(t.text), "\""), "each id once", ""});
       t.text = token;
       t.exists = true;
-      data_->by_text.emplace(t.text, static_cast<int32_t>(id.get<size_t>()));
+      data_->by_text.emplace(t.text, id);
     }
   }
 
@@ -128,49 +124,10 @@ class Reader {
       if (it != data_->by_text.end()) o.unknown = it->second;
       else o.missing_unknown = unknown.empty() ? "\"\"" : unknown;
     }
-    MergeTable merges = read_merges(model);
-    model.ignore("vocab");
+    MergeTable merges = source_.merges();
+    for (const char* key : {"vocab", "merges"}) model.ignore(key);
     model.done("it may change ids in a way that Fathom does not know");
     data_->bpe = std::make_unique<const Bpe>(data_->by_text, std::move(merges), std::move(o));
-  }
-
-  MergeTable read_merges(const Fields& model) {
-    const Json& list = model.raw("merges");
-    if (!list.is_array() || static_cast<int64_t>(list.size()) > limits::kMerges)
-      model.wrong("merges", describe(list), str("an array of at most ", limits::kMerges, " pairs"));
-    MergeTable table;
-    table.reserve(list.size());
-    std::string merged;
-    uint32_t rank = 0;
-    for (size_t i = 0; i < list.size(); ++i) {
-      const Json& m = list[i];
-      const auto wrong = [&](const std::string& found, const std::string& expected) {
-        throw UserError({where_, str("model.merges[", i, "]"), found, expected, ""});
-      };
-      std::string_view left, right;
-      if (m.is_string()) {
-        const std::string_view line = m.get_ref<const std::string&>();
-        if (i == 0 && line.starts_with("#version")) continue;  // the head line of a merges.txt
-        const size_t space = line.find(' ');
-        if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos)
-          wrong(describe(m), "two tokens with one space between");
-        left = line.substr(0, space), right = line.substr(space + 1);
-      } else if (m.is_array() && m.size() == 2 && m[0].is_string() && m[1].is_string()) {
-        left = m[0].get_ref<const std::string&>(), right = m[1].get_ref<const std::string&>();
-      } else {
-        wrong(describe(m), "\"a b\" or [\"a\", \"b\"]");
-      }
-      merged.assign(left).append(right);
-      int32_t ids[3];
-      int k = 0;
-      for (const std::string_view token : {left, right, std::string_view(merged)}) {
-        const auto it = data_->by_text.find(token);
-        if (it == data_->by_text.end()) wrong("\"" + printable(token) + "\", which the vocabulary lacks", "tokens of model.vocab");
-        ids[k++] = it->second;
-      }
-      table.set(ids[0], ids[1], {rank++, ids[2]});
-    }
-    return table;
   }
 
   void place_added(const std::vector<AddedToken>& added) {
@@ -223,27 +180,91 @@ class Reader {
                                   : named({"</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|eot_id|>", "<|im_end|>"});
   }
 
-  // Keys sorted, no white space, merges in one spelling.
-  std::string canonical() {
-    for (Json& m : root_["model"]["merges"]) {
-      if (!m.is_string()) continue;
-      const std::string line = m.get<std::string>();
-      const size_t space = line.find(' ');
-      if (!line.starts_with("#version")) m = Json::array({line.substr(0, space), line.substr(space + 1)});
-    }
-    return root_.dump();
-  }
-
+  const TokenizerSource& source_;
   const std::string& where_;
-  Json root_;
-  std::shared_ptr<Tokenizer::Data> data_;
-  int64_t limit_ = 0;
+  Tokenizer::Data* data_;
 };
+
+std::vector<std::pair<std::string_view, int32_t>> read_vocabulary(const Fields& model, size_t added) {
+  const Json& vocab = model.raw("vocab");
+  if (!vocab.is_object()) model.wrong("vocab", describe(vocab), "an object of token: id");
+  const int64_t limit = vocabulary_limit(vocab.size(), added);
+  std::vector<std::pair<std::string_view, int32_t>> out;
+  out.reserve(vocab.size());
+  for (auto it = vocab.begin(); it != vocab.end(); ++it) {
+    const Json& id = *it;
+    if (!id.is_number_integer() || (id.is_number_unsigned() ? id.get<uint64_t>() >= static_cast<uint64_t>(limit) : id.get<int64_t>() < 0))
+      model.wrong("vocab[\"" + printable(it.key()) + "\"]", describe(id), str("a whole number below ", limit));
+    out.emplace_back(it.key(), id.get<int32_t>());
+  }
+  return out;
+}
+
+MergeTable read_merges(const Fields& model, const Bpe::Vocabulary& ids_of) {
+  const Json& list = model.raw("merges");
+  if (!list.is_array() || static_cast<int64_t>(list.size()) > limits::kMerges)
+    model.wrong("merges", describe(list), str("an array of at most ", limits::kMerges, " pairs"));
+  MergeTable table;
+  table.reserve(list.size());
+  std::string merged;
+  uint32_t rank = 0;
+  for (size_t i = 0; i < list.size(); ++i) {
+    const Json& m = list[i];
+    const auto wrong = [&](const std::string& found, const std::string& expected) {
+      throw UserError({model.where(), str("model.merges[", i, "]"), found, expected, ""});
+    };
+    std::string_view left, right;
+    if (m.is_string()) {
+      const std::string_view line = m.get_ref<const std::string&>();
+      if (i == 0 && line.starts_with("#version")) continue;  // the head line of a merges.txt
+      const size_t space = line.find(' ');
+      if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos)
+        wrong(describe(m), "two tokens with one space between");
+      left = line.substr(0, space), right = line.substr(space + 1);
+    } else if (m.is_array() && m.size() == 2 && m[0].is_string() && m[1].is_string()) {
+      left = m[0].get_ref<const std::string&>(), right = m[1].get_ref<const std::string&>();
+    } else {
+      wrong(describe(m), "\"a b\" or [\"a\", \"b\"]");
+    }
+    merged.assign(left).append(right);
+    int32_t ids[3];
+    int k = 0;
+    for (const std::string_view token : {left, right, std::string_view(merged)}) {
+      const auto it = ids_of.find(token);
+      if (it == ids_of.end()) wrong("\"" + printable(token) + "\", which the vocabulary lacks", "tokens of model.vocab");
+      ids[k++] = it->second;
+    }
+    table.set(ids[0], ids[1], {rank++, ids[2]});
+  }
+  return table;
+}
 
 }  // namespace
 
+void build_tokenizer(const TokenizerSource& source, Tokenizer::Data& data) { Builder(source, data).build(); }
+
 std::shared_ptr<const Tokenizer::Data> read_tokenizer_json(std::string_view bytes, const std::string& where) {
-  return Reader(bytes, where).read();
+  auto data = std::make_shared<Tokenizer::Data>();
+  data->where = where;
+  data->json = bytes;
+  TokenizerSource source;
+  source.root = parse(bytes, where);
+  const auto model = [&] { return Fields(source.root, where).object("model"); };
+  source.vocabulary = [&](size_t added) { return read_vocabulary(model(), added); };
+  source.merges = [&] { return read_merges(model(), data->by_text); };
+  build_tokenizer(source, *data);
+  return data;
+}
+
+std::string canonical_json(std::string_view json, const std::string& where) {
+  Json root = parse(json, where);
+  for (Json& m : root["model"]["merges"]) {
+    if (!m.is_string()) continue;
+    const std::string line = m.get<std::string>();
+    const size_t space = line.find(' ');
+    if (!line.starts_with("#version")) m = Json::array({line.substr(0, space), line.substr(space + 1)});
+  }
+  return root.dump();
 }
 
 }  // namespace fathom::text

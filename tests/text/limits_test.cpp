@@ -73,13 +73,13 @@ void vocabulary(const char* model, int64_t token_bytes) {
   v.model = model, v.pre = "gpt-2", v.tokens = tokens, v.token_type = types;
   if (v.model == "llama") v.scores = scores;
   else v.merges = merges;
-  tokenizer_json_of(v, "model.gguf");
+  Tokenizer::from_gguf(v, "model.gguf");
 }
 void vocabulary_merges(int64_t n) {
   const std::vector<std::string_view> tokens = {"x", "xx"}, merges(static_cast<size_t>(n), "x");  // refused one by one, if not for their number
   GgufVocabulary v;
   v.model = "gpt2", v.pre = "gpt-2", v.tokens = tokens, v.merges = merges;
-  tokenizer_json_of(v, "model.gguf");
+  Tokenizer::from_gguf(v, "model.gguf");
 }
 
 TEST(Limits, GgufVocabulary) {
@@ -89,7 +89,7 @@ TEST(Limits, GgufVocabulary) {
   const std::vector<std::string_view> many(static_cast<size_t>(kVocabulary) + 1);
   GgufVocabulary v;
   v.model = "gpt2", v.tokens = many;
-  EXPECT_THAT(error_message([&] { tokenizer_json_of(v, "model.gguf"); }), ::testing::HasSubstr("16777217 tokens")) << "kVocabulary";
+  EXPECT_THAT(error_message([&] { Tokenizer::from_gguf(v, "model.gguf"); }), ::testing::HasSubstr("16777217 tokens")) << "kVocabulary";
 }
 
 std::string repeated(const std::string& text, int64_t n) {

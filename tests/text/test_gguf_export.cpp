@@ -29,7 +29,7 @@ Tokenizer back(const GgufTokenizer& t) {
   GgufVocabulary v;
   v.model = "gpt2", v.pre = t.pre, v.tokens = tokens, v.merges = merges, v.token_type = t.token_type;
   v.bos_id = t.bos_id, v.eos_id = t.eos_id, v.add_bos_token = t.add_bos, v.add_eos_token = t.add_eos;
-  return Tokenizer::from_json(tokenizer_json_of(v, "file.gguf"), "file.gguf");
+  return Tokenizer::from_gguf(v, "file.gguf");
 }
 
 std::string drawn(Random& random) {

@@ -24,13 +24,12 @@ struct Metadata {
   std::vector<float> scores;
   GgufVocabulary rest;
 
-  std::string json() const {
+  Tokenizer tokenizer() const {
     const std::vector<std::string_view> t(tokens.begin(), tokens.end()), m(merges.begin(), merges.end());
     GgufVocabulary v = rest;
     v.model = model, v.pre = pre, v.tokens = t, v.merges = m, v.token_type = types, v.scores = scores;
-    return tokenizer_json_of(v, "model.gguf");
+    return Tokenizer::from_gguf(v, "model.gguf");
   }
-  Tokenizer tokenizer() const { return Tokenizer::from_json(json(), "model.gguf"); }
 };
 
 // <|end|> and <|im|> (control), 256 bytes, <think> (user defined), the results of the merges.
@@ -232,7 +231,7 @@ TEST(GgufVocabulary, Faults) {
        }) {
     Metadata m = byte_level();
     damage(m);
-    EXPECT_THAT(error_of([&] { m.json(); }), HasSubstr(says));
+    EXPECT_THAT(error_of([&] { m.tokenizer(); }), HasSubstr(says));
   }
   for (const auto& [damage, says] : std::vector<Fault>{
            {[](Metadata& m) { m.scores.clear(); }, "tokenizer.ggml.scores: found no such key"},
@@ -242,7 +241,7 @@ TEST(GgufVocabulary, Faults) {
        }) {
     Metadata m = pieces();
     damage(m);
-    EXPECT_THAT(error_of([&] { m.json(); }), HasSubstr(says));
+    EXPECT_THAT(error_of([&] { m.tokenizer(); }), HasSubstr(says));
   }
 }
 

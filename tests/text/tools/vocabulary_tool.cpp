@@ -37,9 +37,8 @@ int run(const std::string& from, const std::string& to) {
   v.unknown_id = value<int64_t>(all, "unknown_token_id"), v.padding_id = value<int64_t>(all, "padding_token_id");
   v.add_bos_token = value<bool>(all, "add_bos_token"), v.add_eos_token = value<bool>(all, "add_eos_token");
   v.add_space_prefix = value<bool>(all, "add_space_prefix"), v.remove_extra_whitespaces = value<bool>(all, "remove_extra_whitespaces");
-  const std::string json = fathom::text::tokenizer_json_of(v, from);
-  fathom::atomic_write(to, json);
-  const auto tokenizer = fathom::text::Tokenizer::from_json(json, to);
+  const auto tokenizer = fathom::text::Tokenizer::from_gguf(v, from);
+  fathom::atomic_write(to, tokenizer.json());
   std::cout << tokenizer.bos_id().value_or(-1) << " " << tokenizer.eos_id().value_or(-1) << "\n";
   return 0;
 }
