@@ -118,6 +118,7 @@ void fill_folder(const ModelFolder& model, const std::string& folder, const std:
   to.config = model.config();
   to.generation = model.generation();
   to.dial = model.dial();
+  to.chat_format = model.chat_format();
   if (model.gguf() || exists(join_path(model.path(), "tokenizer.json"))) to.tokenizer_json = model.tokenizer().json();
   if (formats::is_quantized(options.type)) {
     to.gguf = [&](const std::string& path) { write_gguf(model, path, false, out, plan, options); };

@@ -175,9 +175,10 @@ static void run_light(Step& step, std::span<const int64_t> rows, const UnitWeigh
 }
 
 // Rows of one part are disjoint; the MLP's read what attention and its light path left in the stream.
-int64_t run_block(Step& step, int64_t block) {
+int64_t run_block(Step& step, int64_t block, const std::function<void()>& between) {
   const int64_t slots = run_attention(step, block);
   run_light(step, step.light, step.light_weights);
+  if (between) between();
   run_mlp(step, block);
   run_light(step, step.mlp_light, step.mlp_light_weights);
   return slots;

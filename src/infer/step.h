@@ -100,7 +100,8 @@ void decide(Step& step, size_t u, std::vector<uint8_t>& run);
 void attend(Step& step, std::span<const int64_t> visible, int64_t block);
 
 // The rows of the block at hand through `block`, written back into step.x. Returns the slots of keys and values written.
-int64_t run_block(Step& step, int64_t block);
+// `between` is called when attention has written to step.x, before the MLP reads it.
+int64_t run_block(Step& step, int64_t block, const std::function<void()>& between = {});
 
 // The head: logits, losses and best ids of the rows that the items ask for. Returns how many rows it computed.
 int64_t run_head(Step& step, StepResult& result);

@@ -9,7 +9,7 @@
 namespace fathom::model {
 namespace {
 
-constexpr const char* kSettings = "tokenizer_config.json";
+constexpr const char *kSettings = "tokenizer_config.json", *kTemplate = "chat_template.jinja";
 
 // "bos_token" is a text, an object with "content", or null.
 std::optional<std::string> token_of(const Json& settings, const char* field, const std::string& where) {
@@ -43,7 +43,7 @@ std::string ChatFormat::render(std::span<const text::ChatMessage> messages) cons
 }
 
 std::optional<ChatFormat> folder_chat_format(const std::string& folder) {
-  const std::string settings_path = join_path(folder, kSettings), template_path = join_path(folder, "chat_template.jinja");
+  const std::string settings_path = join_path(folder, kSettings), template_path = join_path(folder, kTemplate);
   Json settings = Json::object();
   if (exists(settings_path)) {
     settings = read_json(settings_path);
@@ -54,6 +54,14 @@ std::optional<ChatFormat> folder_chat_format(const std::string& folder) {
   else if (const auto source = template_of(settings, settings_path)) parsed.emplace(*source, settings_path + ": chat_template");
   if (!parsed) return {};
   return ChatFormat{.chat_template = *parsed, .bos_token = token_of(settings, "bos_token", settings_path), .eos_token = token_of(settings, "eos_token", settings_path)};
+}
+
+void write_chat_format(const std::string& folder, const ChatFormat& format) {
+  Json settings = {{"tokenizer_class", "PreTrainedTokenizerFast"}};  // what transformers calls a tokenizer.json without a class of its own
+  for (const auto& [field, token] : {std::pair("bos_token", format.bos_token), std::pair("eos_token", format.eos_token)})
+    if (token) settings[field] = *token;
+  atomic_write(join_path(folder, kSettings), settings.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  atomic_write(join_path(folder, kTemplate), format.chat_template.source());
 }
 
 std::optional<ChatFormat> gguf_chat_format(const formats::GgufFile& file) {

@@ -20,6 +20,8 @@ struct ChatFormat {
 // A folder's: chat_template.jinja, else "chat_template" of tokenizer_config.json (a text, or a list whose "default" counts).
 // Nothing when the folder has neither. UserError names the file and field.
 std::optional<ChatFormat> folder_chat_format(const std::string& folder);
+// The files in which folder_chat_format() finds it, for a folder that has neither.
+void write_chat_format(const std::string& folder, const ChatFormat& format);
 // A GGUF file's: tokenizer.chat_template.
 std::optional<ChatFormat> gguf_chat_format(const formats::GgufFile& file);
 

@@ -231,6 +231,7 @@ void write_model_files(const std::string& folder, const ModelToWrite& model) {
     write_tensors(join_path(folder, "model.safetensors"), model, *dtype);
   }
   if (!model.tokenizer_json.empty()) atomic_write(join_path(folder, "tokenizer.json"), model.tokenizer_json);
+  if (model.chat_format) write_chat_format(folder, *model.chat_format);
   if (model.dial) {
     for (const routing::DialPoint& p : model.dial->points)
       FATHOM_ASSERT(p.thresholds.size() == model.config.routing.cuts(), "thresholds of another model");

@@ -86,6 +86,7 @@ struct ModelToWrite {
   // a finite number is refused, as the reader would.
   std::function<std::vector<float>(const TensorSpec&)> tensor;
   std::string tokenizer_json;                     // bytes; empty = none
+  std::optional<ChatFormat> chat_format;
   std::optional<routing::DialTable> dial;
   GenerationConfig generation;
   std::map<std::string, std::string> metadata;    // into the safetensors header: who made it, from what

@@ -119,6 +119,7 @@ void add_tokenizer(GgufEntries& out, const ModelFolder& folder) {
   if (c.pad_token_id) out.u32("tokenizer.ggml.padding_token_id", u32(*c.pad_token_id));
   out.boolean("tokenizer.ggml.add_bos_token", t.add_bos);
   out.boolean("tokenizer.ggml.add_eos_token", t.add_eos);
+  if (const auto chat = folder.chat_format()) out.string("tokenizer.chat_template", chat->chat_template.source());
 }
 
 }  // namespace

@@ -6,16 +6,19 @@
 namespace fathom::text {
 
 struct ChatTemplate::Parsed {
-  std::string where;
+  std::string where, source;
   jinja::Body body;
 };
 
 ChatTemplate::ChatTemplate(std::string_view source, std::string where) {
   auto parsed = std::make_shared<Parsed>();
   parsed->where = std::move(where);
+  parsed->source = source;
   parsed->body = jinja::parse(jinja::tokenize(source, parsed->where), parsed->where);
   parsed_ = std::move(parsed);
 }
+
+const std::string& ChatTemplate::source() const { return parsed_->source; }
 
 std::string ChatTemplate::render(std::span<const ChatMessage> messages, const ChatOptions& options) const {
   jinja::Context context{parsed_->where, options.now ? &*options.now : nullptr};

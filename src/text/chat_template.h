@@ -37,6 +37,7 @@ class ChatTemplate {
 
   // UserError also when the template itself refuses the conversation (raise_exception).
   std::string render(std::span<const ChatMessage> messages, const ChatOptions& options = {}) const;
+  const std::string& source() const;
 
  private:
   struct Parsed;

@@ -256,6 +256,30 @@ TEST(Quantize, WhatHasTheTypeIsCarriedOverByteForByte) {
   EXPECT_EQ(logits(infer::Weights::load(*folder, 1)), logits(infer::Weights::load(*first, 1)));
 }
 
+TEST(Quantize, ConversationsStayAsTheModelWantsThem) {
+  const TemporaryFolder home;
+  const auto plain = source(home.path() + "/m", shape(false, false), 9);
+  EXPECT_FALSE(plain->chat_format());
+  const std::string text = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}\n";
+  model::write_chat_format(home.path() + "/m", {.chat_template = text::ChatTemplate(text, "test"), .bos_token = "<s>", .eos_token = "</s>"});
+  const auto model = ModelFolder::open(home.path() + "/m");
+  run(*model, home.path() + "/q", GgmlType::Q8_0);
+  run(*model, home.path() + "/f", GgmlType::F32);
+  run(*model, home.path() + "/g.gguf", GgmlType::Q8_0);
+  run(*ModelFolder::open(home.path() + "/g.gguf"), home.path() + "/h", GgmlType::Q8_0);
+  const std::vector<text::ChatMessage> messages = {{"user", "The tide?"}};
+  for (const char* name : {"/m", "/q", "/f"}) {
+    const auto format = ModelFolder::open(home.path() + name)->chat_format();
+    ASSERT_TRUE(format) << name;
+    EXPECT_EQ(format->render(messages), "<s><user>The tide?</s>") << name;
+  }
+  for (const char* name : {"/g.gguf", "/h"}) {  // where the tokens are those of the vocabulary
+    const auto format = ModelFolder::open(home.path() + name)->chat_format();
+    ASSERT_TRUE(format) << name;
+    EXPECT_EQ(format->chat_template.source(), text) << name;
+  }
+}
+
 TEST(Quantize, PlainNumbersAreExact) {
   const TemporaryFolder home;
   for (const char* dtype : {"F32", "F16", "BF16"}) {

@@ -1,0 +1,136 @@
+#include "convert/low_rank.h"
+
+#include <algorithm>
+
+#include <Eigen/Cholesky>
+#include <Eigen/Eigenvalues>
+
+#include "core/error.h"
+
+namespace fathom::convert {
+namespace {
+
+using Rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+constexpr int64_t kRowsInF32 = 512;   // of a product whose sums are f32
+constexpr int64_t kColumns = 64;      // of a sum that one thread forms
+
+// sum [M, C] += aᵀ b for rows a [N, M], b [N, C]; threads share the columns.
+void add_product(const Eigen::Map<const Rows>& a, const Eigen::Map<const Rows>& b, MatrixXd& sum, ThreadPool& threads) {
+  threads.parallel_for((b.cols() + kColumns - 1) / kColumns, [&](int64_t task) {
+    const int64_t first = task * kColumns, width = std::min<int64_t>(kColumns, b.cols() - first);
+    for (int64_t row = 0; row < a.rows(); row += kRowsInF32) {
+      const int64_t here = std::min(kRowsInF32, a.rows() - row);
+      const Eigen::MatrixXf product = a.middleRows(row, here).transpose() * b.block(row, first, here, width);
+      sum.middleCols(first, width) += product.cast<double>();
+    }
+  });
+}
+
+Eigen::Map<const Rows> as_rows(std::span<const float> values, int64_t width) {
+  FATHOM_ASSERT(static_cast<int64_t>(values.size()) % width == 0, values.size(), " numbers in rows of ", width);
+  return {values.data(), static_cast<int64_t>(values.size()) / width, width};
+}
+
+// A + λ I, its factor. λ is relative to the mean of the diagonal, and to 1 where that is 0.
+Eigen::LLT<MatrixXd> factor(const MatrixXd& a, double ridge) {
+  const double mean = a.trace() / static_cast<double>(a.rows());
+  MatrixXd with = a;
+  with.diagonal().array() += ridge * (mean > 0 ? mean : 1.0);
+  return Eigen::LLT<MatrixXd>(with);
+}
+
+}  // namespace
+
+struct LowRankFit::Sums {
+  MatrixXd a, b;  // Σ u uᵀ, Σ y uᵀ
+  double energy = 0;
+  int64_t rows = 0;
+};
+
+LowRankFit::LowRankFit(int64_t width) : sums_(new Sums{.a = MatrixXd::Zero(width, width), .b = MatrixXd::Zero(width, width)}) {}
+LowRankFit::~LowRankFit() = default;
+LowRankFit::LowRankFit(LowRankFit&&) noexcept = default;
+int64_t LowRankFit::rows() const { return sums_->rows; }
+
+void LowRankFit::add(std::span<const float> u, std::span<const float> y, ThreadPool& threads) {
+  FATHOM_ASSERT(u.size() == y.size());
+  const auto inputs = as_rows(u, sums_->a.rows()), deltas = as_rows(y, sums_->a.rows());
+  add_product(inputs, inputs, sums_->a, threads);
+  add_product(deltas, inputs, sums_->b, threads);
+  sums_->energy += deltas.cast<double>().squaredNorm();
+  sums_->rows += inputs.rows();
+}
+
+LowRankFit::Map LowRankFit::solve(int64_t rank, double ridge) const {
+  const Sums& s = *sums_;
+  const int64_t C = s.a.rows();
+  FATHOM_ASSERT(rank >= 1 && rank <= C && ridge > 0, "rank ", rank, ", ridge ", ridge);
+  Map out{.down = std::vector<float>(static_cast<size_t>(rank * C)), .up = std::vector<float>(static_cast<size_t>(rank * C)), .unexplained = 1};
+  if (s.energy == 0) return out;
+  const MatrixXd whole = factor(s.a, ridge).solve(s.b.transpose()).transpose();  // B A⁻¹ [C, C]
+  MatrixXd fitted = whole * s.b.transpose();
+  fitted = (0.5 * (fitted + fitted.transpose())).eval();
+  const Eigen::SelfAdjointEigenSolver<MatrixXd> eigen(fitted);  // ascending
+  MatrixXd up = eigen.eigenvectors().rightCols(rank).rowwise().reverse();
+  MatrixXd down = up.transpose() * whole;
+  // One product has many factorings. The two share its size, so that neither loses more when it is stored in fewer bits.
+  for (int64_t i = 0; i < rank; ++i) {
+    const double size = std::sqrt(down.row(i).norm());
+    if (size == 0) continue;
+    down.row(i) /= size;
+    up.col(i) *= size;
+  }
+  Eigen::Map<Rows>(out.down.data(), rank, C) = down.cast<float>();
+  Eigen::Map<Rows>(out.up.data(), C, rank) = up.cast<float>();
+  // Σ‖y − W u‖² = Σ‖y‖² − 2 tr(W Bᵀ) + tr(W Σuuᵀ Wᵀ)
+  const MatrixXd w = up * down;
+  const double left = s.energy - 2 * (w.array() * s.b.array()).sum() + ((w * s.a).array() * w.array()).sum();
+  out.unexplained = std::max(0.0, left / s.energy);
+  return out;
+}
+
+struct ScoreFit::Sums {
+  MatrixXd a, b;  // Σ u uᵀ [C, C], Σ u t [C, 1]
+  VectorXd mean;  // Σ u
+  double t = 0, tt = 0;
+  int64_t rows = 0;
+};
+
+ScoreFit::ScoreFit(int64_t width) : sums_(new Sums{.a = MatrixXd::Zero(width, width), .b = MatrixXd::Zero(width, 1), .mean = VectorXd::Zero(width)}) {}
+ScoreFit::~ScoreFit() = default;
+ScoreFit::ScoreFit(ScoreFit&&) noexcept = default;
+
+void ScoreFit::add(std::span<const float> u, std::span<const float> t, ThreadPool& threads) {
+  Sums& s = *sums_;
+  const auto inputs = as_rows(u, s.a.rows());
+  FATHOM_ASSERT(inputs.rows() == static_cast<int64_t>(t.size()));
+  const Eigen::Map<const Rows> targets(t.data(), inputs.rows(), 1);
+  add_product(inputs, inputs, s.a, threads);
+  add_product(inputs, targets, s.b, threads);
+  s.mean += inputs.cast<double>().colwise().sum().transpose();
+  s.t += targets.cast<double>().sum();
+  s.tt += targets.cast<double>().squaredNorm();
+  s.rows += inputs.rows();
+}
+
+ScoreFit::Score ScoreFit::solve(double ridge) const {
+  const Sums& s = *sums_;
+  FATHOM_ASSERT(ridge > 0 && s.rows > 0);
+  const double n = static_cast<double>(s.rows), mean = s.t / n;
+  const VectorXd center = s.mean / n;
+  const VectorXd covariance = s.b.col(0) - s.mean * mean;
+  const VectorXd w = factor(s.a - n * center * center.transpose(), ridge).solve(covariance);
+  Score out{.weight = std::vector<float>(static_cast<size_t>(w.size())), .bias = static_cast<float>(mean - w.dot(center)), .explained = 0};
+  Eigen::Map<Eigen::VectorXf>(out.weight.data(), w.size()) = w.cast<float>();
+  const double variance = s.tt - n * mean * mean;
+  if (variance > 1e-12 * std::max(s.tt, 1e-300)) {
+    const MatrixXd centered = s.a - n * center * center.transpose();
+    out.explained = 1 - (variance - 2 * w.dot(covariance) + w.dot(centered * w)) / variance;
+  }
+  return out;
+}
+
+}  // namespace fathom::convert
