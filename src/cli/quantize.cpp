@@ -1,7 +1,6 @@
 #include "convert/quantize.h"
 
-#include <memory>
-
+#include "cli/bar.h"
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/interrupt.h"
@@ -12,7 +11,6 @@
 #include "core/file.h"
 #include "core/human.h"
 #include "core/log.h"
-#include "core/progress.h"
 #include "study/divergence.h"
 #include "study/runs.h"
 
@@ -20,24 +18,6 @@ namespace fathom::cli {
 namespace {
 
 using study::HeldOut;
-
-// A bar that --quiet takes away; `update` always looks for Ctrl-C.
-class Bar {
- public:
-  Bar(const Arguments& args, const std::string& label, const std::string& unit, int64_t total) {
-    if (!args.boolean("quiet")) bar_ = std::make_unique<Progress>(label, unit, total);
-  }
-  void update(int64_t done, const std::string& note = "") {
-    stop_if_interrupted();
-    if (bar_) bar_->update(done, note);
-  }
-  void finish() {
-    if (bar_) bar_->finish();
-  }
-
- private:
-  std::unique_ptr<Progress> bar_;
-};
 
 // Text to calibrate on and text to measure on, where asked for. Windows point into the documents.
 struct Texts {

@@ -13,24 +13,12 @@
 #include <string>
 #include <vector>
 
-#include "formats/ggml_types.h"
-#include "model/folder.h"
-#include "routing/dial.h"
+#include "convert/write.h"
 
 namespace fathom::convert {
 
 // Types that can be asked for, by the names of the command line ("q8_0").
 const std::vector<std::pair<const char*, formats::GgmlType>>& quantize_types();
-
-struct TensorPlan {
-  model::TensorSpec spec;
-  formats::GgmlType from = formats::GgmlType::F32, to = formats::GgmlType::F32;
-  bool carried = false;  // same type: the same bytes, row by row
-  bool head = false;     // to another type than asked for, because it is the head
-  bool fallback = false;  // or because its rows do not fit the blocks of that type
-  int64_t bytes_before() const { return formats::ggml_bytes(from, spec.elements()); }
-  int64_t bytes_after() const { return formats::ggml_bytes(to, spec.elements()); }
-};
 
 // What becomes of every tensor of the schema, in its order.
 //   - what is not a matrix (model::is_reducible): F32
@@ -40,21 +28,9 @@ struct TensorPlan {
 //   - rows that are no multiple of the type's block: Q8_0 for a block of 256 where a multiple of 32, else F16
 std::vector<TensorPlan> plan_quantize(const model::ModelFolder& model, formats::GgmlType type);
 
-struct Totals {
-  int64_t elements = 0, before = 0, after = 0;  // bytes of tensors
-  double bits_before() const { return 8.0 * static_cast<double>(before) / static_cast<double>(elements); }
-  double bits_after() const { return 8.0 * static_cast<double>(after) / static_cast<double>(elements); }
-};
-Totals totals(const std::vector<TensorPlan>& plan);
-
-struct QuantizeOptions {
+struct QuantizeOptions : WriteOptions {
   formats::GgmlType type = formats::GgmlType::Q8_0;  // of quantize_types()
   bool overwrite = false;                            // a file, or a folder that holds a model, is replaced when all is written
-  int threads = 0;                                   // 0: all cores that this process may use
-  std::function<void(int64_t done, int64_t total)> progress;  // weights; may throw to interrupt, then nothing is left
-  // Asked for the dial of a folder with routed blocks once its weights are written, before it appears under its name. Without
-  // it the table is carried over.
-  std::function<routing::DialTable(const model::ModelFolder& written)> calibrate;
 };
 
 // Faults that need no work to be seen: OUT is MODEL, exists, cannot hold this model; GGUF cannot say its tokenizer. UserError.

@@ -1,0 +1,31 @@
+// Progress of a command that Ctrl-C can stop.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "cli/flags.h"
+#include "cli/interrupt.h"
+#include "core/progress.h"
+
+namespace fathom::cli {
+
+// A bar that --quiet takes away; `update` always looks for Ctrl-C.
+class Bar {
+ public:
+  Bar(const Arguments& args, const std::string& label, const std::string& unit, int64_t total) {
+    if (!args.boolean("quiet")) bar_ = std::make_unique<Progress>(label, unit, total);
+  }
+  void update(int64_t done, const std::string& note = "") {
+    stop_if_interrupted();
+    if (bar_) bar_->update(done, note);
+  }
+  void finish() {
+    if (bar_) bar_->finish();
+  }
+
+ private:
+  std::unique_ptr<Progress> bar_;
+};
+
+}  // namespace fathom::cli

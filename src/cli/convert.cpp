@@ -1,0 +1,233 @@
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "cli/bar.h"
+#include "cli/commands.h"
+#include "cli/common.h"
+#include "cli/convert_text.h"
+#include "cli/output.h"
+#include "cli/program.h"
+#include "convert/calibrate.h"
+#include "convert/self_text.h"
+#include "convert/surgery.h"
+#include "core/file.h"
+#include "core/log.h"
+#include "infer/weights.h"
+#include "model/cost.h"
+#include "study/divergence.h"
+#include "study/runs.h"
+
+namespace fathom::cli {
+namespace {
+
+using routing::Part;
+using routing::Path;
+
+constexpr const char* kSelf = "self";
+
+// "1-28", "3,5,8-10": ascending, each once.
+std::vector<int> block_list(const Arguments& args, const std::string& flag) {
+  std::vector<int> out;
+  const std::string text = args.text(flag);
+  const auto wrong = [&] { args.wrong(flag, "\"" + printable(text) + "\"", "blocks, as 12-18 or 3,5,8-10"); };
+  for (size_t at = 0; at <= text.size() && !text.empty();) {
+    const size_t comma = std::min(text.find(',', at), text.size());
+    const std::string piece = text.substr(at, comma - at);
+    const size_t dash = piece.find('-');
+    const auto from = parse_integer(piece.substr(0, dash), false), to = dash == std::string::npos ? from : parse_integer(piece.substr(dash + 1), false);
+    if (!from || !to || *from < 0 || *to < *from || *to > limits::kBlocks) wrong();
+    for (int64_t block = *from; block <= *to; ++block) out.push_back(static_cast<int>(block));
+    at = comma + 1;
+  }
+  if (!std::ranges::is_sorted(out, std::less_equal<>())) wrong();
+  return out;
+}
+
+// RANK of "fit:RANK"; nothing for "none".
+std::optional<int64_t> fitted_rank(const Arguments& args) {
+  const std::string text = args.text("light");
+  if (text == "none") return {};
+  const auto rank = text.starts_with("fit:") ? parse_integer(text.substr(4), false) : std::nullopt;
+  if (!rank || *rank < 1 || *rank > limits::kWidth) args.wrong("light", "\"" + printable(text) + "\"", str("fit:RANK with a rank of 1 to ", limits::kWidth, ", or none"));
+  return rank;
+}
+
+convert::SurgeryOptions surgery_options(const Arguments& args, const model::ModelConfig& dense) {
+  convert::SurgeryOptions o;
+  const auto rank = fitted_rank(args);
+  const std::string granularity = args.text("granularity");
+  if (granularity == "attention") o.parts = {Part::attention};
+  else if (granularity == "mlp") o.parts = {Part::mlp};
+  else if (granularity == "attention+mlp") o.parts = {Part::attention, Part::mlp};
+  o.paths = args.given("paths") ? routing::Paths::parse(args.text("paths"), "fathom convert", "--paths") : routing::Paths{.exit = false, .skip = !rank, .light = rank.has_value(), .full = true};
+  if (!o.paths.full) args.wrong("paths", o.paths.text(), "full among them", "--static names the blocks that no token runs in full");
+  if (o.paths.exit) args.wrong("paths", o.paths.text(), "skip, light and full", "which tokens may exit is learned in training from scratch");
+  if (o.paths.light && !rank) args.wrong("paths", o.paths.text() + " beside --light none", "a rank for the light path", "--light fit:64");
+  o.light_rank = rank.value_or(0);
+  o.statics = block_list(args, "static");
+  o.dropped = block_list(args, "drop-blocks");
+  if (!o.statics.empty() && !rank) args.wrong("static", args.text("static") + " beside --light none", "a rank for the light path that stands there", "--light fit:64, or --drop-blocks");
+  const std::string blocks = args.text("blocks");
+  if (blocks == "auto" || blocks == "inner") {
+    for (const int block : convert::inner_blocks(dense))
+      if (std::ranges::count(o.statics, block) + std::ranges::count(o.dropped, block) == 0) o.blocks.push_back(block);
+    o.leave_needed = blocks == "auto";
+  } else if (blocks != "none") {
+    o.blocks = block_list(args, "blocks");
+  }
+  o.kv = args.text("kv") == "keep" ? routing::KvPolicy::keep : routing::KvPolicy::drop;
+  o.rule = args.text("router") == "mlp" ? routing::CausalRule::predictor : routing::CausalRule::score;
+  o.gate = args.text("gate") == "hard" ? routing::Gate::hard : routing::Gate::one_plus_tanh;
+  o.forced_positions = args.integer("forced-positions");
+  o.target = args.number("target");
+  return o;
+}
+
+struct Text {
+  std::vector<std::vector<int32_t>> made;  // --data self
+  std::optional<study::HeldOut> held;
+  std::vector<std::span<const int32_t>> windows;
+  std::string name;
+};
+
+Text load_text(const Arguments& args, const model::ModelFolder& source, std::shared_ptr<const infer::Weights> weights, int64_t context) {
+  Text out;
+  const std::vector<std::string> data = args.texts("data");
+  if (data.size() == 1 && data[0] == kSelf) {
+    const text::Tokenizer tokenizer = source.tokenizer();
+    const study::DocumentEnds ends = study::document_ends(source.config(), tokenizer);
+    Bar bar(args, "writing text", "tokens", args.integer("tokens"));
+    out.made = convert::self_text(std::move(weights), ends.begin, model::end_ids(source, ends),
+                                  {.tokens = args.integer("tokens"), .context = context, .seed = static_cast<uint64_t>(args.integer("seed")), .threads = threads_of(args),
+                                   .progress = [&](int64_t done, int64_t) { bar.update(done); }});
+    bar.finish();
+    for (const auto& text : out.made) out.windows.push_back(text);
+    out.name = str("text of ", source.path());
+    return out;
+  }
+  const text::Tokenizer tokenizer = source.tokenizer();
+  study::HeldOutOptions options;
+  options.documents.field = args.text("field");
+  if (args.boolean("repair-utf8")) options.documents.invalid_utf8 = data::InvalidUtf8::repair;
+  options.context = context;
+  options.limit = args.integer("tokens");
+  options.progress = [](int64_t, int64_t) { stop_if_interrupted(); };
+  out.held = study::load_held_out(data, tokenizer, study::document_ends(source.config(), tokenizer), options);
+  for (const study::Window& w : out.held->windows) out.windows.push_back(w.tokens);
+  out.name = out.held->name;
+  return out;
+}
+
+routing::DialTable calibrate(const Arguments& args, const model::ModelFolder& written, const Text& text, int64_t context) {
+  const model::ModelConfig& c = written.config();
+  const std::vector<double> nobody(c.routing.cuts(), 0.0), chosen = c.routing.capacities();
+  const auto fraction = [&](const std::vector<double>& capacity) { return model::expected_block_fraction(c, context, capacity); };
+  routing::DialTable grid;
+  grid.default_dial = std::min(fraction(chosen), 1.0);
+  for (const double dial : routing::default_grid(fraction(nobody), grid.default_dial)) grid.points.push_back({.dial = dial, .block_fraction = dial, .thresholds = {}, .capacity = {}, .loss = 0});
+  Bar bar(args, "calibrating", "dials", static_cast<int64_t>(grid.points.size()));
+  const auto table = convert::calibrate_dial(infer::Weights::load(written, threads_of(args)), grid, {text.windows, text.name, context},
+                                             {.threads = threads_of(args), .progress = [&](size_t done, size_t) { bar.update(static_cast<int64_t>(done)); }, .check = stop_if_interrupted});
+  bar.finish();
+  return table;
+}
+
+int run(const Arguments& args) {
+  apply_quiet(args);
+  apply_colour(args);
+  catch_interrupts();
+  const std::string out_path = args.positional("OUT");
+  const auto source = model::ModelFolder::open(study::model_folder_of(args.positional("SRC")));
+  const bool plan_only = args.boolean("plan");
+  if (!plan_only) {
+    if (convert::is_gguf(out_path)) throw UsageError({"fathom convert: OUT", "", "\"" + printable(out_path) + "\"", "the name of a folder", "no GGUF file of other programs can say which tokens skip"});
+    convert::check_out(*source, out_path, args.boolean("overwrite"));
+  }
+  convert::SurgeryOptions options = surgery_options(args, source->config());
+  const int64_t most = source->config().max_position_embeddings;
+  options.context = std::min(args.integer("context"), most);
+  convert::Surgery surgery = convert::plan_surgery(source->config(), options, source->path());
+  const bool light = std::ranges::any_of(surgery.config.routing.units, [](const auto& unit) { return unit.paths.light; });
+  const bool fit = args.given("data") && !surgery.config.routing.dense() && options.rule == routing::CausalRule::score;
+  if (light && !args.given("data"))
+    args.wrong("data", "no text", "text to fit light paths on", "a file or folder, or self: text that the model writes itself; or --light none --paths skip,full");
+
+  ConvertReport report{.source = source->path(), .out = plan_only ? "" : out_path, .options = options, .surgery = surgery, .before = source->config(), .dial = {}, .text = {}, .fitted = false};
+  if (plan_only) return out(convert_text(report)), kExitDone;
+
+  Text text;
+  if (args.given("data")) {
+    // The whole source once: its text, its fits. Block lists of a result without some blocks mean the source's blocks until here.
+    const auto weights = infer::Weights::load(*source, threads_of(args));
+    text = load_text(args, *source, weights, options.context);
+    report.text = text.name;
+    if (fit) {
+      Bar bar(args, "fitting", "blocks", source->config().num_hidden_layers);
+      convert::fit_surgery(surgery, weights, text.windows, options,
+                           {.ridge = args.number("ridge"), .forced_positions = options.forced_positions, .loss_tokens = args.integer("loss-tokens"), .threads = threads_of(args),
+                            .progress = [&](int64_t done, int64_t) { bar.update(done); }, .check = stop_if_interrupted});
+      bar.finish();
+      report.fitted = true;
+    }
+  }
+  report.surgery = surgery;
+  const convert::Contents contents = convert::contents_of(*source, surgery);
+  const formats::GgmlType type = convert::surgery_type(*source);
+  const std::vector<convert::TensorPlan> plan = convert::plan_tensors(contents, type);
+  Bar bar(args, "writing", "weights", convert::totals(plan).elements);
+  convert::WriteOptions write{.threads = threads_of(args), .progress = [&](int64_t done, int64_t) { bar.update(done); }, .calibrate = {}};
+  if (fit && surgery.config.routing.decides())
+    write.calibrate = [&](const model::ModelFolder& written) {
+      bar.finish();
+      report.dial = calibrate(args, written, text, options.context);
+      return *report.dial;
+    };
+  convert::write_folder(contents, out_path, type, plan, write);
+  bar.finish();
+  if (args.boolean("json")) out_json(convert_json(report));
+  else out(convert_text(report));
+  return kExitDone;
+}
+
+}  // namespace
+
+Command convert_command() {
+  Command c{.name = "convert", .summary = "Make a dense model into one whose tokens choose their depth"};
+  c.details = "Every routed block gets a router and, in place of what it adds to a token that does not run it, a light path: a linear map of low rank, fitted in closed form to what the "
+              "block does on the text of --data. The source's weights are carried over as they are: at dial 1 the result computes what the source computes. Routers are fitted to tell where the "
+              "light path would be missed most, one scale for all blocks, and the dial is calibrated on the same text. `fathom tune` makes a better model of the result.\n"
+              "A static block (--static) is light for every token and loses its weights; a dropped one is gone.";
+  c.positional("SRC", "a dense model: a folder of the Hugging Face form, or a .gguf file");
+  c.positional("OUT", "the model folder to write");
+  c.group("Surgery");
+  c.flag(text_flag("blocks", "LIST", "blocks to route: 1-28, 3,5,8-10; inner: all but the first and the last; auto: of these all that tokens can do without at the target; none").otherwise("auto"));
+  c.flag(text_flag("granularity", "WHAT", "what a router decides about").one_of({"block", "attention", "mlp", "attention+mlp"}).otherwise("block"));
+  c.flag(text_flag("paths", "LIST", "paths of a routed block: light,full or skip,full or skip,light,full").noted("light,full, or skip,full with --light none"));
+  c.flag(text_flag("light", "HOW", "fit:RANK fits a light path of that rank; none").otherwise("fit:64"));
+  c.flag(text_flag("static", "LIST", "blocks that are light for every token"));
+  c.flag(text_flag("drop-blocks", "LIST", "blocks to take out for good"));
+  c.flag(text_flag("kv", "WHAT", "keys and values of tokens that do not run a block's attention").one_of({"keep", "drop"}).otherwise("keep"));
+  c.flag(text_flag("router", "KIND", "linear scores, or a small MLP that only tuning can fill").one_of({"linear", "mlp"}).otherwise("linear"));
+  c.flag(text_flag("gate", "KIND", "factor on what a block adds").one_of({"hard", "one_plus_tanh"}).otherwise("hard"));
+  c.flag(integer_flag("forced-positions", "N", "first tokens of a text that always run in full").range(0, 1 << 20).otherwise("2"));
+  c.flag(number_flag("target", "X", "block fraction that capacities are chosen for").range(kAboveZero, 1).otherwise("0.75"));
+  c.flag(boolean_flag("plan", "print what would be made, and write nothing"));
+  c.flag(boolean_flag("overwrite", "replace OUT if it exists"));
+  c.group("Text");
+  c.flag(path_flag("data", "PATH", "text to fit on: a file, a folder, a dataset folder (its validation split), or the word self").many());
+  c.flag(count_flag("tokens", "N", "tokens to fit on, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("32768"));
+  c.flag(count_flag("loss-tokens", "N", "tokens of them to measure the price of every light path on; 0 measures none").range(0, 1e15).otherwise("4096"));
+  c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).otherwise("512"));
+  c.flag(number_flag("ridge", "X", "ridge of the fits, relative to the inputs' mean square").range(1e-9, 1e3).otherwise("0.001"));
+  c.flag(count_flag("seed", "N", "of --data self").range(0, 1e15).otherwise("1"));
+  c.flag(field_flag()).flag(repair_flag());
+  c.group("Output");
+  c.flag(json_flag()).flag(threads_flag()).flag(quiet_flag()).flag(colour_flag());
+  c.examples = {"fathom convert models/SmolLM2-135M-Instruct.Q4_1.gguf models/smol-mod --data book.txt", "fathom convert model model-static --static 12-18 --blocks none --data self",
+                "fathom convert model model-mod --granularity attention+mlp --target 0.7 --data book.txt --json"};
+  c.run = run;
+  return c;
+}
+
+}  // namespace fathom::cli

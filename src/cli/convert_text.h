@@ -1,0 +1,24 @@
+// What `fathom convert` makes or made, as text and as JSON.
+#pragma once
+#include <optional>
+#include <string>
+
+#include "convert/surgery.h"
+#include "core/json.h"
+
+namespace fathom::cli {
+
+struct ConvertReport {
+  std::string source, out;                 // out empty: nothing is written
+  convert::SurgeryOptions options;
+  convert::Surgery surgery;
+  model::ModelConfig before;
+  std::optional<routing::DialTable> dial;  // calibrated
+  std::string text;                        // what it was fitted on
+  bool fitted = false;
+};
+
+std::string convert_text(const ConvertReport& report);
+Json convert_json(const ConvertReport& report);
+
+}  // namespace fathom::cli

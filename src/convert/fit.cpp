@@ -1,0 +1,286 @@
+#include "convert/fit.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include "core/error.h"
+#include "core/thread_pool.h"
+#include "infer/dense_walk.h"
+
+namespace fathom::convert {
+namespace {
+
+using infer::DenseWalk;
+using routing::Part;
+using routing::Path;
+using routing::RoutedUnit;
+using Rows = DenseWalk::Rows;
+
+constexpr double kLeast = 1e-12;  // of a ratio, before its logarithm
+
+double mean_square(const float* x, int64_t C) {
+  double sum = 0;
+  for (int64_t c = 0; c < C; ++c) sum += static_cast<double>(x[c]) * x[c];
+  return sum / static_cast<double>(C);
+}
+
+// A unit in the walk: what it reads and writes, chunk by chunk.
+struct Seen {
+  const Rows& rows;
+  std::span<const float> input;  // [N, C] of the block: what a router reads
+  std::span<const float> before; // [N, C] of the unit's part
+};
+
+class Fitter {
+ public:
+  Fitter(std::shared_ptr<const infer::Weights> dense, std::span<const RoutedUnit> units, std::span<const std::span<const int32_t>> windows, const FitOptions& options)
+      : C_(dense->config().hidden_size), eps_(dense->config().rms_norm_eps), blocks_(dense->config().num_hidden_layers), units_(units), options_(options),
+        threads_(options.threads > 0 ? options.threads : available_threads()), walk_(dense, windows, engine(), options.check), fitted_(units.size()) {
+    // Static units bring the stream back to this one.
+    if (std::ranges::any_of(units, &RoutedUnit::is_static)) teacher_.emplace(dense, windows, engine(), options.check);
+    if (options.loss_tokens > 0) {
+      const std::vector<std::span<const int32_t>> few = spread(windows);
+      loss_walk_.emplace(dense, few, engine(), options.check);
+      loss_ = DenseWalk(dense, few, engine(), options.check).loss_if().mean();
+    }
+  }
+
+  std::vector<FittedUnit> fit() {
+    size_t u = 0;
+    for (int64_t block = 0; block < blocks_; ++block) {
+      size_t end = u;
+      while (end < units_.size() && units_[end].block == block) ++end;
+      if (u == end && u == units_.size()) break;  // what follows changes nothing
+      for (; u < end; ++u) one(u);
+      advance(end);
+      if (options_.progress) options_.progress(block + 1, blocks_);
+    }
+    return std::move(fitted_);
+  }
+
+ private:
+  infer::EngineOptions engine() const { return {.threads = options_.threads, .kernels = nullptr, .kv_bytes = 0}; }
+
+  std::vector<std::span<const int32_t>> spread(std::span<const std::span<const int32_t>> windows) const {
+    int64_t total = 0;
+    for (const auto& w : windows) total += static_cast<int64_t>(w.size());
+    const double share = std::min(1.0, static_cast<double>(options_.loss_tokens) / static_cast<double>(std::max<int64_t>(total, 1)));
+    std::vector<std::span<const int32_t>> out;
+    for (size_t i = 0; i < windows.size(); ++i)
+      if (std::floor(static_cast<double>(i + 1) * share) > std::floor(static_cast<double>(i) * share)) out.push_back(windows[i]);
+    if (out.empty() && !windows.empty()) out.push_back(windows[0]);
+    return out;
+  }
+
+  bool counts(const RoutedUnit& unit, int64_t position) const { return unit.is_static() || position >= options_.forced_positions; }
+
+  // f for every chunk of `walk`, when the unit's part has been computed. What f writes to rows.now goes on.
+  void at_unit(const RoutedUnit& unit, DenseWalk::Hooks& hooks, std::function<void(const Seen&)> f) {
+    switch (unit.part) {
+      case Part::block: hooks.mlp = [f](const Rows& rows) { f({rows, rows.before, rows.before}); }; break;
+      case Part::attention: hooks.attention = [f](const Rows& rows) { f({rows, rows.before, rows.before}); }; break;
+      case Part::mlp: {
+        const auto earlier = hooks.attention;  // of the block's attention unit
+        hooks.attention = [this, earlier](const Rows& rows) {
+          if (earlier) earlier(rows);
+          between_.assign(rows.now.begin(), rows.now.end());
+        };
+        hooks.mlp = [this, f](const Rows& rows) { f({rows, rows.before, between_}); };
+      }
+    }
+  }
+
+  // x / rms(x) of the rows that count, times `factor` of each.
+  void normed(const float* x, float* to, double factor) const {
+    const double scale = factor / std::sqrt(mean_square(x, C_) + eps_);
+    for (int64_t c = 0; c < C_; ++c) to[c] = static_cast<float>(scale * x[c]);
+  }
+
+  // U·D·u of rows of u, one after the other.
+  std::vector<float> light_of(const LowRankFit::Map& map, std::span<const float> u) {
+    const int64_t N = static_cast<int64_t>(u.size()) / C_, r = static_cast<int64_t>(map.down.size()) / C_;
+    std::vector<float> out(u.size(), 0.0f);
+    if (r == 0) return out;
+    threads_.parallel_for((N + 15) / 16, [&](int64_t task) {
+      std::vector<float> low(static_cast<size_t>(r));
+      for (int64_t n = task * 16; n < std::min(N, (task + 1) * 16); ++n) {
+        const float* in = u.data() + n * C_;
+        for (int64_t i = 0; i < r; ++i) {
+          float sum = 0;
+          for (int64_t c = 0; c < C_; ++c) sum += map.down[static_cast<size_t>(i * C_ + c)] * in[c];
+          low[static_cast<size_t>(i)] = sum;
+        }
+        float* to = out.data() + n * C_;
+        for (int64_t c = 0; c < C_; ++c) {
+          float sum = 0;
+          for (int64_t i = 0; i < r; ++i) sum += map.up[static_cast<size_t>(c * r + i)] * low[static_cast<size_t>(i)];
+          to[c] = sum;
+        }
+      }
+    });
+    return out;
+  }
+
+  // The rows of a chunk that count, side by side: their inputs, their deltas and the weight of their errors.
+  struct Counted {
+    std::vector<size_t> row;
+    std::vector<float> u, delta;  // [M, C]
+    std::vector<double> size;     // [M] mean square of the stream behind the unit
+  };
+  Counted counted(const RoutedUnit& unit, const Seen& seen) {
+    Counted out;
+    for (size_t n = 0; n < seen.rows.position.size(); ++n)
+      if (counts(unit, seen.rows.position[n])) out.row.push_back(n);
+    const size_t M = out.row.size();
+    out.u.resize(M * static_cast<size_t>(C_)), out.delta.resize(out.u.size()), out.size.resize(M);
+    for (size_t m = 0; m < M; ++m) {
+      const size_t at = out.row[m] * static_cast<size_t>(C_), to = m * static_cast<size_t>(C_);
+      normed(seen.before.data() + at, out.u.data() + to, 1);
+      const float* const after = unit.is_static() ? target_.data() + seen.rows.first * static_cast<size_t>(C_) + at : seen.rows.now.data() + at;
+      for (int64_t c = 0; c < C_; ++c) out.delta[to + static_cast<size_t>(c)] = after[c] - seen.before[at + static_cast<size_t>(c)];
+      out.size[m] = std::max(mean_square(after, C_), 1e-20);
+    }
+    return out;
+  }
+
+  void one(size_t u) {
+    const RoutedUnit& unit = units_[u];
+    FittedUnit& fitted = fitted_[u];
+    if (unit.is_static()) teacher_rows(unit);
+    const auto look = [&](const std::function<void(const Seen&)>& f) {
+      DenseWalk::Hooks hooks;
+      for (size_t before = u; before > 0 && units_[before - 1].block == unit.block && units_[before - 1].is_static(); --before) replace(before - 1, hooks);
+      at_unit(unit, hooks, f);
+      walk_.look(hooks);
+    };
+    if (unit.paths.light) {
+      LowRankFit fit(C_);
+      look([&](const Seen& seen) {
+        Counted rows = counted(unit, seen);
+        for (size_t m = 0; m < rows.row.size(); ++m) {
+          const float weight = static_cast<float>(1 / std::sqrt(rows.size[m]));
+          for (int64_t c = 0; c < C_; ++c) rows.u[m * static_cast<size_t>(C_) + static_cast<size_t>(c)] *= weight, rows.delta[m * static_cast<size_t>(C_) + static_cast<size_t>(c)] *= weight;
+        }
+        fit.add(rows.u, rows.delta, threads_);
+      });
+      if (fit.rows() == 0) throw UserError({"text", "", "no token behind the forced positions", "text to fit light paths on", ""});
+      fitted.light = fit.solve(std::min(unit.light_rank, C_), options_.ridge);
+    }
+    if (!unit.is_static()) fit_router(unit, fitted, look);
+    fitted.loss_increase = std::numeric_limits<double>::quiet_NaN();
+    if (loss_walk_) {
+      DenseWalk::Hooks hooks;
+      for (size_t before = u; before > 0 && units_[before - 1].block == unit.block && units_[before - 1].is_static(); --before) replace(before - 1, hooks);
+      replace(u, hooks);
+      fitted.loss_increase = loss_walk_->loss_if(hooks).mean() - loss_;
+    }
+  }
+
+  void fit_router(const RoutedUnit& unit, FittedUnit& fitted, const std::function<void(const std::function<void(const Seen&)>&)>& look) {
+    ScoreFit fit(C_);
+    double sum = 0;
+    int64_t tokens = 0;
+    // The cheapest path is what a token misses the full one for.
+    const LowRankFit::Map nothing, &cheapest = unit.cheapest() == Path::light ? fitted.light : nothing;
+    look([&](const Seen& seen) {
+      const Counted rows = counted(unit, seen);
+      const std::vector<float> light = light_of(cheapest, rows.u);
+      std::vector<float> target(rows.row.size()), input(rows.u.size());
+      for (size_t m = 0; m < rows.row.size(); ++m) {
+        double missed = 0;
+        for (size_t c = m * static_cast<size_t>(C_); c < (m + 1) * static_cast<size_t>(C_); ++c) {
+          const double difference = static_cast<double>(rows.delta[c]) - light[c];
+          missed += difference * difference;
+        }
+        const double ratio = missed / (static_cast<double>(C_) * rows.size[m]);
+        target[m] = static_cast<float>(std::log(ratio + kLeast));
+        sum += ratio, ++tokens;
+        normed(seen.input.data() + rows.row[m] * static_cast<size_t>(C_), input.data() + m * static_cast<size_t>(C_), 1);
+      }
+      fit.add(input, target, threads_);
+    });
+    if (tokens == 0) throw UserError({"text", "", "no token behind the forced positions", "text to fit routers on", ""});
+    fitted.router = fit.solve(options_.ridge);
+    fitted.miss = sum / static_cast<double>(tokens);
+    look([&](const Seen& seen) {
+      std::vector<float> u(static_cast<size_t>(C_));
+      for (size_t n = 0; n < seen.rows.position.size(); ++n) {
+        if (!counts(unit, seen.rows.position[n])) {
+          fitted.scores.push_back(std::numeric_limits<float>::infinity());
+          continue;
+        }
+        normed(seen.input.data() + n * static_cast<size_t>(C_), u.data(), 1);
+        double score = fitted.router.bias;
+        for (size_t c = 0; c < u.size(); ++c) score += static_cast<double>(fitted.router.weight[c]) * u[c];
+        fitted.scores.push_back(static_cast<float>(score));
+      }
+    });
+  }
+
+  // Adds to `hooks` that every token that counts takes the unit's cheapest path.
+  void replace(size_t u, DenseWalk::Hooks& hooks) {
+    const RoutedUnit& unit = units_[u];
+    at_unit(unit, hooks, [this, u](const Seen& seen) {
+      const RoutedUnit& of = units_[u];
+      std::vector<size_t> rows;
+      std::vector<float> input;
+      for (size_t n = 0; n < seen.rows.position.size(); ++n) {
+        if (!counts(of, seen.rows.position[n])) continue;
+        rows.push_back(n);
+        input.resize(rows.size() * static_cast<size_t>(C_));
+        normed(seen.before.data() + n * static_cast<size_t>(C_), input.data() + (rows.size() - 1) * static_cast<size_t>(C_), 1);
+      }
+      const LowRankFit::Map nothing, &cheapest = of.cheapest() == Path::light ? fitted_[u].light : nothing;
+      const std::vector<float> light = light_of(cheapest, input);
+      for (size_t m = 0; m < rows.size(); ++m)
+        for (size_t c = 0; c < static_cast<size_t>(C_); ++c) {
+          const size_t at = rows[m] * static_cast<size_t>(C_) + c;
+          seen.rows.now[at] = seen.before[at] + light[m * static_cast<size_t>(C_) + c];
+        }
+    });
+  }
+
+  // The dense model's stream behind the unit, into target_ [tokens, C].
+  void teacher_rows(const RoutedUnit& unit) {
+    target_.resize(static_cast<size_t>(teacher_->tokens() * C_));
+    DenseWalk::Hooks hooks;
+    at_unit(unit, hooks, [this](const Seen& seen) { std::ranges::copy(seen.rows.now, target_.begin() + static_cast<ptrdiff_t>(seen.rows.first * static_cast<size_t>(C_))); });
+    teacher_->look(hooks);
+  }
+
+  // All walks through the block whose units end before `end`; its static units have their way.
+  void advance(size_t end) {
+    const int64_t block = walk_.block();
+    DenseWalk::Hooks hooks;
+    for (size_t u = 0; u < end; ++u)
+      if (units_[u].block == block && units_[u].is_static()) replace(u, hooks);
+    walk_.advance(hooks);
+    if (teacher_) teacher_->advance();
+    if (loss_walk_) loss_walk_->advance(hooks);
+  }
+
+  const int64_t C_;
+  const double eps_;
+  const int64_t blocks_;
+  std::span<const RoutedUnit> units_;
+  const FitOptions& options_;
+  ThreadPool threads_;
+  DenseWalk walk_;                       // earlier static units have their way
+  std::optional<DenseWalk> teacher_;     // nothing has
+  std::optional<DenseWalk> loss_walk_;   // as walk_, fewer texts
+  double loss_ = 0;
+  std::vector<float> between_;           // [N, C] of a chunk: behind attention
+  std::vector<float> target_;
+  std::vector<FittedUnit> fitted_;
+};
+
+}  // namespace
+
+std::vector<FittedUnit> fit_units(std::shared_ptr<const infer::Weights> dense, std::span<const RoutedUnit> units, std::span<const std::span<const int32_t>> windows,
+                                  const FitOptions& options) {
+  return Fitter(std::move(dense), units, windows, options).fit();
+}
+
+}  // namespace fathom::convert

@@ -1,0 +1,224 @@
+#include "convert/surgery.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "model/cost.h"
+#include "model/schema.h"
+
+namespace fathom::convert {
+namespace {
+
+using formats::GgmlType;
+using model::ModelConfig;
+using model::StoredTensor;
+using routing::Part;
+using routing::Path;
+using routing::RoutedUnit;
+
+constexpr float kOpen = 2;             // bias of a router that nobody fitted: well above any threshold that training begins with
+constexpr double kLeastCapacity = 1.0 / 1024, kLeastLoss = 1e-5, kNeeded = 0.98;
+
+void check_list(const std::vector<int>& blocks, const char* option, int64_t L) {
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (blocks[i] < 0 || blocks[i] >= L) throw UserError({option, "", str(blocks[i]), str("blocks 0 to ", L - 1), ""});
+    if (i > 0 && blocks[i] <= blocks[i - 1]) throw UserError({option, "", str(blocks[i], " after ", blocks[i - 1]), "ascending blocks, each once", ""});
+  }
+}
+
+bool has(const std::vector<int>& blocks, int block) { return std::ranges::binary_search(blocks, block); }
+
+void check_apart(const std::vector<int>& a, const std::vector<int>& b, const char* option, const char* other) {
+  for (const int block : a)
+    if (has(b, block)) throw UserError({option, "", str("block ", block, ", which ", other, " names too"), "one of the two", ""});
+}
+
+// MACs that a token saves at a unit by the cheapest path, at context T.
+double saved_macs(const ModelConfig& config, size_t u, int64_t context) {
+  ModelConfig one = config;
+  one.routing.units = {config.routing.units[u]};
+  const std::vector<double> full(one.routing.cuts(), 1.0), cheap(one.routing.cuts(), 0.0);
+  return model::expected_block_fraction(one, context, full) - model::expected_block_fraction(one, context, cheap);
+}
+
+}  // namespace
+
+std::vector<int> inner_blocks(const ModelConfig& dense) {
+  std::vector<int> out(static_cast<size_t>(std::max<int64_t>(dense.num_hidden_layers - 2, 0)));
+  std::iota(out.begin(), out.end(), 1);
+  return out;
+}
+
+Surgery plan_surgery(const ModelConfig& dense, const SurgeryOptions& options, const std::string& where) {
+  const int64_t L = dense.num_hidden_layers;
+  if (!dense.routing.dense()) throw UserError({where, "", str("a model with ", dense.routing.units.size(), " routed units"), "a dense model", "convert its source, or tune it as it is"});
+  for (const auto& [list, option] : {std::pair(&options.blocks, "blocks"), {&options.statics, "static"}, {&options.dropped, "drop-blocks"}}) check_list(*list, option, L);
+  check_apart(options.blocks, options.statics, "blocks", "static");
+  check_apart(options.blocks, options.dropped, "blocks", "drop-blocks");
+  check_apart(options.statics, options.dropped, "static", "drop-blocks");
+  if (static_cast<int64_t>(options.dropped.size()) == L) throw UserError({"drop-blocks", "", "every block", "at least one that stays", ""});
+  if (options.blocks.empty() && options.statics.empty() && options.dropped.empty())
+    throw UserError({"blocks", "", "no block", "at least one that is routed, static or dropped", ""});
+
+  Surgery out;
+  out.config = dense;
+  routing::RoutingConfig& routing = out.config.routing;
+  routing.gate = options.gate;
+  routing.rule = options.rule;
+  routing.kv = options.kv;
+  routing.router_input = routing::RouterInput::normed;
+  routing.router_bias = true;
+  routing.forced_positions = options.forced_positions;
+  for (int block = 0; block < L; ++block) {
+    if (has(options.dropped, block)) continue;
+    const int now = static_cast<int>(out.block_of.size());
+    out.block_of.push_back(block);
+    RoutedUnit unit{.block = now, .capacity = 1, .part = Part::block, .paths = options.paths, .light_rank = options.paths.light ? std::min(options.light_rank, dense.hidden_size) : 0};
+    if (has(options.statics, block)) {
+      unit.paths = {.exit = false, .skip = false, .light = true, .full = false};
+      unit.capacity = 0;
+      unit.light_rank = std::min(options.light_rank, dense.hidden_size);
+      routing.units.push_back(unit);
+    } else if (has(options.blocks, block)) {
+      for (const Part part : options.parts) unit.part = part, routing.units.push_back(unit);
+    }
+  }
+  out.config.num_hidden_layers = static_cast<int64_t>(out.block_of.size());
+  if (routing.dense()) routing = {};  // blocks were dropped, and that is all
+  const ModelConfig& c = out.config;
+  c.validate(where);
+  for (const RoutedUnit& unit : routing.units) {
+    const std::string at = model::unit_prefix(unit);
+    const int64_t C = c.hidden_size, P = c.predictor_width();
+    const auto make = [&](const std::string& name, std::vector<int64_t> shape, std::vector<float> values) {
+      out.made.emplace(at + name, model::stored_f32(at + name, std::move(shape), std::move(values)));
+    };
+    const auto zeros = [](int64_t n) { return std::vector<float>(static_cast<size_t>(n), 0.0f); };
+    if (!unit.is_static()) {
+      make("router.weight", {1, C}, zeros(C));
+      make("router.bias", {1}, {kOpen});
+      if (routing.rule == routing::CausalRule::predictor) {
+        std::vector<float> fc1 = zeros(P * C);
+        Random random = Random(0).fork(at + "predictor.fc1.weight");
+        for (float& w : fc1) w = static_cast<float>(random.normal() / std::sqrt(static_cast<double>(C)));  // of inputs of mean square 1
+        make("predictor.fc1.weight", {P, C}, std::move(fc1));
+        make("predictor.fc1.bias", {P}, zeros(P));
+        make("predictor.fc2.weight", {1, P}, zeros(P));
+        make("predictor.fc2.bias", {1}, {kOpen});
+      }
+    }
+    if (unit.paths.light) {
+      make("light.down.weight", {unit.light_rank, C}, zeros(unit.light_rank * C));
+      make("light.up.weight", {C, unit.light_rank}, zeros(unit.light_rank * C));
+    }
+  }
+  return out;
+}
+
+void fit_surgery(Surgery& surgery, std::shared_ptr<const infer::Weights> dense, std::span<const std::span<const int32_t>> windows, const SurgeryOptions& options,
+                 const FitOptions& fit) {
+  routing::RoutingConfig& routing = surgery.config.routing;
+  surgery.fitted = fit_units(std::move(dense), routing.units, windows, fit);
+  // One scale for the scores of all units: the logarithm of nats per share of the blocks' FLOPs.
+  std::vector<double> offset(routing.units.size(), 0.0);
+  for (size_t u = 0; u < routing.units.size(); ++u) {
+    const FittedUnit& fitted = surgery.fitted[u];
+    if (routing.units[u].is_static()) continue;
+    const double loss = std::isnan(fitted.loss_increase) ? fitted.miss : std::max(fitted.loss_increase, kLeastLoss);
+    offset[u] = std::log(loss / std::max(fitted.miss, 1e-30)) - std::log(std::max(saved_macs(surgery.config, u, options.context), 1e-12));
+  }
+  const auto share_above = [&](size_t u, double threshold) {
+    const std::vector<float>& scores = surgery.fitted[u].scores;
+    const auto above = std::ranges::count_if(scores, [&](float s) { return static_cast<double>(s) + offset[u] >= threshold; });
+    return static_cast<double>(above) / static_cast<double>(scores.size());
+  };
+  const auto set_capacities = [&](double threshold) {
+    for (size_t u = 0; u < routing.units.size(); ++u) {
+      RoutedUnit& unit = routing.units[u];
+      if (unit.is_static()) continue;
+      unit.capacity = std::clamp(share_above(u, threshold), kLeastCapacity, 1.0);
+      if (unit.paths.light && unit.paths.skip) unit.light_capacity = (1 - unit.capacity) * 2 / 3;  // of what is left, as full was from all
+    }
+    return model::expected_block_fraction(surgery.config, options.context, routing.capacities());
+  };
+  double low = -200, high = 200;  // far beyond any logarithm of a ratio
+  for (int step = 0; step < 60; ++step) {
+    const double middle = 0.5 * (low + high);
+    (set_capacities(middle) > options.target ? low : high) = middle;
+  }
+  set_capacities(high);
+  if (options.leave_needed) {
+    for (size_t u = routing.units.size(); u-- > 0;) {
+      if (routing.units[u].is_static() || routing.units[u].capacity <= kNeeded) continue;
+      const std::string at = model::unit_prefix(routing.units[u]);
+      for (const char* name : {"router.weight", "router.bias", "light.down.weight", "light.up.weight"}) surgery.made.erase(at + name);
+      routing.units.erase(routing.units.begin() + static_cast<ptrdiff_t>(u));
+      surgery.fitted.erase(surgery.fitted.begin() + static_cast<ptrdiff_t>(u));
+      offset.erase(offset.begin() + static_cast<ptrdiff_t>(u));
+    }
+    if (routing.dense()) throw UserError({"target", "", str(options.target), "a block fraction at which some tokens leave some block out", "name the blocks with --blocks"});
+  }
+  for (size_t u = 0; u < routing.units.size(); ++u) {
+    const RoutedUnit& unit = routing.units[u];
+    const FittedUnit& fitted = surgery.fitted[u];
+    const std::string at = model::unit_prefix(unit);
+    const auto set = [&](const std::string& name, std::vector<float> values) {
+      StoredTensor& tensor = surgery.made.at(at + name);
+      tensor = model::stored_f32(at + name, tensor.shape, std::move(values));
+    };
+    if (unit.paths.light) set("light.down.weight", fitted.light.down), set("light.up.weight", fitted.light.up);
+    if (unit.is_static()) continue;
+    set("router.weight", fitted.router.weight);
+    set("router.bias", {static_cast<float>(fitted.router.bias + offset[u] - high)});
+  }
+}
+
+Contents contents_of(const model::ModelFolder& source, const Surgery& surgery) {
+  Contents out = contents_of(source);
+  out.config = surgery.config;
+  out.dial = {};
+  if (surgery.config.routing.decides()) {  // until it is calibrated: every token in full
+    routing::DialPoint all;
+    all.thresholds.assign(surgery.config.routing.cuts(), -std::numeric_limits<float>::infinity());
+    all.capacity.assign(surgery.config.routing.cuts(), 1.0);
+    all.block_fraction = model::expected_block_fraction(surgery.config, 1, all.capacity);
+    all.loss = std::numeric_limits<double>::quiet_NaN();
+    out.dial = routing::DialTable{.default_dial = 1, .points = {all}, .text = "not calibrated", .tokens = 0};
+  }
+  out.stored = [&source, &surgery](const std::string& name) -> const StoredTensor& {
+    if (const auto made = surgery.made.find(name); made != surgery.made.end()) return made->second;
+    constexpr std::string_view kLayers = "model.layers.";
+    if (!name.starts_with(kLayers)) return source.stored(name);
+    const size_t dot = name.find('.', kLayers.size());
+    const auto block = static_cast<size_t>(std::stoll(name.substr(kLayers.size(), dot - kLayers.size())));
+    return source.stored(model::layer_prefix(surgery.block_of.at(block)) + name.substr(dot + 1));
+  };
+  return out;
+}
+
+GgmlType surgery_type(const model::ModelFolder& source) {
+  std::map<GgmlType, int64_t> elements;
+  for (const model::TensorSpec& spec : model::schema(source.config()))
+    if (spec.name.ends_with("_proj.weight")) elements[source.stored(spec.name).type] += spec.elements();
+  FATHOM_ASSERT(!elements.empty(), "a model without projections");
+  return std::ranges::max_element(elements, {}, [](const auto& e) { return e.second; })->first;
+}
+
+std::vector<TensorPlan> plan_tensors(const Contents& contents, GgmlType type) {
+  std::vector<TensorPlan> plan;
+  for (model::TensorSpec& spec : model::schema(contents.config)) {
+    TensorPlan p;
+    p.from = p.to = contents.stored(spec.name).type;
+    if (spec.name.find(".light.") != std::string::npos) p.to = formats::is_quantized(type) ? fitting(GgmlType::Q8_0, spec.shape.back()) : type;
+    p.carried = p.from == p.to;
+    p.spec = std::move(spec);
+    plan.push_back(std::move(p));
+  }
+  return plan;
+}
+
+}  // namespace fathom::convert
