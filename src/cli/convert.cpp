@@ -81,6 +81,7 @@ convert::SurgeryOptions surgery_options(const Arguments& args, const model::Mode
   o.gate = args.text("gate") == "hard" ? routing::Gate::hard : routing::Gate::one_plus_tanh;
   o.forced_positions = args.integer("forced-positions");
   o.target = args.number("target");
+  o.refit = args.boolean("refit");
   return o;
 }
 
@@ -220,6 +221,7 @@ Command convert_command() {
   c.flag(count_flag("loss-tokens", "N", "tokens of them to measure the price of every light path on; 0 measures none").range(0, 1e15).otherwise("4096"));
   c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).otherwise("512"));
   c.flag(number_flag("ridge", "X", "ridge of the fits, relative to the inputs' mean square").range(1e-9, 1e3).otherwise("0.001"));
+  c.flag(boolean_flag("refit", "fit light paths a second time, on the stream that routing makes").otherwise("true"));
   c.flag(count_flag("seed", "N", "of --data self").range(0, 1e15).otherwise("1"));
   c.flag(field_flag()).flag(repair_flag());
   c.group("Output");

@@ -35,12 +35,12 @@ struct Seen {
 
 class Fitter {
  public:
-  Fitter(std::shared_ptr<const infer::Weights> dense, std::span<const RoutedUnit> units, std::span<const std::span<const int32_t>> windows, const FitOptions& options)
+  Fitter(std::shared_ptr<const infer::Weights> dense, std::span<const RoutedUnit> units, std::span<const std::span<const int32_t>> windows, const FitOptions& options,
+         bool with_teacher, bool with_loss)
       : C_(dense->config().hidden_size), eps_(dense->config().rms_norm_eps), blocks_(dense->config().num_hidden_layers), units_(units), options_(options),
         threads_(options.threads > 0 ? options.threads : available_threads()), walk_(dense, windows, engine(), options.check), fitted_(units.size()) {
-    // Static units bring the stream back to this one.
-    if (std::ranges::any_of(units, &RoutedUnit::is_static)) teacher_.emplace(dense, windows, engine(), options.check);
-    if (options.loss_tokens > 0) {
+    if (with_teacher) teacher_.emplace(dense, windows, engine(), options.check);
+    if (with_loss) {
       const std::vector<std::span<const int32_t>> few = spread(windows);
       loss_walk_.emplace(dense, few, engine(), options.check);
       loss_ = DenseWalk(dense, few, engine(), options.check).loss_if().mean();
@@ -48,19 +48,33 @@ class Fitter {
   }
 
   std::vector<FittedUnit> fit() {
+    through([this](size_t u) { one(u); });
+    return std::move(fitted_);
+  }
+
+  // refit_light_paths().
+  void refit(std::span<const ScoreFit::Score> routers, std::vector<FittedUnit>& fitted) {
+    routers_ = routers;
+    fitted_ = std::move(fitted);
+    through([this](size_t u) {
+      if (units_[u].paths.light && !units_[u].is_static()) fit_light(u);
+    });
+    fitted = std::move(fitted_);
+  }
+
+ private:
+  void through(const std::function<void(size_t)>& each) {
     size_t u = 0;
     for (int64_t block = 0; block < blocks_; ++block) {
       size_t end = u;
       while (end < units_.size() && units_[end].block == block) ++end;
       if (u == end && u == units_.size()) break;  // what follows changes nothing
-      for (; u < end; ++u) one(u);
+      for (; u < end; ++u) each(u);
       advance(end);
       if (options_.progress) options_.progress(block + 1, blocks_);
     }
-    return std::move(fitted_);
   }
 
- private:
   infer::EngineOptions engine() const { return {.threads = options_.threads, .kernels = nullptr, .kv_bytes = 0}; }
 
   std::vector<std::span<const int32_t>> spread(std::span<const std::span<const int32_t>> windows) const {
@@ -74,7 +88,31 @@ class Fitter {
     return out;
   }
 
-  bool counts(const RoutedUnit& unit, int64_t position) const { return unit.is_static() || position >= options_.forced_positions; }
+  bool routed() const { return !routers_.empty(); }
+  // Whether units before and after this one meet the stream that it makes, and not the dense model's.
+  bool has_its_way(const RoutedUnit& unit) const { return unit.is_static() || routed(); }
+
+  // The rows of a chunk that count: that take the unit's cheapest path, or may, as long as nobody knows who will.
+  std::vector<size_t> counted_rows(size_t u, const Seen& seen) const {
+    std::vector<size_t> out;
+    std::vector<float> input(routed() ? static_cast<size_t>(C_) : 0);
+    for (size_t n = 0; n < seen.rows.position.size(); ++n) {
+      if (!units_[u].is_static()) {
+        if (seen.rows.position[n] < options_.forced_positions) continue;
+        if (routed() && score(routers_[u], seen.input.data() + n * static_cast<size_t>(C_), input) >= 0) continue;
+      }
+      out.push_back(n);
+    }
+    return out;
+  }
+
+  // Of x / rms(x), for which there is room in `u`.
+  double score(const ScoreFit::Score& router, const float* x, std::vector<float>& u) const {
+    normed(x, u.data());
+    double sum = router.bias;
+    for (size_t c = 0; c < u.size(); ++c) sum += static_cast<double>(router.weight[c]) * u[c];
+    return sum;
+  }
 
   // f for every chunk of `walk`, when the unit's part has been computed. What f writes to rows.now goes on.
   void at_unit(const RoutedUnit& unit, DenseWalk::Hooks& hooks, std::function<void(const Seen&)> f) {
@@ -92,9 +130,9 @@ class Fitter {
     }
   }
 
-  // x / rms(x) of the rows that count, times `factor` of each.
-  void normed(const float* x, float* to, double factor) const {
-    const double scale = factor / std::sqrt(mean_square(x, C_) + eps_);
+  // x / rms(x)
+  void normed(const float* x, float* to) const {
+    const double scale = 1 / std::sqrt(mean_square(x, C_) + eps_);
     for (int64_t c = 0; c < C_; ++c) to[c] = static_cast<float>(scale * x[c]);
   }
 
@@ -129,63 +167,72 @@ class Fitter {
     std::vector<float> u, delta;  // [M, C]
     std::vector<double> size;     // [M] mean square of the stream behind the unit
   };
-  Counted counted(const RoutedUnit& unit, const Seen& seen) {
+  Counted counted(size_t u, const Seen& seen) const {
     Counted out;
-    for (size_t n = 0; n < seen.rows.position.size(); ++n)
-      if (counts(unit, seen.rows.position[n])) out.row.push_back(n);
+    out.row = counted_rows(u, seen);
     const size_t M = out.row.size();
     out.u.resize(M * static_cast<size_t>(C_)), out.delta.resize(out.u.size()), out.size.resize(M);
     for (size_t m = 0; m < M; ++m) {
       const size_t at = out.row[m] * static_cast<size_t>(C_), to = m * static_cast<size_t>(C_);
-      normed(seen.before.data() + at, out.u.data() + to, 1);
-      const float* const after = unit.is_static() ? target_.data() + seen.rows.first * static_cast<size_t>(C_) + at : seen.rows.now.data() + at;
+      normed(seen.before.data() + at, out.u.data() + to);
+      const float* const after = has_its_way(units_[u]) ? target_.data() + seen.rows.first * static_cast<size_t>(C_) + at : seen.rows.now.data() + at;
       for (int64_t c = 0; c < C_; ++c) out.delta[to + static_cast<size_t>(c)] = after[c] - seen.before[at + static_cast<size_t>(c)];
       out.size[m] = std::max(mean_square(after, C_), 1e-20);
     }
     return out;
   }
 
-  void one(size_t u) {
-    const RoutedUnit& unit = units_[u];
-    FittedUnit& fitted = fitted_[u];
-    if (unit.is_static()) teacher_rows(unit);
-    const auto look = [&](const std::function<void(const Seen&)>& f) {
-      DenseWalk::Hooks hooks;
-      for (size_t before = u; before > 0 && units_[before - 1].block == unit.block && units_[before - 1].is_static(); --before) replace(before - 1, hooks);
-      at_unit(unit, hooks, f);
-      walk_.look(hooks);
-    };
-    if (unit.paths.light) {
-      LowRankFit fit(C_);
-      look([&](const Seen& seen) {
-        Counted rows = counted(unit, seen);
-        for (size_t m = 0; m < rows.row.size(); ++m) {
-          const float weight = static_cast<float>(1 / std::sqrt(rows.size[m]));
-          for (int64_t c = 0; c < C_; ++c) rows.u[m * static_cast<size_t>(C_) + static_cast<size_t>(c)] *= weight, rows.delta[m * static_cast<size_t>(C_) + static_cast<size_t>(c)] *= weight;
-        }
-        fit.add(rows.u, rows.delta, threads_);
-      });
-      if (fit.rows() == 0) throw UserError({"text", "", "no token behind the forced positions", "text to fit light paths on", ""});
-      fitted.light = fit.solve(std::min(unit.light_rank, C_), options_.ridge);
-    }
-    if (!unit.is_static()) fit_router(unit, fitted, look);
-    fitted.loss_increase = std::numeric_limits<double>::quiet_NaN();
-    if (loss_walk_) {
-      DenseWalk::Hooks hooks;
-      for (size_t before = u; before > 0 && units_[before - 1].block == unit.block && units_[before - 1].is_static(); --before) replace(before - 1, hooks);
-      replace(u, hooks);
-      fitted.loss_increase = loss_walk_->loss_if(hooks).mean() - loss_;
-    }
+  // Units of the block before u have their way.
+  DenseWalk::Hooks hooks_before(size_t u) {
+    DenseWalk::Hooks hooks;
+    for (size_t before = 0; before < u; ++before)
+      if (units_[before].block == units_[u].block && has_its_way(units_[before])) replace(before, hooks);
+    return hooks;
   }
 
-  void fit_router(const RoutedUnit& unit, FittedUnit& fitted, const std::function<void(const std::function<void(const Seen&)>&)>& look) {
+  void look(size_t u, const std::function<void(const Seen&)>& f) {
+    DenseWalk::Hooks hooks = hooks_before(u);
+    at_unit(units_[u], hooks, f);
+    walk_.look(hooks);
+  }
+
+  void fit_light(size_t u) {
+    const RoutedUnit& unit = units_[u];
+    if (has_its_way(unit)) teacher_rows(unit);
+    LowRankFit fit(C_);
+    look(u, [&](const Seen& seen) {
+      Counted rows = counted(u, seen);
+      for (size_t m = 0; m < rows.row.size(); ++m) {
+        const float weight = static_cast<float>(1 / std::sqrt(rows.size[m]));
+        for (int64_t c = 0; c < C_; ++c) rows.u[m * static_cast<size_t>(C_) + static_cast<size_t>(c)] *= weight, rows.delta[m * static_cast<size_t>(C_) + static_cast<size_t>(c)] *= weight;
+      }
+      fit.add(rows.u, rows.delta, threads_);
+    });
+    const int64_t rank = std::min(unit.light_rank, C_);
+    if (fit.rows() >= rank) fitted_[u].light = fit.solve(rank, options_.ridge);
+    else if (!routed()) throw UserError({"text", "", str(fit.rows(), " tokens behind the forced positions"), str("at least ", rank, ", the rank of the light path"), "give more text"});
+  }
+
+  void one(size_t u) {
+    if (units_[u].paths.light) fit_light(u);
+    if (!units_[u].is_static()) fit_router(u);
+    fitted_[u].loss_increase = std::numeric_limits<double>::quiet_NaN();
+    if (!loss_walk_) return;
+    DenseWalk::Hooks hooks = hooks_before(u);
+    replace(u, hooks);
+    fitted_[u].loss_increase = loss_walk_->loss_if(hooks).mean() - loss_;
+  }
+
+  void fit_router(size_t u) {
+    const RoutedUnit& unit = units_[u];
+    FittedUnit& fitted = fitted_[u];
     ScoreFit fit(C_);
     double sum = 0;
     int64_t tokens = 0;
     // The cheapest path is what a token misses the full one for.
     const LowRankFit::Map nothing, &cheapest = unit.cheapest() == Path::light ? fitted.light : nothing;
-    look([&](const Seen& seen) {
-      const Counted rows = counted(unit, seen);
+    look(u, [&](const Seen& seen) {
+      const Counted rows = counted(u, seen);
       const std::vector<float> light = light_of(cheapest, rows.u);
       std::vector<float> target(rows.row.size()), input(rows.u.size());
       for (size_t m = 0; m < rows.row.size(); ++m) {
@@ -197,42 +244,28 @@ class Fitter {
         const double ratio = missed / (static_cast<double>(C_) * rows.size[m]);
         target[m] = static_cast<float>(std::log(ratio + kLeast));
         sum += ratio, ++tokens;
-        normed(seen.input.data() + rows.row[m] * static_cast<size_t>(C_), input.data() + m * static_cast<size_t>(C_), 1);
+        normed(seen.input.data() + rows.row[m] * static_cast<size_t>(C_), input.data() + m * static_cast<size_t>(C_));
       }
       fit.add(input, target, threads_);
     });
     if (tokens == 0) throw UserError({"text", "", "no token behind the forced positions", "text to fit routers on", ""});
     fitted.router = fit.solve(options_.ridge);
     fitted.miss = sum / static_cast<double>(tokens);
-    look([&](const Seen& seen) {
-      std::vector<float> u(static_cast<size_t>(C_));
-      for (size_t n = 0; n < seen.rows.position.size(); ++n) {
-        if (!counts(unit, seen.rows.position[n])) {
-          fitted.scores.push_back(std::numeric_limits<float>::infinity());
-          continue;
-        }
-        normed(seen.input.data() + n * static_cast<size_t>(C_), u.data(), 1);
-        double score = fitted.router.bias;
-        for (size_t c = 0; c < u.size(); ++c) score += static_cast<double>(fitted.router.weight[c]) * u[c];
-        fitted.scores.push_back(static_cast<float>(score));
-      }
+    look(u, [&](const Seen& seen) {
+      std::vector<float> input(static_cast<size_t>(C_));
+      for (size_t n = 0; n < seen.rows.position.size(); ++n)
+        fitted.scores.push_back(seen.rows.position[n] < options_.forced_positions ? std::numeric_limits<float>::infinity()
+                                                                                   : static_cast<float>(score(fitted.router, seen.input.data() + n * static_cast<size_t>(C_), input)));
     });
   }
 
-  // Adds to `hooks` that every token that counts takes the unit's cheapest path.
+  // Adds to `hooks` that every token that counts takes the unit's cheapest path (or light, where who takes it is known).
   void replace(size_t u, DenseWalk::Hooks& hooks) {
-    const RoutedUnit& unit = units_[u];
-    at_unit(unit, hooks, [this, u](const Seen& seen) {
-      const RoutedUnit& of = units_[u];
-      std::vector<size_t> rows;
-      std::vector<float> input;
-      for (size_t n = 0; n < seen.rows.position.size(); ++n) {
-        if (!counts(of, seen.rows.position[n])) continue;
-        rows.push_back(n);
-        input.resize(rows.size() * static_cast<size_t>(C_));
-        normed(seen.before.data() + n * static_cast<size_t>(C_), input.data() + (rows.size() - 1) * static_cast<size_t>(C_), 1);
-      }
-      const LowRankFit::Map nothing, &cheapest = of.cheapest() == Path::light ? fitted_[u].light : nothing;
+    at_unit(units_[u], hooks, [this, u](const Seen& seen) {
+      const std::vector<size_t> rows = counted_rows(u, seen);
+      std::vector<float> input(rows.size() * static_cast<size_t>(C_));
+      for (size_t m = 0; m < rows.size(); ++m) normed(seen.before.data() + rows[m] * static_cast<size_t>(C_), input.data() + m * static_cast<size_t>(C_));
+      const LowRankFit::Map nothing, &cheapest = routed() || units_[u].cheapest() == Path::light ? fitted_[u].light : nothing;
       const std::vector<float> light = light_of(cheapest, input);
       for (size_t m = 0; m < rows.size(); ++m)
         for (size_t c = 0; c < static_cast<size_t>(C_); ++c) {
@@ -255,7 +288,7 @@ class Fitter {
     const int64_t block = walk_.block();
     DenseWalk::Hooks hooks;
     for (size_t u = 0; u < end; ++u)
-      if (units_[u].block == block && units_[u].is_static()) replace(u, hooks);
+      if (units_[u].block == block && has_its_way(units_[u])) replace(u, hooks);
     walk_.advance(hooks);
     if (teacher_) teacher_->advance();
     if (loss_walk_) loss_walk_->advance(hooks);
@@ -267,20 +300,27 @@ class Fitter {
   std::span<const RoutedUnit> units_;
   const FitOptions& options_;
   ThreadPool threads_;
-  DenseWalk walk_;                       // earlier static units have their way
-  std::optional<DenseWalk> teacher_;     // nothing has
+  DenseWalk walk_;                       // earlier units have their way, or those that are static
+  std::optional<DenseWalk> teacher_;     // none has
   std::optional<DenseWalk> loss_walk_;   // as walk_, fewer texts
   double loss_ = 0;
   std::vector<float> between_;           // [N, C] of a chunk: behind attention
   std::vector<float> target_;
   std::vector<FittedUnit> fitted_;
+  std::span<const ScoreFit::Score> routers_;  // that decide who takes the light paths; empty: nobody knows yet
 };
 
 }  // namespace
 
 std::vector<FittedUnit> fit_units(std::shared_ptr<const infer::Weights> dense, std::span<const RoutedUnit> units, std::span<const std::span<const int32_t>> windows,
                                   const FitOptions& options) {
-  return Fitter(std::move(dense), units, windows, options).fit();
+  return Fitter(std::move(dense), units, windows, options, std::ranges::any_of(units, &RoutedUnit::is_static), options.loss_tokens > 0).fit();
+}
+
+void refit_light_paths(std::shared_ptr<const infer::Weights> dense, std::span<const RoutedUnit> units, std::span<const ScoreFit::Score> routers,
+                       std::span<const std::span<const int32_t>> windows, const FitOptions& options, std::vector<FittedUnit>& fitted) {
+  FATHOM_ASSERT(routers.size() == units.size() && fitted.size() == units.size() && !units.empty());
+  Fitter(std::move(dense), units, windows, options, true, false).refit(routers, fitted);
 }
 
 }  // namespace fathom::convert

@@ -122,7 +122,7 @@ Surgery plan_surgery(const ModelConfig& dense, const SurgeryOptions& options, co
 void fit_surgery(Surgery& surgery, std::shared_ptr<const infer::Weights> dense, std::span<const std::span<const int32_t>> windows, const SurgeryOptions& options,
                  const FitOptions& fit) {
   routing::RoutingConfig& routing = surgery.config.routing;
-  surgery.fitted = fit_units(std::move(dense), routing.units, windows, fit);
+  surgery.fitted = fit_units(dense, routing.units, windows, fit);
   // One scale for the scores of all units: the logarithm of nats per share of the blocks' FLOPs.
   std::vector<double> offset(routing.units.size(), 0.0);
   for (size_t u = 0; u < routing.units.size(); ++u) {
@@ -162,6 +162,13 @@ void fit_surgery(Surgery& surgery, std::shared_ptr<const infer::Weights> dense, 
     }
     if (routing.dense()) throw UserError({"target", "", str(options.target), "a block fraction at which some tokens leave some block out", "name the blocks with --blocks"});
   }
+  std::vector<ScoreFit::Score> routers;
+  for (size_t u = 0; u < routing.units.size(); ++u) {
+    ScoreFit::Score& router = surgery.fitted[u].router;
+    router.bias = static_cast<float>(router.bias + offset[u] - high);  // so that the threshold is 0
+    routers.push_back(router);
+  }
+  if (options.refit) refit_light_paths(dense, routing.units, routers, windows, fit, surgery.fitted);
   for (size_t u = 0; u < routing.units.size(); ++u) {
     const RoutedUnit& unit = routing.units[u];
     const FittedUnit& fitted = surgery.fitted[u];
@@ -173,7 +180,7 @@ void fit_surgery(Surgery& surgery, std::shared_ptr<const infer::Weights> dense, 
     if (unit.paths.light) set("light.down.weight", fitted.light.down), set("light.up.weight", fitted.light.up);
     if (unit.is_static()) continue;
     set("router.weight", fitted.router.weight);
-    set("router.bias", {static_cast<float>(fitted.router.bias + offset[u] - high)});
+    set("router.bias", {fitted.router.bias});
   }
 }
 

@@ -25,6 +25,7 @@ struct SurgeryOptions {
   int64_t forced_positions = 2;
   double target = 0.75;                                         // expected block fraction that capacities are chosen for
   int64_t context = 512;                                        // at which it is counted
+  bool refit = true;                                            // fit light paths a second time, for the stream that routing makes
   bool leave_needed = false;                                    // leave a unit out that nearly every token needs at the target
 };
 

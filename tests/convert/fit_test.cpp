@@ -1,0 +1,217 @@
+// Fitted light paths and routers in the engine itself: what the fit says a light path costs is what a routed model costs whose tokens
+// take it, whatever the units are; and a second fit, on the stream that routing makes, brings that stream nearer to the dense one.
+#include "convert/fit.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "convert/surgery.h"
+#include "core/error.h"
+#include "infer/dense_walk.h"
+#include "infer/score.h"
+#include "model/random_model.h"
+
+namespace fathom::convert {
+namespace {
+
+using routing::Part;
+using routing::Path;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+struct Case {
+  model::ModelConfig dense;
+  model::Weights tensors;
+  std::shared_ptr<const infer::Weights> weights;
+  std::vector<std::vector<int32_t>> texts;
+  std::vector<std::span<const int32_t>> windows;
+
+  explicit Case(uint64_t seed, int64_t blocks = 5) {
+    Random random(seed);
+    do dense = model::random_config(random, {.dense = true});
+    while (dense.hidden_size < 12);
+    dense.num_hidden_layers = blocks;
+    dense.max_position_embeddings = 64;
+    tensors = model::random_weights(dense, seed);
+    weights = infer::Weights::from(dense, tensors);
+    for (int i = 0; i < 20; ++i) texts.push_back(model::random_tokens(dense, 20 + static_cast<int64_t>(random.below(30)), random));
+    windows.assign(texts.begin(), texts.end());
+  }
+
+  // The dense tensors and those that surgery made, in an engine.
+  infer::Engine engine(const Surgery& surgery) const {
+    std::map<std::string, std::vector<float>> all;
+    for (const model::TensorSpec& spec : model::schema(surgery.config)) {
+      const auto made = surgery.made.find(spec.name);
+      all[spec.name] = made == surgery.made.end() ? tensors.at(spec.name) : made->second.to_f32();
+    }
+    return infer::Engine(infer::Weights::from(surgery.config, all), {.threads = 1});
+  }
+  double loss(infer::Engine& engine, const infer::RoutingPolicy& policy) const {
+    double sum = 0;
+    int64_t n = 0;
+    infer::score_documents(engine, windows, {.policy = policy}, [&](infer::DocumentScore&& s) {
+      for (const float nll : s.nll) sum += nll, ++n;
+    });
+    return sum / static_cast<double>(n);
+  }
+};
+
+infer::RoutingPolicy at(const model::ModelConfig& c, float threshold) { return infer::RoutingPolicy::causal(std::vector<float>(c.routing.cuts(), threshold)); }
+
+TEST(DenseWalk, IsTheEngine) {
+  for (uint64_t seed = 1; seed <= 6; ++seed) {
+    const Case c(seed);
+    infer::DenseWalk walk(c.weights, c.windows);
+    infer::Engine engine(c.weights);
+    double sum = 0;
+    infer::score_documents(engine, c.windows, {.policy = infer::RoutingPolicy::full(c.dense)}, [&](infer::DocumentScore&& s) {
+      for (const float nll : s.nll) sum += nll;
+    });
+    EXPECT_EQ(walk.loss_if().sum, sum);
+    std::vector<float> before, between, after;
+    const infer::DenseWalk::Hooks hooks{.attention = [&](const auto& rows) { between.insert(between.end(), rows.now.begin(), rows.now.end()); },
+                                        .mlp = [&](const auto& rows) {
+                                          before.insert(before.end(), rows.before.begin(), rows.before.end());
+                                          after.insert(after.end(), rows.now.begin(), rows.now.end());
+                                        }};
+    std::vector<float> last;
+    while (walk.block() < c.dense.num_hidden_layers) {
+      before.clear(), between.clear(), after.clear();
+      walk.look(hooks);
+      EXPECT_TRUE(last.empty() || last == before) << "a block reads what the one before wrote";
+      EXPECT_NE(before, between);
+      EXPECT_NE(between, after);
+      last = after;
+      // A hook that undoes the block for all tokens is forgotten by a look, and not by loss_if.
+      const infer::DenseWalk::Hooks undo{.attention = {}, .mlp = [](const auto& rows) { std::ranges::copy(rows.before, rows.now.begin()); }};
+      EXPECT_NE(walk.loss_if(undo).sum, sum);
+      EXPECT_EQ(walk.loss_if().sum, sum);
+      walk.look(undo);
+      walk.advance();
+    }
+    EXPECT_EQ(walk.loss_if().sum, sum) << "at the end";
+  }
+}
+
+// One unit at a time, so that the price of its light path is the difference of two whole models.
+TEST(Fit, TheLossIsTheRoutedModels) {
+  const std::vector<std::pair<Part, routing::Paths>> kinds = {{Part::block, {.exit = false, .skip = false, .light = true, .full = true}},
+                                                              {Part::attention, {.exit = false, .skip = false, .light = true, .full = true}},
+                                                              {Part::mlp, {.exit = false, .skip = false, .light = true, .full = true}},
+                                                              {Part::block, {.exit = false, .skip = true, .light = false, .full = true}},
+                                                              {Part::mlp, {.exit = false, .skip = true, .light = false, .full = true}},
+                                                              {Part::block, {.exit = false, .skip = false, .light = true, .full = false}},
+                                                              {Part::block, {.exit = false, .skip = true, .light = true, .full = true}}};
+  for (uint64_t seed = 1; seed <= 3; ++seed)
+    for (const auto& [part, paths] : kinds) {
+      const Case c(seed + 100);
+      SurgeryOptions options{.parts = {part}, .paths = paths, .light_rank = 4, .context = 32};
+      (paths.full ? options.blocks : options.statics) = {2};
+      options.refit = false;
+      Surgery surgery = plan_surgery(c.dense, options, "dense");
+      SCOPED_TRACE(str(seed, " ", surgery.config.routing.units[0].name(), " ", surgery.config.routing.units[0].paths.text()));
+      fit_surgery(surgery, c.weights, c.windows, options, {.loss_tokens = 1 << 20, .threads = 2});
+      ASSERT_EQ(surgery.fitted.size(), 1U);
+      infer::Engine routed = c.engine(surgery), dense(c.weights, {.threads = 1});
+      const double plain = c.loss(dense, infer::RoutingPolicy::full(c.dense));
+      EXPECT_NEAR(c.loss(routed, at(surgery.config, kInfinity)) - plain, surgery.fitted[0].loss_increase, 2e-5);
+      if (!paths.full) continue;
+      EXPECT_EQ(c.loss(routed, at(surgery.config, -kInfinity)), plain) << "every token in full is the dense model to the bit";
+      // Scores are the engine's.
+      std::vector<float> scores;
+      infer::score_documents(routed, c.windows, {.policy = at(surgery.config, -kInfinity)}, [&](infer::DocumentScore&& s) {
+        for (const float score : s.decisions.score[0]) scores.push_back(score);
+      });
+      ASSERT_EQ(scores.size(), surgery.fitted[0].scores.size());
+      const float moved = scores[5] - surgery.fitted[0].scores[5];  // the bias was moved so that the threshold is 0
+      for (size_t t = 0; t < scores.size(); ++t)
+        if (surgery.fitted[0].scores[t] < kInfinity) ASSERT_NEAR(scores[t] - surgery.fitted[0].scores[t], moved, 2e-3) << t;
+    }
+}
+
+TEST(Fit, TheTargetIsMetAndALightPathOfFullRankExplainsMore) {
+  for (const std::vector<Part>& parts : {std::vector<Part>{Part::block}, {Part::attention, Part::mlp}}) {
+    const Case c(7, 6);
+    double unexplained = 2;
+    for (const int64_t rank : {2, 6, 12}) {
+      SurgeryOptions options{.blocks = {1, 2, 3, 4}, .parts = parts, .light_rank = rank, .target = 0.8, .context = 32};
+      Surgery surgery = plan_surgery(c.dense, options, "dense");
+      fit_surgery(surgery, c.weights, c.windows, options, {.loss_tokens = 200, .threads = 1});
+      EXPECT_NEAR(model::expected_block_fraction(surgery.config, 32, surgery.config.routing.capacities()), 0.8, 0.03);
+      EXPECT_LT(surgery.fitted[0].light.unexplained, unexplained);
+      unexplained = surgery.fitted[0].light.unexplained;
+    }
+  }
+}
+
+TEST(Fit, TheSecondFitBringsTheStreamBack) {
+  int better = 0;
+  double first = 0, second = 0;
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    const Case c(seed + 30, 8);
+    SurgeryOptions options{.blocks = {1, 2, 3, 4, 5, 6}, .light_rank = 6, .target = 0.5, .context = 32};
+    const auto distance = [&](bool refit) {
+      options.refit = refit;
+      Surgery surgery = plan_surgery(c.dense, options, "dense");
+      fit_surgery(surgery, c.weights, c.windows, options, {.loss_tokens = 200, .threads = 1});
+      infer::Engine engine = c.engine(surgery);
+      return std::abs(c.loss(engine, at(surgery.config, 0)) - [&] {
+        infer::Engine dense(c.weights, {.threads = 1});
+        return c.loss(dense, infer::RoutingPolicy::full(c.dense));
+      }());
+    };
+    const double without = distance(false), with = distance(true);
+    better += with < without;
+    first += without, second += with;
+  }
+  EXPECT_GE(better, 6);
+  EXPECT_LT(second, first);
+}
+
+TEST(Fit, StaticUnitsMakeUpForEachOther) {
+  double alone = 0, together = 0;
+  for (uint64_t seed = 1; seed <= 6; ++seed) {
+    const Case c(seed + 60, 7);
+    SurgeryOptions options{.light_rank = 8, .statics = {2, 3, 4}, .context = 32};
+    Surgery surgery = plan_surgery(c.dense, options, "dense");
+    fit_surgery(surgery, c.weights, c.windows, options, {.loss_tokens = 0, .threads = 1});
+    EXPECT_TRUE(std::isnan(surgery.fitted[0].loss_increase));
+    infer::Engine chained = c.engine(surgery), dense(c.weights, {.threads = 1});
+    // Each fitted as if it were the only one.
+    for (size_t u = 0; u < 3; ++u) {
+      SurgeryOptions one = options;
+      one.statics = {static_cast<int>(2 + u)};
+      Surgery single = plan_surgery(c.dense, one, "dense");
+      fit_surgery(single, c.weights, c.windows, one, {.loss_tokens = 0, .threads = 1});
+      for (const char* name : {"light.down.weight", "light.up.weight"}) {
+        const std::string tensor = model::unit_prefix(single.config.routing.units[0]) + name;
+        surgery.made.at(tensor) = single.made.at(tensor);
+      }
+    }
+    infer::Engine apart = c.engine(surgery);
+    const double plain = c.loss(dense, infer::RoutingPolicy::full(c.dense));
+    together += c.loss(chained, infer::RoutingPolicy::full(surgery.config)) - plain;
+    alone += c.loss(apart, infer::RoutingPolicy::full(surgery.config)) - plain;
+  }
+  EXPECT_LT(together, alone);
+}
+
+TEST(Fit, TooLittleTextIsSaid) {
+  Case c(3);
+  c.windows.resize(1);
+  c.windows[0] = c.windows[0].first(4);
+  SurgeryOptions options{.blocks = {1}, .light_rank = 8};
+  Surgery surgery = plan_surgery(c.dense, options, "dense");
+  try {
+    fit_surgery(surgery, c.weights, c.windows, options, {.loss_tokens = 0, .threads = 1});
+    FAIL();
+  } catch (const UserError& e) {
+    EXPECT_NE(std::string(e.what()).find("2 tokens behind the forced positions"), std::string::npos) << e.what();
+  }
+}
+
+}  // namespace
+}  // namespace fathom::convert
