@@ -27,16 +27,16 @@ using routing::Path;
 constexpr const char* kSelf = "self";
 
 // "1-28", "3,5,8-10": ascending, each once.
-std::vector<int> block_list(const Arguments& args, const std::string& flag) {
+std::vector<int> block_list(const Arguments& args, const std::string& flag, int64_t blocks) {
   std::vector<int> out;
   const std::string text = args.text(flag);
-  const auto wrong = [&] { args.wrong(flag, "\"" + printable(text) + "\"", "blocks, as 12-18 or 3,5,8-10"); };
+  const auto wrong = [&] { args.wrong(flag, "\"" + printable(text) + "\"", str("ascending blocks of 0 to ", blocks - 1, ", as 12-18 or 3,5,8-10")); };
   for (size_t at = 0; at <= text.size() && !text.empty();) {
     const size_t comma = std::min(text.find(',', at), text.size());
     const std::string piece = text.substr(at, comma - at);
     const size_t dash = piece.find('-');
     const auto from = parse_integer(piece.substr(0, dash), false), to = dash == std::string::npos ? from : parse_integer(piece.substr(dash + 1), false);
-    if (!from || !to || *from < 0 || *to < *from || *to > limits::kBlocks) wrong();
+    if (!from || !to || *from < 0 || *to < *from || *to >= blocks) wrong();
     for (int64_t block = *from; block <= *to; ++block) out.push_back(static_cast<int>(block));
     at = comma + 1;
   }
@@ -49,7 +49,7 @@ std::optional<int64_t> fitted_rank(const Arguments& args) {
   const std::string text = args.text("light");
   if (text == "none") return {};
   const auto rank = text.starts_with("fit:") ? parse_integer(text.substr(4), false) : std::nullopt;
-  if (!rank || *rank < 1 || *rank > limits::kWidth) args.wrong("light", "\"" + printable(text) + "\"", str("fit:RANK with a rank of 1 to ", limits::kWidth, ", or none"));
+  if (!rank || *rank < 1) args.wrong("light", "\"" + printable(text) + "\"", "fit:RANK with a rank of at least 1, or none");
   return rank;
 }
 
@@ -65,8 +65,8 @@ convert::SurgeryOptions surgery_options(const Arguments& args, const model::Mode
   if (o.paths.exit) args.wrong("paths", o.paths.text(), "skip, light and full", "which tokens may exit is learned in training from scratch");
   if (o.paths.light && !rank) args.wrong("paths", o.paths.text() + " beside --light none", "a rank for the light path", "--light fit:64");
   o.light_rank = rank.value_or(0);
-  o.statics = block_list(args, "static");
-  o.dropped = block_list(args, "drop-blocks");
+  o.statics = block_list(args, "static", dense.num_hidden_layers);
+  o.dropped = block_list(args, "drop-blocks", dense.num_hidden_layers);
   if (!o.statics.empty() && !rank) args.wrong("static", args.text("static") + " beside --light none", "a rank for the light path that stands there", "--light fit:64, or --drop-blocks");
   const std::string blocks = args.text("blocks");
   if (blocks == "auto" || blocks == "inner") {
@@ -74,7 +74,7 @@ convert::SurgeryOptions surgery_options(const Arguments& args, const model::Mode
       if (std::ranges::count(o.statics, block) + std::ranges::count(o.dropped, block) == 0) o.blocks.push_back(block);
     o.leave_needed = blocks == "auto";
   } else if (blocks != "none") {
-    o.blocks = block_list(args, "blocks");
+    o.blocks = block_list(args, "blocks", dense.num_hidden_layers);
   }
   o.kv = args.text("kv") == "keep" ? routing::KvPolicy::keep : routing::KvPolicy::drop;
   o.rule = args.text("router") == "mlp" ? routing::CausalRule::predictor : routing::CausalRule::score;

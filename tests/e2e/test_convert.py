@@ -1,0 +1,119 @@
+"""`fathom convert` as a person runs it: what it says beforehand, what is written, and every wrong word."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def cleared(folder):
+    """What a test writes into the folder that all share goes with it."""
+    before = set(os.listdir(folder))
+    yield
+    for name in set(os.listdir(folder)) - before:
+        shutil.rmtree(folder / name)
+
+
+def convert(fathom, *words, code=0):
+    return fathom("convert", *words, "--quiet", code=code)
+
+
+def loss(fathom, model, *words):
+    return json.loads(fathom("eval", model, "--data", "corpus.txt", "--context", 64, "--limit", 3000, "--json", "--quiet", *words).out)["model"]
+
+
+FIT = ("--data", "corpus.txt", "--context", 64, "--tokens", 4000, "--loss-tokens", 500, "--light", "fit:6")
+
+
+def test_a_dense_model_learns_to_choose(fathom, folder):
+    r = json.loads(convert(fathom, "dense", "made", *FIT, "--target", 0.8, "--blocks", "inner", "--json").out)
+    assert sorted(os.listdir(folder / "made")) == ["config.json", "fathom_dial.json", "generation_config.json", "model.safetensors", "tokenizer.json"]
+    assert [u["block"] for u in r["units"]] == [1, 2] and r["block_fraction"]["target"] == pytest.approx(0.8, abs=0.02)
+    assert all(0 < u["unexplained"] < 1 and 0 < u["capacity"] <= 1 for u in r["units"])
+    assert r["dial"]["points"][-1]["dial"] == 1 and r["dial"] == json.loads((folder / "made" / "fathom_dial.json").read_text())
+    # At dial 1 it is its source, at the default it costs what was asked for.
+    dense = loss(fathom, "dense")
+    assert loss(fathom, "made", "--dial", 1)["loss"] == dense["loss"]
+    routed = loss(fathom, "made")
+    assert routed["block_fraction"] == pytest.approx(0.8, abs=0.05) and routed["loss"] != dense["loss"]
+    plain = ("--prompt", "The sea", "--max-tokens", 12, "--temperature", 0)
+    assert fathom("generate", "made", "--dial", 1, *plain).out == fathom("generate", "dense", *plain).out
+    # A model for every command, also once it is quantised.
+    assert "light,full" in fathom("info", "made").out
+    fathom("quantize", "made", "made-q8", "--type", "q8_0", "--data", "corpus.txt", "--context", 64, "--quiet")
+    fathom("generate", "made-q8", *plain)
+
+
+def test_the_report_for_people(fathom, folder):
+    shown = convert(fathom, "dense", "made", *FIT, "--granularity", "attention+mlp").out
+    for words in ("dense → made", "routed, 0 static", "added", "fitted on", "1 attention", "2 MLP", "unexplained", "Dial, calibrated on corpus.txt", "(default)"):
+        assert words in shown, (words, shown)
+
+
+def test_the_plan_writes_nothing(fathom, folder):
+    before = sorted(os.listdir(folder))
+    shown = convert(fathom, "dense", "made", "--plan", "--data", "no such file", "--static", "1", "--blocks", "2").out
+    assert "what would be made" in shown and "1 routed, 1 static" in shown and "gone" in shown
+    assert sorted(os.listdir(folder)) == before
+
+
+def test_static_dropped_and_unfitted(fathom, folder):
+    convert(fathom, "dense", "static", *FIT, "--static", "1-2", "--blocks", "none")
+    assert not (folder / "static" / "fathom_dial.json").exists(), "nothing is decided"
+    assert loss(fathom, "static")["block_fraction"] < 0.6
+    convert(fathom, "dense", "short", "--drop-blocks", "2", "--blocks", "none", "--light", "none")
+    config = json.loads((folder / "short" / "config.json").read_text())
+    assert config["num_hidden_layers"] == 3 and "fathom" not in config
+    # Without text routers are open until tuning fills them.
+    convert(fathom, "dense", "open", "--light", "none")
+    assert [p["dial"] for p in json.loads((folder / "open" / "fathom_dial.json").read_text())["points"]] == [1]
+    assert loss(fathom, "open")["loss"] == loss(fathom, "dense")["loss"]
+    convert(fathom, "dense", "mlp", "--light", "none", "--router", "mlp", "--kv", "drop", "--gate", "one_plus_tanh")
+    assert loss(fathom, "mlp", "--dial", 1)["block_fraction"] > 1, "predictors cost"
+
+
+def test_text_of_its_own(fathom, folder):
+    r = json.loads(convert(fathom, "dense", "made", "--data", "self", "--tokens", 2000, "--context", 64, "--light", "fit:4", "--json").out)
+    assert r["text"] == "text of dense" and len(r["units"]) >= 1
+    again = json.loads(convert(fathom, "dense", "again", "--data", "self", "--tokens", 2000, "--context", 64, "--light", "fit:4", "--threads", 1, "--json").out)
+    assert again["units"] == r["units"], "the same text, the same model"
+
+
+@pytest.mark.parametrize("words, says", [
+    (("dense", "made"), "--data: found no text"),
+    (("dense", "dense", *FIT), "the model itself"),
+    (("dense", "made.gguf", *FIT), "the name of a folder"),
+    (("mod", "made", *FIT), "a dense model"),
+    (("dense", "made", *FIT, "--blocks", "1-9"), "ascending blocks of 0 to 3"),
+    (("dense", "made", *FIT, "--blocks", "2,1"), "ascending blocks of 0 to 3"),
+    (("dense", "made", *FIT, "--blocks", "1-999999999999"), "ascending blocks of 0 to 3"),
+    (("dense", "made", *FIT, "--static", "1", "--blocks", "1"), "which static names too"),
+    (("dense", "made", "--data", "corpus.txt", "--light", "fit:0"), "a rank of at least 1"),
+    (("dense", "made", "--data", "corpus.txt", "--light", "svd"), "a rank of at least 1"),
+    (("dense", "made", "--light", "none", "--static", "1", "--blocks", "none"), "a rank for the light path that stands there"),
+    (("dense", "made", "--light", "none", "--paths", "light,full"), "a rank for the light path"),
+    (("dense", "made", *FIT, "--paths", "exit,light,full"), "skip, light and full"),
+    (("dense", "made", "--data", "missing.txt"), "missing.txt"),
+    (("dense", "made", "--blocks", "none"), "no block"),
+])
+def test_wrong_words(fathom, folder, words, says):
+    before = sorted(os.listdir(folder))
+    run = subprocess.run([fathom.path, "convert", *map(str, words), "--quiet"], capture_output=True, text=True, cwd=folder)
+    assert run.returncode in (1, 2) and says in run.stderr, run.stderr
+    assert sorted(os.listdir(folder)) == before
+
+
+def test_ctrl_c_leaves_nothing(fathom, folder):
+    before = sorted(os.listdir(folder))
+    process = subprocess.Popen([fathom.path, "convert", "dense", "made", "--data", "corpus.txt", "--tokens", "0", "--loss-tokens", "0", "--context", "64", "--light", "fit:8"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (130, 0), err
+    if process.returncode == 130:
+        assert sorted(os.listdir(folder)) == before
