@@ -18,6 +18,7 @@ Command chat_command();
 Command depthmap_command();
 Command info_command();
 Command report_command();
+Command sensitivity_command();
 Command convert_command();
 Command quantize_command();
 Command bench_machine_command();

@@ -82,6 +82,8 @@ convert::SurgeryOptions surgery_options(const Arguments& args, const model::Mode
   o.forced_positions = args.integer("forced-positions");
   o.target = args.number("target");
   o.refit = args.boolean("refit");
+  o.lowest = std::min(args.number("lowest"), o.target);
+  o.highest = std::max(args.number("highest"), o.target);
   return o;
 }
 
@@ -92,31 +94,34 @@ struct Text {
   std::string name;
 };
 
+// The word self among other texts is half of the tokens.
 Text load_text(const Arguments& args, const model::ModelFolder& source, std::shared_ptr<const infer::Weights> weights, int64_t context) {
   Text out;
-  const std::vector<std::string> data = args.texts("data");
-  if (data.size() == 1 && data[0] == kSelf) {
-    const text::Tokenizer tokenizer = source.tokenizer();
-    const study::DocumentEnds ends = study::document_ends(source.config(), tokenizer);
-    Bar bar(args, "writing text", "tokens", args.integer("tokens"));
+  std::vector<std::string> files = args.texts("data");
+  const bool own = std::erase(files, kSelf) > 0;
+  const int64_t tokens = args.integer("tokens"), of_own = !own ? 0 : files.empty() ? tokens : tokens / 2;
+  const text::Tokenizer tokenizer = source.tokenizer();
+  const study::DocumentEnds ends = study::document_ends(source.config(), tokenizer);
+  if (own) {
+    if (of_own == 0) args.wrong("tokens", str(tokens), "how many tokens the model is to write");
+    Bar bar(args, "writing text", "tokens", of_own);
     out.made = convert::self_text(std::move(weights), ends.begin, model::end_ids(source, ends),
-                                  {.tokens = args.integer("tokens"), .context = context, .seed = static_cast<uint64_t>(args.integer("seed")), .threads = threads_of(args),
+                                  {.tokens = of_own, .context = context, .seed = static_cast<uint64_t>(args.integer("seed")), .threads = threads_of(args),
                                    .progress = [&](int64_t done, int64_t) { bar.update(done); }});
     bar.finish();
     for (const auto& text : out.made) out.windows.push_back(text);
     out.name = str("text of ", source.path());
-    return out;
   }
-  const text::Tokenizer tokenizer = source.tokenizer();
+  if (files.empty()) return out;
   study::HeldOutOptions options;
   options.documents.field = args.text("field");
   if (args.boolean("repair-utf8")) options.documents.invalid_utf8 = data::InvalidUtf8::repair;
   options.context = context;
-  options.limit = args.integer("tokens");
+  options.limit = tokens - of_own;
   options.progress = [](int64_t, int64_t) { stop_if_interrupted(); };
-  out.held = study::load_held_out(data, tokenizer, study::document_ends(source.config(), tokenizer), options);
+  out.held = study::load_held_out(files, tokenizer, ends, options);
   for (const study::Window& w : out.held->windows) out.windows.push_back(w.tokens);
-  out.name = out.held->name;
+  out.name += (own ? " and " : "") + out.held->name;
   return out;
 }
 
@@ -213,10 +218,12 @@ Command convert_command() {
   c.flag(text_flag("gate", "KIND", "factor on what a block adds").one_of({"hard", "one_plus_tanh"}).otherwise("hard"));
   c.flag(integer_flag("forced-positions", "N", "first tokens of a text that always run in full").range(0, 1 << 20).otherwise("2"));
   c.flag(number_flag("target", "X", "block fraction that capacities are chosen for").range(kAboveZero, 1).otherwise("0.75"));
+  c.flag(number_flag("lowest", "X", "lowest block fraction that light paths are to serve").range(kAboveZero, 1).otherwise("0.65"));
+  c.flag(number_flag("highest", "X", "and the highest").range(kAboveZero, 1).otherwise("0.85"));
   c.flag(boolean_flag("plan", "print what would be made, and write nothing"));
   c.flag(boolean_flag("overwrite", "replace OUT if it exists"));
   c.group("Text");
-  c.flag(path_flag("data", "PATH", "text to fit on: a file, a folder, a dataset folder (its validation split), or the word self").many());
+  c.flag(path_flag("data", "PATH", "text to fit on: a file, a folder, a dataset folder (its validation split), or the word self: text that the model writes, half of it beside others").many());
   c.flag(count_flag("tokens", "N", "tokens to fit on, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("32768"));
   c.flag(count_flag("loss-tokens", "N", "tokens of them to measure the price of every light path on; 0 measures none").range(0, 1e15).otherwise("4096"));
   c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).otherwise("512"));

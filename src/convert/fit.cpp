@@ -53,8 +53,9 @@ class Fitter {
   }
 
   // refit_light_paths().
-  void refit(std::span<const ScoreFit::Score> routers, std::vector<FittedUnit>& fitted) {
+  void refit(std::span<const ScoreFit::Score> routers, std::vector<float> thresholds, std::vector<FittedUnit>& fitted) {
     routers_ = routers;
+    thresholds_ = std::move(thresholds);
     fitted_ = std::move(fitted);
     through([this](size_t u) {
       if (units_[u].paths.light && !units_[u].is_static()) fit_light(u);
@@ -99,7 +100,7 @@ class Fitter {
     for (size_t n = 0; n < seen.rows.position.size(); ++n) {
       if (!units_[u].is_static()) {
         if (seen.rows.position[n] < options_.forced_positions) continue;
-        if (routed() && score(routers_[u], seen.input.data() + n * static_cast<size_t>(C_), input) >= 0) continue;
+        if (routed() && score(routers_[u], seen.input.data() + n * static_cast<size_t>(C_), input) >= thresholds_[seen.rows.first + n]) continue;
       }
       out.push_back(n);
     }
@@ -308,6 +309,7 @@ class Fitter {
   std::vector<float> target_;
   std::vector<FittedUnit> fitted_;
   std::span<const ScoreFit::Score> routers_;  // that decide who takes the light paths; empty: nobody knows yet
+  std::vector<float> thresholds_;             // [tokens] beside them
 };
 
 }  // namespace
@@ -318,9 +320,11 @@ std::vector<FittedUnit> fit_units(std::shared_ptr<const infer::Weights> dense, s
 }
 
 void refit_light_paths(std::shared_ptr<const infer::Weights> dense, std::span<const RoutedUnit> units, std::span<const ScoreFit::Score> routers,
-                       std::span<const std::span<const int32_t>> windows, const FitOptions& options, std::vector<FittedUnit>& fitted) {
-  FATHOM_ASSERT(routers.size() == units.size() && fitted.size() == units.size() && !units.empty());
-  Fitter(std::move(dense), units, windows, options, true, false).refit(routers, fitted);
+                       std::span<const std::span<const int32_t>> windows, std::span<const float> thresholds, const FitOptions& options, std::vector<FittedUnit>& fitted) {
+  FATHOM_ASSERT(routers.size() == units.size() && fitted.size() == units.size() && !units.empty() && thresholds.size() == windows.size());
+  std::vector<float> of_tokens;
+  for (size_t i = 0; i < windows.size(); ++i) of_tokens.insert(of_tokens.end(), windows[i].size(), thresholds[i]);
+  Fitter(std::move(dense), units, windows, options, true, false).refit(routers, std::move(of_tokens), fitted);
 }
 
 }  // namespace fathom::convert

@@ -39,10 +39,10 @@ struct FittedUnit {
 std::vector<FittedUnit> fit_units(std::shared_ptr<const infer::Weights> dense, std::span<const routing::RoutedUnit> units,
                                   std::span<const std::span<const int32_t>> windows, const FitOptions& options = {});
 
-// The light paths of units that decide anew, when it is known who takes them: tokens whose score, by `routers`, is below 0 and that are not
-// forced. Unit by unit the text goes its routed way, and a light path is fitted to bring its tokens back to the dense model's stream: so it makes up
+// The light paths of units that decide anew, when it is known who takes them: tokens whose score, by `routers`, is below the threshold of their window
+// and that are not forced. Several thresholds make light paths that serve several dials. Unit by unit the text goes its routed way, and a light path is fitted to bring its tokens back to the dense model's stream: so it makes up
 // for what earlier light paths left out, too. Changes `fitted` in its light paths alone.
 void refit_light_paths(std::shared_ptr<const infer::Weights> dense, std::span<const routing::RoutedUnit> units, std::span<const ScoreFit::Score> routers,
-                       std::span<const std::span<const int32_t>> windows, const FitOptions& options, std::vector<FittedUnit>& fitted);
+                       std::span<const std::span<const int32_t>> windows, std::span<const float> thresholds, const FitOptions& options, std::vector<FittedUnit>& fitted);
 
 }  // namespace fathom::convert

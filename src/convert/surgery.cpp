@@ -131,10 +131,14 @@ void fit_surgery(Surgery& surgery, std::shared_ptr<const infer::Weights> dense, 
     const double loss = std::isnan(fitted.loss_increase) ? fitted.miss : std::max(fitted.loss_increase, kLeastLoss);
     offset[u] = std::log(loss / std::max(fitted.miss, 1e-30)) - std::log(std::max(saved_macs(surgery.config, u, options.context), 1e-12));
   }
+  std::vector<std::vector<float>> sorted;
+  for (const FittedUnit& fitted : surgery.fitted) {
+    sorted.push_back(fitted.scores);
+    std::ranges::sort(sorted.back());
+  }
   const auto share_above = [&](size_t u, double threshold) {
-    const std::vector<float>& scores = surgery.fitted[u].scores;
-    const auto above = std::ranges::count_if(scores, [&](float s) { return static_cast<double>(s) + offset[u] >= threshold; });
-    return static_cast<double>(above) / static_cast<double>(scores.size());
+    const auto from = std::ranges::lower_bound(sorted[u], static_cast<float>(threshold - offset[u]));
+    return static_cast<double>(sorted[u].end() - from) / static_cast<double>(sorted[u].size());
   };
   const auto set_capacities = [&](double threshold) {
     for (size_t u = 0; u < routing.units.size(); ++u) {
@@ -145,12 +149,22 @@ void fit_surgery(Surgery& surgery, std::shared_ptr<const infer::Weights> dense, 
     }
     return model::expected_block_fraction(surgery.config, options.context, routing.capacities());
   };
-  double low = -200, high = 200;  // far beyond any logarithm of a ratio
-  for (int step = 0; step < 60; ++step) {
-    const double middle = 0.5 * (low + high);
-    (set_capacities(middle) > options.target ? low : high) = middle;
+  const auto threshold_of = [&](double target) {
+    double low = -200, high = 200;  // far beyond any logarithm of a ratio
+    for (int step = 0; step < 60; ++step) {
+      const double middle = 0.5 * (low + high);
+      (set_capacities(middle) > target ? low : high) = middle;
+    }
+    return high;
+  };
+  // Windows take turns over the range, neighbours far apart in it: by the golden section.
+  std::vector<float> thresholds;
+  const double threshold = threshold_of(options.target);
+  for (size_t i = 0; options.refit && i < windows.size(); ++i) {
+    const double at = std::fmod(0.6180339887498949 * static_cast<double>(i + 1), 1.0);
+    thresholds.push_back(static_cast<float>(threshold_of(options.lowest + at * (options.highest - options.lowest)) - threshold));
   }
-  set_capacities(high);
+  set_capacities(threshold);
   if (options.leave_needed) {
     for (size_t u = routing.units.size(); u-- > 0;) {
       if (routing.units[u].is_static() || routing.units[u].capacity <= kNeeded) continue;
@@ -159,16 +173,17 @@ void fit_surgery(Surgery& surgery, std::shared_ptr<const infer::Weights> dense, 
       routing.units.erase(routing.units.begin() + static_cast<ptrdiff_t>(u));
       surgery.fitted.erase(surgery.fitted.begin() + static_cast<ptrdiff_t>(u));
       offset.erase(offset.begin() + static_cast<ptrdiff_t>(u));
+      sorted.erase(sorted.begin() + static_cast<ptrdiff_t>(u));
     }
     if (routing.dense()) throw UserError({"target", "", str(options.target), "a block fraction at which some tokens leave some block out", "name the blocks with --blocks"});
   }
   std::vector<ScoreFit::Score> routers;
   for (size_t u = 0; u < routing.units.size(); ++u) {
     ScoreFit::Score& router = surgery.fitted[u].router;
-    router.bias = static_cast<float>(router.bias + offset[u] - high);  // so that the threshold is 0
+    router.bias = static_cast<float>(router.bias + offset[u] - threshold);  // so that the threshold is 0
     routers.push_back(router);
   }
-  if (options.refit) refit_light_paths(dense, routing.units, routers, windows, fit, surgery.fitted);
+  if (options.refit) refit_light_paths(dense, routing.units, routers, windows, thresholds, fit, surgery.fitted);
   for (size_t u = 0; u < routing.units.size(); ++u) {
     const RoutedUnit& unit = routing.units[u];
     const FittedUnit& fitted = surgery.fitted[u];

@@ -24,6 +24,7 @@ struct SurgeryOptions {
   routing::Gate gate = routing::Gate::hard;
   int64_t forced_positions = 2;
   double target = 0.75;                                         // expected block fraction that capacities are chosen for
+  double lowest = 0.65, highest = 0.85;                         // those that light paths are fitted for the second time
   int64_t context = 512;                                        // at which it is counted
   bool refit = true;                                            // fit light paths a second time, for the stream that routing makes
   bool leave_needed = false;                                    // leave a unit out that nearly every token needs at the target

@@ -152,7 +152,7 @@ TEST(Fit, TheSecondFitBringsTheStreamBack) {
   double first = 0, second = 0;
   for (uint64_t seed = 1; seed <= 8; ++seed) {
     const Case c(seed + 30, 8);
-    SurgeryOptions options{.blocks = {1, 2, 3, 4, 5, 6}, .light_rank = 6, .target = 0.5, .context = 32};
+    SurgeryOptions options{.blocks = {1, 2, 3, 4, 5, 6}, .light_rank = 6, .target = 0.5, .lowest = 0.5, .highest = 0.5, .context = 32};
     const auto distance = [&](bool refit) {
       options.refit = refit;
       Surgery surgery = plan_surgery(c.dense, options, "dense");

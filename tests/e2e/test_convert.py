@@ -81,6 +81,8 @@ def test_text_of_its_own(fathom, folder):
     assert r["text"] == "text of dense" and len(r["units"]) >= 1
     again = json.loads(convert(fathom, "dense", "again", "--data", "self", "--tokens", 2000, "--context", 64, "--light", "fit:4", "--threads", 1, "--json").out)
     assert again["units"] == r["units"], "the same text, the same model"
+    both = json.loads(convert(fathom, "dense", "both", "--data", "self", *FIT, "--json").out)
+    assert both["text"].startswith("text of dense and ") and both["units"] != r["units"]
 
 
 @pytest.mark.parametrize("words, says", [
