@@ -132,8 +132,14 @@ routing::DialTable calibrate(const Arguments& args, const model::ModelFolder& wr
   routing::DialTable grid;
   grid.default_dial = std::min(fraction(chosen), 1.0);
   for (const double dial : routing::default_grid(fraction(nobody), grid.default_dial)) grid.points.push_back({.dial = dial, .block_fraction = dial, .thresholds = {}, .capacity = {}, .loss = 0});
+  // One number per cut needs no more text than this; windows evenly from all of it.
+  constexpr size_t kTokens = 16384;
+  size_t tokens = 0;
+  for (const auto& window : text.windows) tokens += window.size();
+  std::vector<std::span<const int32_t>> some;
+  for (size_t i = 0; i < text.windows.size(); i += (tokens + kTokens - 1) / kTokens) some.push_back(text.windows[i]);
   Bar bar(args, "calibrating", "dials", static_cast<int64_t>(grid.points.size()));
-  const auto table = convert::calibrate_dial(infer::Weights::load(written, threads_of(args)), grid, {text.windows, text.name, context},
+  const auto table = convert::calibrate_dial(infer::Weights::load(written, threads_of(args)), grid, {some, text.name, context},
                                              {.threads = threads_of(args), .progress = [&](size_t done, size_t) { bar.update(static_cast<int64_t>(done)); }, .check = stop_if_interrupted});
   bar.finish();
   return table;

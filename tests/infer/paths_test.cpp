@@ -117,7 +117,7 @@ TEST(Paths, TheLawHoldsForEveryCombination) {
 
 // What was decided is all that matters: the same decisions imposed give the same bits, exits included.
 TEST(Paths, DecisionsReplayToTheBit) {
-  for (uint64_t seed = 7100; seed < 7130; ++seed) {
+  for (uint64_t seed = 7100; seed < 7100 + cases(30); ++seed) {
     const Model model = Model::drawn(seed);
     Random random(seed);
     Engine engine(model.weights, {.threads = 1});
@@ -129,7 +129,7 @@ TEST(Paths, DecisionsReplayToTheBit) {
 
 // Matrices of zeros add nothing, so light is skip.
 TEST(Paths, ALightPathOfNothingIsSkip) {
-  for (uint64_t seed = 7200; seed < 7224; ++seed) {
+  for (uint64_t seed = 7200; seed < 7200 + cases(24); ++seed) {
     const std::vector<Part> parts = seed % 3 == 0 ? std::vector<Part>{Part::block} : seed % 3 == 1 ? std::vector<Part>{Part::attention, Part::mlp} : std::vector<Part>{Part::mlp};
     model::ModelConfig light = shape(seed, parts, {.skip = false, .light = true}), skip = light;
     for (RoutedUnit& unit : skip.routing.units) unit.paths = {}, unit.light_rank = 0;
@@ -149,7 +149,7 @@ TEST(Paths, ALightPathOfNothingIsSkip) {
 
 // One decision about a block, or the same one about each of its parts, where the gate is 1.
 TEST(Paths, PartsThatAgreeAreTheBlock) {
-  for (uint64_t seed = 7300; seed < 7320; ++seed) {
+  for (uint64_t seed = 7300; seed < 7300 + cases(20); ++seed) {
     model::ModelConfig whole = shape(seed, {Part::block}, {}), parts = shape(seed, {Part::attention, Part::mlp}, {});
     whole.routing.gate = parts.routing.gate = routing::Gate::hard;
     model::Weights tensors = model::random_weights(whole, seed);

@@ -14,6 +14,15 @@
 
 namespace fathom::infer::test {
 
+// How many drawn cases of so many to try: a build under ThreadSanitizer is thirty times slower, and what it looks for is in every case.
+constexpr uint64_t cases(uint64_t count) {
+#ifdef __SANITIZE_THREAD__
+  return (count + 7) / 8;
+#else
+  return count;
+#endif
+}
+
 struct Model {
   model::ModelConfig config;
   model::Weights tensors;
