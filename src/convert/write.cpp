@@ -91,6 +91,7 @@ void fill_folder(const Contents& model, const std::string& folder, const std::st
   to.dial = model.dial;
   to.chat_format = model.chat_format;
   to.tokenizer_json = model.tokenizer_json;
+  to.config_more = model.config_more;
   if (formats::is_quantized(type)) {
     to.gguf = [&](const std::string& path) { write_gguf(model, path, model::folder_gguf_entries(type), out, plan, options); };
   } else {
@@ -105,6 +106,7 @@ void fill_folder(const Contents& model, const std::string& folder, const std::st
     to.metadata = {{"producer", "fathom"}};
   }
   model::write_model_files(folder, to);
+  for (const auto& [name, bytes] : model.files) atomic_write(join_path(folder, name), bytes);
   if (!options.calibrate || !model.config.routing.decides()) return;
   model::write_dial(folder, options.calibrate(*ModelFolder::open(folder, false)));
 }
@@ -132,7 +134,7 @@ Totals totals(const std::vector<TensorPlan>& plan) {
 }
 
 Contents contents_of(const ModelFolder& model) {
-  Contents out{.config = model.config(), .generation = model.generation(), .dial = model.dial(), .chat_format = model.chat_format(), .tokenizer_json = {}, .architecture = {},
+  Contents out{.config = model.config(), .generation = model.generation(), .dial = model.dial(), .chat_format = model.chat_format(), .tokenizer_json = {}, .files = {}, .architecture = {},
                .stored = [&model](const std::string& name) -> const StoredTensor& { return model.stored(name); }};
   if (model.gguf() || exists(join_path(model.path(), "tokenizer.json"))) out.tokenizer_json = model.tokenizer().json();
   return out;

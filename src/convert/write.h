@@ -2,10 +2,12 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "core/json.h"
 #include "formats/ggml_types.h"
 #include "formats/gguf_writer.h"
 #include "model/folder.h"
@@ -40,6 +42,8 @@ struct Contents {
   std::optional<routing::DialTable> dial;
   std::optional<model::ChatFormat> chat_format;
   std::string tokenizer_json;   // empty: none
+  Json config_more = Json::object();         // keys of config.json beside those of `config`
+  std::map<std::string, std::string> files;  // more files of the folder: name, bytes
   std::string architecture;     // of a whole GGUF file, whose names and orders of rows are llama.cpp's; empty: of a folder
   std::function<const model::StoredTensor&(const std::string& name)> stored;  // a tensor of the schema of `config`
 };

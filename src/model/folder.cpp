@@ -224,6 +224,7 @@ void write_model_files(const std::string& folder, const ModelToWrite& model) {
   const std::string config_path = join_path(folder, "config.json");
   model.config.validate(config_path);
   Json config = model.config.to_json();
+  config.update(model.config_more);
   if (model.gguf) {  // no "dtype": none that the Hugging Face tools know
     model.gguf(join_path(folder, "model.gguf"));
   } else {

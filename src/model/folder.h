@@ -87,6 +87,7 @@ struct ModelToWrite {
   std::function<std::vector<float>(const TensorSpec&)> tensor;
   std::string tokenizer_json;                     // bytes; empty = none
   std::optional<ChatFormat> chat_format;
+  Json config_more = Json::object();              // keys of config.json beside those of `config`
   std::optional<routing::DialTable> dial;
   GenerationConfig generation;
   std::map<std::string, std::string> metadata;    // into the safetensors header: who made it, from what

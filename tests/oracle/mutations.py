@@ -13,4 +13,8 @@ MUTATIONS = [
     ("family-oracle", "families equal transformers", "src/model/config.cpp", 'c.output_bias = type != "qwen2" && c.qkv_bias;', "c.output_bias = c.qkv_bias;", "tests/oracle/test_families.py", "logits"),
     ("quantize-divisors", "a GGUF file of ours says how Llama 3's positions are scaled", "src/model/rope.cpp", "  if (scaling.type == Type::divided) return scaling.divisors;\n  if (scaling.type != Type::llama3) return {};",
      "  if (scaling.type == Type::divided) return scaling.divisors;\n  return {};", "tests/oracle/test_families.py", "ours_is_what"),
+    ("export-keys", "keys of tokens that skip are seen where they are kept, else not", "src/convert/hf/modeling_fathom.py", 'c.fathom.get("kv", "drop") == "keep" else runs', 'c.fathom.get("kv", "drop") == "never" else runs',
+     "tests/oracle/test_export.py", "logits_cache"),
+    ("export-cache", "who is seen is remembered with the cache", "src/convert/hf/modeling_fathom.py", "torch.cat([kept[self.index].to(seen.device), seen], 1) if self.index in kept", "torch.cat([torch.ones_like(kept[self.index]), seen], 1) if self.index in kept",
+     "tests/oracle/test_export.py", "logits_cache"),
 ]

@@ -5,4 +5,5 @@ MUTATIONS = [
     ("kl-last-token", "the last token of a window predicts nothing", "src/study/divergence.cpp", "predicted = std::min(here, size - 1 - at);", "predicted = std::min(here, size - 2 - at);",
      "test_study", "*Diverge.*"),
     ("paths-agreement", "agreement knows exits", "src/study/evaluate.cpp", "const bool rule = forced || (!exited[t] && ", "const bool rule = forced || (", "test_study", "Evaluate.AgreementKnows*"),
+    ("sensitivity-least", "the tokens that are changed least do without", "src/study/sensitivity.cpp", "return x != y ? x < y : a < b;", "return x != y ? x > y : a < b;", "test_study", "Sensitivity.*"),
 ]

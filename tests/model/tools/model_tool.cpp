@@ -1,4 +1,4 @@
-// model_tool random FOLDER SEED DTYPE dense|routed   writes a random model of a shape that transformers accepts
+// model_tool random FOLDER SEED DTYPE dense|routed|paths   writes a random model of a shape that transformers accepts
 // model_tool dump FOLDER OUT                          every tensor's f32 bytes into OUT, in the order that is printed as JSON, with the
 //                                                     frequencies of the positions
 #include <cstdio>
@@ -17,6 +17,7 @@ int main(int count, char** words) {
       model::RandomLimits limits;
       limits.dense = args[4] == "dense";
       limits.hf_shape = true;
+      limits.paths = args[4] == "paths";
       const model::ModelConfig config = model::random_config(random, limits);
       model::ModelToWrite out = model::model_to_write(config, model::random_weights(config, seed), seed);
       out.dtype = args[3];
@@ -38,7 +39,7 @@ int main(int count, char** words) {
                         {"frequencies", model::rope_frequencies(c.head_dim, c.rope_theta, c.rope_scaling)}}.dump() << "\n";
       return 0;
     }
-    std::cerr << "usage: model_tool random FOLDER SEED DTYPE dense|routed | dump FOLDER OUT\n";
+    std::cerr << "usage: model_tool random FOLDER SEED DTYPE dense|routed|paths | dump FOLDER OUT\n";
     return 2;
   } catch (const UserError& e) {
     std::cerr << e.what() << "\n";

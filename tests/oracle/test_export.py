@@ -1,0 +1,141 @@
+"""Exported models in transformers: the code that `fathom export --to hf` writes beside them computes the engine's logits, generates with a cache what
+it computes without one, and writes the engine's texts, for every kind of unit, path, gate and rule."""
+import json
+import os
+import pathlib
+import random
+import subprocess
+import tempfile
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("HF_MODULES_CACHE", tempfile.mkdtemp())  # where transformers copies a model's code
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+BUILD = pathlib.Path(os.environ.get("FATHOM_BUILD", pathlib.Path(__file__).resolve().parents[2] / "build/release"))
+TOOLS, FATHOM = BUILD / "tests" / "tools", BUILD / "fathom"
+pytestmark = pytest.mark.skipif(not ((TOOLS / "engine_tool").exists() and FATHOM.exists()), reason="engine_tool or the program is not built")
+
+
+def run(*words, code=0, stdin=""):
+    result = subprocess.run([str(w) for w in words], input=stdin, capture_output=True, text=True, timeout=300)
+    assert result.returncode == code, result.stderr
+    return result
+
+
+def drawn(folder, seed, kind):
+    """A random model and its configuration; None where its control draws at random, which is refused."""
+    run(TOOLS / "model_tool", "random", folder, seed, "F32", kind)
+    config = json.loads((folder / "config.json").read_text())
+    return None if config.get("fathom", {}).get("selection") == "random" else config
+
+
+def exported(model, out):
+    run(FATHOM, "export", model, out, "--to", "hf", "--quiet")
+    return load(out)
+
+
+def load(folder):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32).eval()
+
+
+def engine_logits(model, ids, scratch):
+    (scratch / "ids.txt").write_text(" ".join(map(str, ids)))
+    run(TOOLS / "engine_tool", "logits", model, scratch / "ids.txt", scratch / "logits.bin")
+    return np.fromfile(scratch / "logits.bin", dtype=np.float32).reshape(len(ids), -1)
+
+
+CASES = [(seed, kind) for kind in ("routed", "paths") for seed in range(1, 13)]
+
+
+@pytest.mark.parametrize("seed, kind", CASES)
+def test_logits_cache_and_texts(seed, kind, tmp_path):
+    config = drawn(tmp_path / "m", seed, kind)
+    if config is None:
+        pytest.skip("a control")
+    if any(u["block"] == 0 and u["part"] != "mlp" and "full" not in u["paths"] for u in config["fathom"].get("units", [])):
+        pytest.skip("refused: see below")
+    theirs = exported(tmp_path / "m", tmp_path / "hf")
+    draw = random.Random(seed)
+    length = min(40, config["max_position_embeddings"])
+    ids = [draw.randrange(config["vocab_size"]) for _ in range(length)]
+    ours = engine_logits(tmp_path / "m", ids, tmp_path)
+    with torch.no_grad():
+        logits = theirs(torch.tensor([ids])).logits[0].numpy()
+        # Rounding, unless a score lay on its threshold: then the tokens from there on may differ.
+        scale = np.abs(ours).max()
+        assert np.abs(logits - ours).max() < 2e-4 * scale, np.abs(logits - ours).max(1)
+        # In pieces through the cache, and beside a text that is padded on the left.
+        first = theirs(torch.tensor([ids[:7]]), use_cache=True)
+        rest = theirs(torch.tensor([ids[7:]]), past_key_values=first.past_key_values, use_cache=True)
+        assert np.abs(torch.cat([first.logits, rest.logits], 1)[0].numpy() - logits).max() < 2e-4 * scale
+        padded = theirs(torch.tensor([[0] * 5 + ids[:-5], ids]), attention_mask=torch.tensor([[0] * 5 + [1] * (length - 5), [1] * length])).logits.numpy()
+        assert np.abs(padded[0, 5:] - logits[:-5]).max() < 2e-4 * scale and np.abs(padded[1] - logits).max() < 2e-4 * scale
+    prompts = [ids[:n] for n in (3, 5, 8)]
+    texts = [list(map(int, line.split())) for line in run(TOOLS / "engine_tool", "greedy", tmp_path / "m", 8, stdin="\n".join(" ".join(map(str, p)) for p in prompts) + "\n").stdout.splitlines()]
+    for prompt, text in zip(prompts, texts):
+        new = theirs.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)[0, len(prompt):].tolist()
+        with torch.no_grad():
+            plain = list(prompt)
+            for _ in range(8):
+                plain.append(int(theirs(torch.tensor([plain])).logits[0, -1].argmax()))
+        assert new == plain[len(prompt):], "with its cache as without"
+        assert new[:len(text)] == text
+
+
+@pytest.mark.parametrize("kind", ["routed", "paths"])
+def test_the_dial(kind, tmp_path):
+    seed = next(s for s in range(20, 60) if (c := drawn(tmp_path / f"m{s}", s, kind)) and not any(u["block"] == 0 for u in c["fathom"].get("units", [])))
+    theirs = exported(tmp_path / f"m{seed}", tmp_path / "hf")
+    dial = json.loads((tmp_path / f"m{seed}" / "fathom_dial.json").read_text())
+    ids = [i % theirs.config.vocab_size for i in range(20)]
+    folder = tmp_path / f"m{seed}"
+    points = [p["dial"] for p in dial["points"]]
+    for asked in [points[0], (points[0] + points[1]) / 2, 1.0]:
+        dial["default_dial"] = asked  # what the tool runs at
+        (folder / "fathom_dial.json").write_text(json.dumps(dial))
+        theirs.set_dial(asked)
+        with torch.no_grad():
+            logits = theirs(torch.tensor([ids])).logits[0].numpy()
+        ours = engine_logits(folder, ids, tmp_path)
+        assert np.abs(logits - ours).max() < 2e-4 * np.abs(ours).max(), asked
+    with pytest.raises(ValueError, match="dial: found 0"):
+        theirs.set_dial(0)
+
+
+def test_dense_models_need_no_code(tmp_path):
+    drawn(tmp_path / "m", 3, "dense")
+    theirs = exported(tmp_path / "m", tmp_path / "hf")
+    assert not (tmp_path / "hf" / "modeling_fathom.py").exists() and "auto_map" not in json.loads((tmp_path / "hf" / "config.json").read_text())
+    ids = list(range(8))
+    with torch.no_grad():
+        logits = theirs(torch.tensor([ids])).logits[0].numpy()
+    assert np.abs(logits - engine_logits(tmp_path / "m", ids, tmp_path)).max() < 1e-4
+    run(FATHOM, "export", tmp_path / "m", tmp_path / "bf16", "--to", "hf", "--type", "bf16", "--quiet")
+    assert json.loads((tmp_path / "bf16" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_an_exported_folder_is_a_model_of_ours_too(tmp_path):
+    seed = next(s for s in range(1, 20) if drawn(tmp_path / f"m{s}", s, "routed"))
+    folder = tmp_path / f"m{seed}"
+    run(FATHOM, "export", folder, tmp_path / "hf", "--to", "hf", "--quiet")
+    ids = list(range(8))
+    assert (engine_logits(folder, ids, tmp_path) == engine_logits(tmp_path / "hf", ids, tmp_path)).all()
+    # And one that transformers wrote.
+    load(tmp_path / "hf").save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "modeling_fathom.py").exists()
+
+
+def test_what_cannot_be_said_is_refused(tmp_path):
+    control = next(s for s in range(1, 200) if drawn(tmp_path / f"m{s}", s, "routed") is None)
+    assert "the control draws by a hash" in run(FATHOM, "export", tmp_path / f"m{control}", tmp_path / "out", "--to", "hf", "--quiet", code=1).stderr
+    routed = next(s for s in range(1, 20) if s != control and (tmp_path / f"m{s}").exists() and drawn_already(tmp_path / f"m{s}"))
+    assert "routed" in run(FATHOM, "export", tmp_path / f"m{routed}", tmp_path / "out.gguf", "--to", "gguf", "--quiet", code=1).stderr
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.gguf").exists()
+
+
+def drawn_already(folder):
+    return json.loads((folder / "config.json").read_text()).get("fathom", {}).get("selection") != "random"
