@@ -11,6 +11,7 @@
 #include <fstream>
 #include <mutex>
 #include <sstream>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -100,11 +101,46 @@ struct ThreadPool::State {
   }
 };
 
+namespace {
+
+// Cores that the process might use when it began to ask.
+const std::vector<int>& cores() {
+  static const std::vector<int> found = [] {
+    std::vector<int> out;
+    cpu_set_t set;
+    if (::sched_getaffinity(0, sizeof set, &set) == 0)
+      for (int core = 0; core < CPU_SETSIZE; ++core)
+        if (CPU_ISSET(core, &set)) out.push_back(core);
+    return out;
+  }();
+  return found;
+}
+
+bool pins() {
+  const char* asked = std::getenv("FATHOM_PIN");
+  return asked && std::string_view(asked) == "1";
+}
+
+void pin(size_t thread) {
+  if (cores().empty()) return;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cores()[thread % cores().size()], &set);
+  (void)::sched_setaffinity(0, sizeof set, &set);  // a wish: refused, it stays where the system puts it
+}
+
+}  // namespace
+
 ThreadPool::ThreadPool(int threads) {
   FATHOM_ASSERT(threads >= 1, threads);
   state_ = std::make_unique<State>(threads);
+  const bool pinned = pins();
+  if (pinned) static_cast<void>(cores());  // of this thread, before others ask
   for (int i = 1; i < threads; ++i)
-    state_->threads.emplace_back([s = state_.get(), i] { s->work(static_cast<size_t>(i)); });
+    state_->threads.emplace_back([s = state_.get(), i, pinned] {
+      if (pinned) pin(static_cast<size_t>(i));
+      s->work(static_cast<size_t>(i));
+    });
 }
 
 ThreadPool::~ThreadPool() {

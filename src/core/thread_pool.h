@@ -8,6 +8,8 @@
 
 namespace fathom {
 
+// With FATHOM_PIN=1 in the environment every thread but the caller stays on one core of the process's affinity mask, the second,
+// third, …; which leaves the first to the caller. Else the system places them.
 class ThreadPool {
  public:
   explicit ThreadPool(int threads);  // >= 1; 1 runs everything on the caller

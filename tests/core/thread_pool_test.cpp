@@ -1,6 +1,7 @@
 #include "core/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <atomic>
 #include <filesystem>
@@ -60,6 +61,31 @@ TEST(ThreadPool, TheFirstExceptionComesBackAndThePoolLives) {
     std::atomic<int> n{0};
     pool.parallel_for(50, [&](int64_t) { ++n; });
     EXPECT_EQ(n, 50);
+  }
+}
+
+TEST(ThreadPool, ThreadsStayOnACoreWhereAskedTo) {
+  cpu_set_t whole;
+  ASSERT_EQ(::sched_getaffinity(0, sizeof whole, &whole), 0);
+  for (const bool asked : {false, true}) {
+    if (asked) ::setenv("FATHOM_PIN", "1", 1);
+    ThreadPool pool(3);
+    ::unsetenv("FATHOM_PIN");
+    const auto caller = std::this_thread::get_id();
+    std::atomic<int> others{0};
+    for (int round = 0; round < 200 && others == 0; ++round)
+      pool.parallel_for(64, [&](int64_t) {
+        cpu_set_t set;
+        ASSERT_EQ(::sched_getaffinity(0, sizeof set, &set), 0);
+        if (std::this_thread::get_id() == caller) {
+          EXPECT_EQ(CPU_COUNT(&set), CPU_COUNT(&whole)) << "the caller goes where it likes";
+        } else {
+          ++others;
+          EXPECT_EQ(CPU_COUNT(&set), asked ? 1 : CPU_COUNT(&whole));
+        }
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+      });
+    EXPECT_GT(others, 0);
   }
 }
 
