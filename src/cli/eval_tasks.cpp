@@ -96,7 +96,7 @@ bool wants_tasks(const Arguments& args) {
   const std::string given = args.given("tasks") ? "--tasks" : "--task-file";
   if (tasks) {
     for (const char* flag : kOfText)
-      if (args.given(flag)) args.wrong(flag, given + " as well", "a flag of tasks", "evaluate text in a run of its own");
+      if (args.given(flag)) args.wrong(flag, given + " as well", "one of the two", "text and tasks are evaluated in runs of their own");
   } else {
     for (const char* flag : kOfTasks)
       if (args.given(flag)) args.wrong(flag, "neither --tasks nor --task-file", "the task that it is about");
