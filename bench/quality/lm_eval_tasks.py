@@ -91,7 +91,19 @@ def ours(program, model, data, tasks, limit, threads):
     return {t["task"]: t for t in json.loads(done.stdout)["models"][0]["tasks"]}
 
 
-def differences(task, a, b):
+def with_transformers(folder):
+    """The model of a folder in f32, and its tokenizer with the tokens that config.json names."""
+    import torch
+    import transformers
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(pathlib.Path(folder) / "tokenizer.json"))
+    config = json.loads((pathlib.Path(folder) / "config.json").read_text())
+    for role in ("bos_token", "eos_token"):
+        if config.get(role + "_id") is not None:
+            setattr(tokenizer, role, tokenizer.convert_ids_to_tokens(config[role + "_id"]))
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), tokenizer
+
+
+def differences(a, b):
     """Items that one of the two has right, with the gap in log-likelihood (a character) that decided; the greatest difference of any log-likelihood."""
     flips = []
     for what in ("right", "right_by_length"):
@@ -112,23 +124,16 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/release")
     args = parser.parse_args()
     import torch
-    import transformers
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         scratch = pathlib.Path(folder)
         tasks = unpacked(args.data, scratch)
         here = ours(args.build / "fathom", args.model, scratch, tasks, args.limit, args.threads)
-        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(pathlib.Path(args.model) / "tokenizer.json"))
-        config = json.loads((pathlib.Path(args.model) / "config.json").read_text())
-        for role in ("bos_token", "eos_token"):
-            if config.get(role + "_id") is not None:
-                setattr(tokenizer, role, tokenizer.convert_ids_to_tokens(config[role + "_id"]))
-        model = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
-        there = harness(model, tokenizer, scratch, tasks, args.limit, args.batch, scratch)
+        there = harness(*with_transformers(args.model), scratch, tasks, args.limit, args.batch, scratch)
     print(f"\n{'':10} {'items':>6} {'accuracy':>19} {'by length':>19} {'perplexity':>19} {'items/s':>15}  greatest difference of a log-likelihood")
     for task in tasks:
         a, b = here[task], there[task]
-        flips, worst = differences(task, a, b)
+        flips, worst = differences(a, b)
         n = len(a["results"])
         pair = lambda x, y, digits=2, scale=100: f"{scale * x:9.{digits}f} {scale * y:9.{digits}f}"
         length = pair(a["accuracy_by_length"]["value"], b["metrics"]["acc_norm,none"]) if "accuracy_by_length" in a else ""
