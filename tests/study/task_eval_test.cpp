@@ -3,6 +3,7 @@
 #include "study/task_eval.h"
 
 #include <fstream>
+#include <set>
 
 #include "bounds.h"
 #include "infer/score.h"
@@ -120,6 +121,35 @@ TEST(TaskEval, DamagedWeightsAreNamed) {
   const model::ModelConfig c = sample_config(text::Tokenizer::from_json(json, "sample").vocab_size(), false);
   const Subject s = Subject::open(test::write_sample(folder, "bad", c, json, false, 1, [](model::Weights& w) { w.at("model.norm.weight").assign(24, 3e38F); }), {.threads = 1});
   EXPECT_THAT(error_message([&] { evaluate_task(s, sample_task()); }), ::testing::HasSubstr("tides.jsonl: item 1: found a loss that is not finite"));
+}
+
+// A model whose blocks add nothing, so that what it says next depends on the last token alone: `chain`, one token after the other.
+Subject chain_subject(const TemporaryFolder& folder, const std::vector<int32_t>& chain) {
+  const std::string json = sample_tokenizer();
+  const model::ModelConfig c = sample_config(text::Tokenizer::from_json(json, "sample").vocab_size(), false);
+  const auto damage = [&](model::Weights& w) {
+    for (auto& [name, values] : w)
+      if (name.find("o_proj") != std::string::npos || name.find("down_proj") != std::string::npos || name == "model.embed_tokens.weight" || name == "lm_head.weight")
+        std::ranges::fill(values, 0.0F);
+    for (size_t i = 0; i + 1 < chain.size(); ++i) {
+      w.at("model.embed_tokens.weight").at(static_cast<size_t>(chain[i] * c.hidden_size) + i) = 1;
+      w.at("lm_head.weight").at(static_cast<size_t>(chain[i + 1] * c.hidden_size) + i) = 10;
+    }
+  };
+  return Subject::open(test::write_sample(folder, "chain", c, json, false, 1, damage), {.threads = 1});
+}
+
+TEST(TaskEval, AContinuationIsRightWhenTheModelSaysEachOfItsTokens) {
+  const text::Tokenizer t = text::Tokenizer::from_json(sample_tokenizer(), "sample");
+  const TaskEncoder::Pair pair = TaskEncoder(t, 64).pair("The sea is", " gone now");
+  std::vector<int32_t> chain = {pair.context.back()};
+  chain.insert(chain.end(), pair.continuation.begin(), pair.continuation.end());
+  ASSERT_GE(chain.size(), 3u);
+  ASSERT_EQ(std::set(chain.begin(), chain.end()).size(), chain.size()) << "each token is followed by one";
+  const TemporaryFolder folder;
+  const Task task{.name = "t", .path = "t", .hash = "", .continuations = true,
+                  .items = {{.context = "The sea is", .choices = {"gone now"}}, {.context = "The sea was", .choices = {"gone now"}}, {.context = "The sea is", .choices = {"gone now."}}}};
+  EXPECT_EQ(evaluate_task(chain_subject(folder, chain), task, {.rows_per_step = 3}).right, (std::vector<bool>{true, false, false}));
 }
 
 Task two_choices(const std::string& a, const std::string& b) {
