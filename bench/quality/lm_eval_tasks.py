@@ -16,6 +16,7 @@ import json
 import math
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import tempfile
@@ -58,7 +59,7 @@ def documents(task, path):
 
 
 def harness(model, tokenizer, data, tasks, limit, batch, scratch):
-    """Per task: its metrics, log-likelihoods and verdicts of the harness, and seconds. `model` and `tokenizer` are transformers'."""
+    """Per task: its metrics, log-likelihoods and verdicts of the harness, seconds and seconds of processor time. `model` and `tokenizer` are transformers'."""
     os.environ.update(HF_DATASETS_OFFLINE="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     import lm_eval
     import yaml
@@ -74,10 +75,10 @@ def harness(model, tokenizer, data, tasks, limit, batch, scratch):
         file = scratch / f"{task}-documents.jsonl"
         file.write_text("".join(json.dumps(d) + "\n" for d in documents(task, data / FILES[task])[:limit]))
         config.update(dataset_path="json", dataset_kwargs={"data_files": {"test": str(file)}, "cache_dir": str(scratch / "cache")}, training_split=None, validation_split=None, test_split="test")
-        begin = time.time()
+        begin, used = time.time(), time.process_time()
         done = lm_eval.simple_evaluate(model=lm, tasks=[config], limit=limit, bootstrap_iters=100, log_samples=True)
         samples = sorted(done["samples"][config["task"]], key=lambda s: s["doc_id"])
-        found[task] = {"seconds": time.time() - begin, "metrics": done["results"][config["task"]],
+        found[task] = {"seconds": time.time() - begin, "cpu": time.process_time() - used, "metrics": done["results"][config["task"]],
                        "log_likelihoods": [[r[0][0] for r in s["resps"]] for s in samples], "right": [s["acc"] == 1 for s in samples],
                        "right_by_length": [s["acc_norm"] == 1 for s in samples if "acc_norm" in s]}
     return found
@@ -130,6 +131,8 @@ def main():
         tasks = unpacked(args.data, scratch)
         here = ours(args.build / "fathom", args.model, scratch, tasks, args.limit, args.threads)
         there = harness(*with_transformers(args.model), scratch, tasks, args.limit, args.batch, scratch)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"Processor seconds, all tasks: ours {used.ru_utime + used.ru_stime:.1f} with loading, theirs {sum(t['cpu'] for t in there.values()):.1f}")
     print(f"\n{'':10} {'items':>6} {'accuracy':>19} {'by length':>19} {'perplexity':>19} {'items/s':>15}  greatest difference of a log-likelihood")
     for task in tasks:
         a, b = here[task], there[task]

@@ -1,8 +1,8 @@
 // What items' results come to.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
-#include "core/limits.h"
 #include "study/statistics.h"
 #include "study/task_eval.h"
 
@@ -34,7 +34,7 @@ Json ItemResult::to_json() const {
 ItemResult ItemResult::from_json(const Json& json, const std::string& where, int64_t choices) {
   const Fields f(json, where);
   ItemResult r;
-  r.log_likelihood = f.numbers("log_likelihood", -std::numeric_limits<double>::max(), 0);
+  r.log_likelihood = f.numbers("log_likelihood", -std::numeric_limits<double>::max(), 1);  // rounding may pass 0
   if (std::ssize(r.log_likelihood) != choices) f.wrong("log_likelihood", str(r.log_likelihood.size(), " numbers"), str(choices, ", one for each choice"));
   r.greedy = f.boolean("greedy"), r.cut = f.boolean("cut");
   for (const auto& [key, to] : {std::pair{"rows", &r.rows}, {"blocks", &r.blocks}, {"total", &r.total}, {"dense_blocks", &r.dense_blocks}, {"dense_total", &r.dense_total}})
