@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/engine_flags.h"
+#include "cli/eval_tasks.h"
 #include "cli/evaluation_text.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
@@ -61,6 +62,7 @@ int run(const Arguments& args) {
   apply_quiet(args);
   apply_colour(args);
   catch_interrupts();
+  if (wants_tasks(args)) return run_tasks(args);
   const std::vector<Subject> subjects = open_subjects(args);
   const infer::Rule rule = rule_of(args.text("rule"));
   if (rule == infer::Rule::topk && subjects[0].engine->config().routing.random())
@@ -99,21 +101,24 @@ Command eval_command() {
   c.details = "Loss, perplexity and bits per byte with 95 % intervals over documents; per routed block the share of tokens that ran and how the causal "
               "rule agrees with top-k. A model of random selection is measured as the control that it is. Text is cut into windows of --context tokens; of a "
               "dataset it is the whole validation split, a part of which has also set the thresholds of the dial (one number per routed block). Top-k looks into the future: its loss is the teacher's view, "
-              "no measure of quality.";
+              "no measure of quality. With --tasks or --task-file: how often a model finds the right answer, by the log-likelihoods of the choices, items and prompts as "
+              "lm-evaluation-harness has them.";
   c.positional("MODEL", "the model folder, the folder of a run, or a .gguf file");
-  c.flag(path_flag("data", "PATH", "held-out text: a file, a folder, or a dataset folder (its validation split)").many().needed());
+  c.flag(path_flag("data", "PATH", "held-out text: a file, a folder, or a dataset folder (its validation split)").many());
   c.flag(path_flag("twin", "MODEL", "a dense model to set beside it").many());
   c.flag(text_flag("rule", "RULE", "who runs a routed block: the causal rule, the teacher's top-k, or a random control").one_of({"causal", "topk", "random"}).otherwise("causal"));
   c.flag(dial_flag());
   c.flag(boolean_flag("teacher", "also run the teacher's view, for agreement and its loss").otherwise("true"));
   c.group("Text");
   c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).noted("that of the training run, else the model's, at most 1024"));
-  c.flag(count_flag("limit", "N", "tokens to score, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("0"));
+  c.flag(count_flag("limit", "N", "tokens to score, in windows spread evenly over the text, or the first items of each task; 0 is all").range(0, 1e15).otherwise("0"));
   c.flag(field_flag()).flag(repair_flag());
+  task_flags(c);
   engine_flags(c);
   c.group("Output");
   c.flag(json_flag()).flag(threads_flag()).flag(quiet_flag()).flag(colour_flag());
-  c.examples = {"fathom eval runs/mod/model --data data/books --twin runs/dense/model", "fathom eval model --data book.txt --dial 0.6 --json"};
+  c.examples = {"fathom eval runs/mod/model --data data/books --twin runs/dense/model", "fathom eval model --data book.txt --dial 0.6 --json",
+                "fathom eval model --tasks lambada,arc_easy --task-data data/eval --against dense --resume results.jsonl"};
   c.run = run;
   return c;
 }

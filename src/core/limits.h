@@ -110,5 +110,8 @@ inline constexpr int64_t kCacheHeaderBytes = 256 * kMiB;  // of a saved cache: w
 
 // Evaluation
 inline constexpr int64_t kEvaluationTokens = int64_t{1} << 28;  // held-out tokens kept in memory at once
+inline constexpr int64_t kTaskBytes = 64 * kMiB;       // of a task file, unpacked
+inline constexpr int64_t kTaskChoices = 1024;          // of one item
+inline constexpr int64_t kTaskResultsBytes = 1 * kGiB;     // of the results that an interrupted evaluation left
 
 }  // namespace fathom::limits

@@ -43,6 +43,12 @@ Interval ratio_interval(const std::vector<UnitSum>& units, const std::function<d
   return of_pairs(pairs);
 }
 
+Interval mean_interval(const std::vector<double>& values) {
+  std::vector<std::pair<double, double>> pairs;
+  for (const double v : values) pairs.emplace_back(v, 1.0);
+  return of_pairs(pairs);
+}
+
 Interval paired_difference(const std::vector<UnitSum>& a, const std::vector<UnitSum>& b, bool per_byte) {
   FATHOM_ASSERT(a.size() == b.size(), "evaluations of different texts");
   std::vector<std::pair<double, double>> pairs;

@@ -19,6 +19,9 @@ double t_quantile(int64_t degrees);
 Interval ratio_interval(const std::vector<UnitSum>& units, const std::function<double(const UnitSum&)>& value,
                         const std::function<double(const UnitSum&)>& weight);
 
+// The mean of values that are drawn one by one; NaN half with fewer than 2.
+Interval mean_interval(const std::vector<double>& values);
+
 // a − b on units that both scored: nats per token, or bits per byte when `per_byte`.
 Interval paired_difference(const std::vector<UnitSum>& a, const std::vector<UnitSum>& b, bool per_byte);
 
