@@ -55,7 +55,7 @@ struct Kernels {
   void (*score)(int64_t rows, int64_t C, const P* x, const A* delta, const P* w, double eps, P* h, P* r, P* rstd);
   // Rows [begin, end) of dx and da; dw [C] is added to
   void (*entrance_backward)(const EntranceTask<P, A>& task, int64_t begin, int64_t end, P* dw);
-  // x[row[i]] = (x[row[i]] + g·a) + g·m; g null: 1
+  // x[row[i]] = (x[row[i]] + g·a) + g·m; g null: 1; m null: 0
   void (*scatter)(int64_t n, int64_t C, const int64_t* row, const A* a, const A* m, const P* g, P* x);
   // da = g · d[row[i]], dg = d[row[i]] · (a + m)
   void (*scatter_backward)(int64_t n, int64_t C, const int64_t* row, const P* d, const A* a, const A* m, const P* g, A* da, P* dg);

@@ -81,8 +81,8 @@ struct GatheredRows {
 GatheredRows gather_rows(const ScoredRows& scored, const at::Tensor& w, const at::Tensor& rows,  // [K] int64, the first `count` ascending
                          std::optional<int64_t> count = {});                                  // all of them
 
-// x with rows [K] replaced by (x + g·a) + g·m; a, m [≥ K, C], g [K] (undefined: 1 and outside the graph). `in_place`: in the memory
-// of x, for an x that nothing else reads any more (GatheredRows::h, whose backward reads gathered rows from `gathered`).
+// x with rows [K] replaced by (x + g·a) + g·m; a, m [≥ K, C] (m undefined: 0), g [K] (undefined: 1 and outside the graph). `in_place`: in the
+// memory of x, for an x that nothing else reads any more (GatheredRows::h, whose backward reads gathered rows from `gathered`).
 at::Tensor scatter_delta(const at::Tensor& x, const at::Tensor& rows, const at::Tensor& a, const at::Tensor& m, const at::Tensor& g, bool in_place);
 
 }  // namespace fathom::nn

@@ -40,14 +40,18 @@ void TransformerState::refresh_low() {
   if (versions == low_version_) return;
   at::NoGradGuard no_grad;
   const auto refresh = [](Weight& w) {
+    if (w.parts.empty()) return;
     if (!w.low.defined()) w.low = at::empty_like(w.joined, at::kBFloat16);
     w.low.copy_(w.joined);
   };
   for (BlockWeights& b : blocks) {
     for (Weight* w : {&b.qkv, &b.o, &b.gate_up, &b.down}) refresh(*w);
+    if (b.qkv.parts.empty()) continue;
     b.q = b.qkv.rows(0, 1);
     b.kv = b.qkv.rows(1, 2);
   }
+  for (UnitWeights& u : units)
+    for (Weight* w : {&u.light_down, &u.light_up}) refresh(*w);
   refresh(head);
   low_version_ = versions;
 }
@@ -62,13 +66,20 @@ void refuse_untrainable(const model::ModelConfig& c, const std::string& where) {
   refuse(c.qk_norm, "qk_norm", "norms of queries and keys");
 }
 
+// Who has exited would be another state of every token.
+static void refuse_exits(const routing::RoutingConfig& routing) {
+  for (size_t u = 0; u < routing.units.size(); ++u)
+    if (routing.units[u].paths.exit)
+      throw UserError({"the network", str("fathom.units[", u, "].paths"), routing.units[u].paths.text(), "paths without exit", "exits are decided by the engine alone"});
+}
+
 Transformer::Transformer(model::ModelConfig config, at::ScalarType dtype) : state_(std::make_unique<TransformerState>()) {
   FATHOM_ASSERT(dtype == at::kFloat || dtype == at::kDouble);
   refuse_untrainable(config, "the network");
   use_kept_memory();
   TransformerState& s = *state_;
   s.config = std::move(config);
-  s.config.routing.require_plain("the network");
+  refuse_exits(s.config.routing);
   s.type = dtype;
   const auto specs = model::schema(s.config);
   const auto new_parameter = [&](const model::TensorSpec& spec, const Tensor& memory) {
@@ -113,22 +124,36 @@ Transformer::Transformer(model::ModelConfig config, at::ScalarType dtype) : stat
   for (int64_t block = 0; block < s.config.num_hidden_layers; ++block) {
     const std::string p = model::layer_prefix(block);
     BlockWeights b;
-    b.input_norm = s.at(p + "input_layernorm.weight");
-    b.post_norm = s.at(p + "post_attention_layernorm.weight");
-    b.qkv = weight({p + "self_attn.q_proj.weight", p + "self_attn.k_proj.weight", p + "self_attn.v_proj.weight"});
-    b.q = b.qkv.rows(0, 1);
-    b.kv = b.qkv.rows(1, 2);
-    b.o = weight({p + "self_attn.o_proj.weight"});
-    b.gate_up = weight({p + "mlp.gate_proj.weight", p + "mlp.up_proj.weight"});
-    b.down = weight({p + "mlp.down_proj.weight"});
-    b.router = s.at(p + "router.weight");
-    b.router_bias = s.at(p + "router.bias");
-    b.fc1 = s.at(p + "predictor.fc1.weight");
-    b.fc1_bias = s.at(p + "predictor.fc1.bias");
-    b.fc2 = s.at(p + "predictor.fc2.weight");
-    b.fc2_bias = s.at(p + "predictor.fc2.bias");
+    if (s.config.has_part(block, routing::Part::attention)) {
+      b.input_norm = s.at(p + "input_layernorm.weight");
+      b.qkv = weight({p + "self_attn.q_proj.weight", p + "self_attn.k_proj.weight", p + "self_attn.v_proj.weight"});
+      b.q = b.qkv.rows(0, 1);
+      b.kv = b.qkv.rows(1, 2);
+      b.o = weight({p + "self_attn.o_proj.weight"});
+    }
+    if (s.config.has_part(block, routing::Part::mlp)) {
+      b.post_norm = s.at(p + "post_attention_layernorm.weight");
+      b.gate_up = weight({p + "mlp.gate_proj.weight", p + "mlp.up_proj.weight"});
+      b.down = weight({p + "mlp.down_proj.weight"});
+    }
     s.blocks.push_back(std::move(b));
   }
+  for (const routing::RoutedUnit& unit : s.config.routing.units) {
+    const std::string p = model::unit_prefix(unit);
+    UnitWeights u;
+    u.router = s.at(p + "router.weight");
+    u.router_bias = s.at(p + "router.bias");
+    u.fc1 = s.at(p + "predictor.fc1.weight");
+    u.fc1_bias = s.at(p + "predictor.fc1.bias");
+    u.fc2 = s.at(p + "predictor.fc2.weight");
+    u.fc2_bias = s.at(p + "predictor.fc2.bias");
+    if (unit.paths.light) {
+      u.light_down = weight({p + "light.down.weight"});
+      u.light_up = weight({p + "light.up.weight"});
+    }
+    s.units.push_back(std::move(u));
+  }
+  s.ones = at::ones({s.config.hidden_size}, dtype);
 }
 
 Transformer::~Transformer() = default;
@@ -148,7 +173,7 @@ void Transformer::init(uint64_t seed) {
     const bool norm = ends_with(p.name, "norm.weight");
     std::vector<float> values(static_cast<size_t>(p.tensor.numel()), norm ? 1.0f : 0.0f);
     if (p.matrix) {
-      const bool to_residual = ends_with(p.name, "o_proj.weight") || ends_with(p.name, "down_proj.weight");
+      const bool to_residual = ends_with(p.name, "o_proj.weight") || ends_with(p.name, "down_proj.weight") || ends_with(p.name, "light.up.weight");
       Random random = Random(seed).fork(p.name);
       for (float& v : values) v = static_cast<float>((to_residual ? residual : deviation) * random.normal());
     }

@@ -1,5 +1,7 @@
 #include "nn/transformer.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "nn/pass.h"
 
@@ -26,12 +28,12 @@ Tensor membership(const Selected& selected, const Tensor& like) {
 }
 
 void check(const model::ModelConfig& config, const ForwardOptions& options) {
-  const size_t routed = config.routing.units.size();
+  const size_t units = config.routing.units.size(), cuts = config.routing.cuts();
   const bool causal_thresholds = options.pick == Pick::causal && config.routing.selection != routing::Selection::random;
   if (options.pick == Pick::threshold || causal_thresholds)
-    FATHOM_ASSERT(options.thresholds.size() == routed, options.thresholds.size(), " thresholds for ", routed, " routed blocks");
-  if (options.pick == Pick::imposed) FATHOM_ASSERT(options.imposed.size() == routed);
-  FATHOM_ASSERT(options.capacity.empty() || options.capacity.size() == routed);
+    FATHOM_ASSERT(options.thresholds.size() == cuts, options.thresholds.size(), " thresholds for ", cuts, " cuts");
+  if (options.pick == Pick::imposed) FATHOM_ASSERT(options.imposed.size() == units);
+  FATHOM_ASSERT(options.capacity.empty() || options.capacity.size() == cuts);
   for (const auto& [name, weight] : options.aux)
     FATHOM_ASSERT(name == kPredictorBce || name == kRouterBce || name == kRouterZ, "auxiliary loss ", name);
 }
@@ -63,33 +65,45 @@ ForwardResult Transformer::forward(const Batch& batch, const ForwardOptions& opt
     sum = sum.defined() ? sum + value : value;
   };
 
-  Stream stream = pass.embedded();
-  for (size_t block = 0; block < state_->blocks.size(); ++block) {
-    const int routed = config.routing.unit_of(static_cast<int64_t>(block), routing::Part::attention);
-    if (routed < 0) {
-      pass.dense_block(block, stream);
-      continue;
-    }
-    Pass::Scores scores = pass.scores(block, stream);
-    const Selected selected = select(options.pick, pass, config, static_cast<size_t>(routed), scores, options);
-    const Tensor member = membership(selected, scores.raw.detach());
-    pass.routed_block(block, stream, scores, selected, options.straight_through_tau);
-
+  const auto record = [&](size_t unit, const Pass::Scores& scores, const Selected& full, const Selected& light) {
+    RoutedResult r;
+    const bool decided = scores.raw.defined();
+    const Tensor raw = decided ? scores.raw.detach() : at::zeros({B * T}, at::TensorOptions().dtype(state_->type));
+    const Tensor member = membership(full, raw);
     const auto bce = [&](const Tensor& logit) {
       return at::binary_cross_entropy_with_logits(real(logit), real(member), {}, {}, at::Reduction::Mean);
     };
-    if (config.routing.rule == routing::CausalRule::predictor) add_aux(kPredictorBce, [&] { return bce(scores.decision); });
-    add_aux(kRouterBce, [&] { return bce(scores.raw); });
-    add_aux(kRouterZ, [&] { return real(scores.raw).square().mean(); });
-
-    RoutedResult r;
-    r.raw = scores.raw.detach().view({B, T});
+    if (decided) {
+      if (config.routing.rule == routing::CausalRule::predictor) add_aux(kPredictorBce, [&] { return bce(scores.decision); });
+      add_aux(kRouterBce, [&] { return bce(scores.raw); });
+      add_aux(kRouterZ, [&] { return real(scores.raw).square().mean(); });
+    }
+    r.raw = raw.view({B, T});
     r.selecting = scores.noisy.defined() ? scores.noisy.view({B, T}) : r.raw;
-    r.decision = scores.decision.detach().reshape({B, T});
+    r.decision = decided ? scores.decision.detach().reshape({B, T}) : r.raw;
     r.selected = member.to(at::kBool).view({B, T});
-    r.selected_count = static_cast<int64_t>(selected.rows.size());
+    if (config.routing.units[unit].paths.light) r.light = membership(light, raw).to(at::kBool).view({B, T});
+    r.selected_count = static_cast<int64_t>(full.rows.size());
     r.token_count = unpadded;
     result.routed.push_back(std::move(r));
+  };
+
+  Stream stream = pass.embedded();
+  for (size_t block = 0; block < state_->blocks.size(); ++block) {
+    const auto [first, last] = config.routing.units_of(static_cast<int64_t>(block));
+    if (first == last) {
+      pass.dense_block(block, stream);
+    } else if (config.routing.units[first].is_plain()) {
+      Pass::Scores scores = pass.scores(first, stream);
+      const Selected selected = select(pass, config, first, 0, scores, options);
+      pass.routed_block(first, stream, scores, selected, options.straight_through_tau);
+      record(first, scores, selected, {});
+    } else {
+      std::vector<Pass::Decided> decided;
+      for (size_t unit = first; unit < last; ++unit) decided.push_back(pass.decide(unit, stream, options));
+      pass.run_block(block, stream, decided, options.straight_through_tau);
+      for (const Pass::Decided& d : decided) record(d.unit, d.scores, d.full, d.light);
+    }
   }
 
   if (options.logits) result.logits = pass.logits(stream).to(state_->type).view({B, T, config.vocab_size});
@@ -98,7 +112,8 @@ ForwardResult Transformer::forward(const Batch& batch, const ForwardOptions& opt
     result.loss = result.total = head.loss;
     result.target_count = head.targets;
     if (options.token_nll) result.nll = head.nll.view({B, T});
-    const double share = 1.0 / static_cast<double>(std::max<size_t>(config.routing.units.size(), 1));
+    const auto deciding = std::ranges::count_if(config.routing.units, [](const routing::RoutedUnit& unit) { return !unit.is_static(); });
+    const double share = 1.0 / static_cast<double>(std::max<std::ptrdiff_t>(deciding, 1));
     for (const auto& [name, sum] : aux) {
       const Tensor mean = sum * share;
       result.aux[name] = mean;

@@ -1,7 +1,7 @@
 // The trainable Mixture-of-Depths transformer: parameters in the order and under the names of model/schema.h, the forward
 // with its losses (autograd on), and what each routed block decided. Mathematics: docs/architecture.md.
 //
-// Shapes: B batch rows, T tokens of a row, C width, V vocabulary, R routed blocks.
+// Shapes: B batch rows, T tokens of a row, C width, V vocabulary, U units (routing/unit.h), whose cuts stand one after the other.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -29,13 +29,13 @@ struct Batch {
   at::Tensor lengths;         // [B] int64: tokens of the row that are no padding (padding is at the end); undefined: T
 };
 
-// How a forward picks the tokens of its routed blocks. The first three are routing::Selection of a training step.
+// How a forward picks the tokens that reach a unit's cuts. The first three are routing::Selection of a training step.
 enum class Pick {
   topk,       // per row, ceil(capacity · length) tokens of highest raw score: also the teacher's view in evaluation
-  threshold,  // raw score ≥ thresholds[r]
+  threshold,  // raw score ≥ the cut's threshold
   random,     // routing::random_score(seed, block, position) < capacity, drawn anew for every row with `first_row`
   imposed,    // what `imposed` says
-  causal,     // the causal rule: decision score ≥ thresholds[r]; the only one for figures of quality.
+  causal,     // the causal rule: decision score ≥ the cut's threshold; the only one for figures of quality.
               // With Selection::random it is random_score < capacity and thresholds are not read.
 };
 Pick pick_of(routing::Selection selection);
@@ -44,16 +44,16 @@ Pick pick_of(routing::Selection selection);
 // losses are f32 in both. A model whose parameters are f64 (tests) computes everything in f64.
 enum class Compute { f32, bf16 };
 
-// Names of auxiliary losses. Each is a mean over unpadded tokens and routed blocks.
+// Names of auxiliary losses. Each is a mean over unpadded tokens and units that decide.
 inline constexpr const char* kPredictorBce = "predictor_bce";  // of the predictor's logit against selection
 inline constexpr const char* kRouterBce = "router_bce";        // of the raw score against selection
 inline constexpr const char* kRouterZ = "router_z";            // raw score squared
 
 struct ForwardOptions {
   Pick pick = Pick::topk;
-  std::vector<float> thresholds;       // [R], for Pick::threshold and Pick::causal
-  std::vector<at::Tensor> imposed;     // [R] tensors [B, T] bool, for Pick::imposed
-  std::vector<double> capacity;        // [R], instead of the configuration's (warm-up); empty: the configuration's
+  std::vector<float> thresholds;       // [cuts], for Pick::threshold and Pick::causal
+  std::vector<at::Tensor> imposed;     // [U] tensors [B, T] of routing::Path numbers (bool: full or skip), for Pick::imposed
+  std::vector<double> capacity;        // [cuts], instead of the configuration's (warm-up); empty: the configuration's
   double score_noise = 0;              // standard deviation of normal noise on the score that selects; training only
   uint64_t noise_seed = 0;             // a function of seed and step, so that a resume draws the same
   std::optional<int64_t> first_row;    // number in the run of the batch's first row, for Pick::random in training
@@ -64,12 +64,13 @@ struct ForwardOptions {
   bool token_nll = false;              // negative log-likelihood per token
 };
 
-struct RoutedResult {
+struct RoutedResult {              // of one unit; scores of a static one are 0
   at::Tensor raw;                // [B, T] scores r of the router, detached
   at::Tensor selecting;          // [B, T] what topk and threshold selected by: raw, or raw with the step's noise
   at::Tensor decision;           // [B, T] decision scores (r, or the predictor's logit), detached
-  at::Tensor selected;           // [B, T] bool
-  int64_t selected_count = 0;    // tokens that ran, over all rows
+  at::Tensor selected;           // [B, T] bool: ran in full
+  at::Tensor light;              // [B, T] bool: took the light path; undefined where there is none
+  int64_t selected_count = 0;    // tokens that ran in full, over all rows
   int64_t token_count = 0;       // unpadded tokens
 };
 
@@ -80,7 +81,7 @@ struct ForwardResult {
   std::map<std::string, at::Tensor> aux;   // scalars, unweighted
   at::Tensor logits;                       // [B, T, V], when asked for
   at::Tensor nll;                          // [B, T] f32, 0 where ignored, when asked for
-  std::vector<RoutedResult> routed;        // [R]
+  std::vector<RoutedResult> routed;        // [U]
 };
 
 // A leaf of the graph. Matrices decay, vectors (norms, biases) do not; routers and predictors may have a learning rate
@@ -100,7 +101,7 @@ struct TransformerState;
 class Transformer {
  public:
   // Parameters are zero until init() or load(). dtype: at::kFloat, or at::kDouble for tests (of models whose positions are not
-  // scaled). UserError: refuse_untrainable.
+  // scaled). UserError: refuse_untrainable, units with exits.
   explicit Transformer(model::ModelConfig config, at::ScalarType dtype = at::kFloat);
   ~Transformer();
   Transformer(const Transformer&) = delete;

@@ -1,7 +1,7 @@
 """What the tests here are to notice; tests/mutations.py says how an entry reads and runs them."""
 MUTATIONS = [
-    ("law-nn-causal", "nn: full sequence = prefix by prefix", "src/nn/pass.cpp", "          a->hi[static_cast<size_t>(i)] = static_cast<int32_t>(i) + 1;\n        }",
-     "          a->hi[static_cast<size_t>(i)] = static_cast<int32_t>(a->q_begin[s + 1]);\n        }", "test_nn", "Law.*"),
+    ("law-nn-causal", "nn: full sequence = prefix by prefix", "src/nn/pass.cpp", "        a->hi[static_cast<size_t>(i)] = static_cast<int32_t>(i) + 1;\n      }",
+     "        a->hi[static_cast<size_t>(i)] = static_cast<int32_t>(a->q_begin[s + 1]);\n      }", "test_nn", "Law.*"),
     ("law-nn-dense", "nn: capacity 1 and gate 1 = dense", "src/nn/kernels_rows_impl.h", "to[c] = (to[c] + gi * static_cast<P>(get(ai[c]))) + gi * static_cast<P>(get(mi[c]));",
      "to[c] = to[c] + gi * (static_cast<P>(get(ai[c])) + static_cast<P>(get(mi[c])));", "test_nn", "Law.*"),
     ("packing", "packed documents do not see each other", "src/nn/pass.cpp", "    a->lo[i] = static_cast<int32_t>(i) - rows_.position[i];",
@@ -27,5 +27,5 @@ MUTATIONS = [
      "columns<P, 2>(M, K, A, a_row, a_k, B,", "test_nn", "*"),
     ("ties", "ties go to the earlier position", "src/nn/select.cpp", "return !is_forced(i) && a != c ? a > c : i < j;", "return !is_forced(i) && a != c ? a > c : i > j;",
      "test_nn", "Select.*"),
-    ("paths-training", "training refuses what it does not compute", "src/nn/parameters.cpp", '  s.config.routing.require_plain("the network");\n', "", "test_nn", "Transformer.Refuses*"),
+    ("paths-training", "training refuses what it does not compute", "src/nn/parameters.cpp", "  refuse_exits(s.config.routing);\n", "", "test_nn", "Transformer.Refuses*"),
 ]

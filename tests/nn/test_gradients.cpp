@@ -194,8 +194,10 @@ TEST_F(Gradients, GatherAndScatter) {
       return std::vector<Tensor>{scatter_delta(e.h, rows, a * own, m + own, g, in_place), e.score};
     });
   }
-  const Tensor y = random({7, 3}), b = random({3, 3}), n = random({3, 3});
+  const Tensor y = random({7, 3}), b = random({3, 3}), n = random({3, 3}), g = random({3});
   check({{"x", y}, {"a", b}, {"m", n}}, [&] { return std::vector<Tensor>{scatter_delta(y, rows, b, n, {}, false)}; });
+  const Tensor z = leaf(y), d = leaf(b);
+  check({{"x", z}, {"a", d}, {"g", g}}, [&] { return std::vector<Tensor>{scatter_delta(z, rows, d, {}, g, false)}; });
 }
 
 // The whole network under imposed decisions, gates and auxiliary losses included.
@@ -229,6 +231,64 @@ TEST_F(Gradients, RoutedNetwork) {
       ForwardOptions options;
       options.pick = Pick::imposed;
       for (int r = 0; r < 2; ++r) options.imposed.push_back(at::rand({2, 6}).lt(0.5));
+      options.aux = {{kRouterBce, 0.3}, {kRouterZ, 0.1}};
+      check(leaves, [&] { return std::vector<Tensor>{model.forward(batch, options).total}; }, 1e-6);
+    }
+}
+
+// Units of parts, light paths and static units, every kind in one network.
+model::ModelConfig config_of_all_units(routing::KvPolicy kv) {
+  using routing::Part;
+  model::ModelConfig c;
+  c.vocab_size = 9;
+  c.hidden_size = 6;
+  c.intermediate_size = 5;
+  c.num_hidden_layers = 5;
+  c.num_attention_heads = 2;
+  c.num_key_value_heads = 1;
+  c.head_dim = 4;
+  c.routing.units = {{.block = 0, .capacity = 0.5, .part = Part::attention, .paths = {.skip = false, .light = true}, .light_rank = 2},
+                     {.block = 0, .capacity = 0.5, .part = Part::mlp, .paths = {.light = true}, .light_rank = 1},
+                     {.block = 1, .capacity = 0.5, .paths = {.light = true}, .light_rank = 2},
+                     {.block = 2, .capacity = 0, .part = Part::mlp, .paths = {.skip = false, .light = true, .full = false}, .light_rank = 2},
+                     {.block = 3, .capacity = 0.5, .part = Part::attention},
+                     {.block = 4, .capacity = 0, .paths = {.skip = false, .light = true, .full = false}, .light_rank = 1}};
+  c.routing.kv = kv;
+  c.routing.forced_positions = 1;
+  c.routing.router_bias = true;
+  c.routing.router_input = routing::RouterInput::normed;
+  return c;
+}
+
+std::vector<std::pair<const char*, Tensor>> larger_leaves(const Transformer& model) {
+  std::vector<std::pair<const char*, Tensor>> leaves;
+  for (const auto& p : model.parameters()) {
+    at::NoGradGuard no_grad;
+    if (p.matrix) p.tensor.mul_(20);
+    leaves.emplace_back(p.name.c_str(), p.tensor);
+  }
+  return leaves;
+}
+
+TEST_F(Gradients, NetworkOfAllUnits) {
+  for (auto gate : {routing::Gate::one_plus_tanh, routing::Gate::raw})
+    for (auto kv : {routing::KvPolicy::drop, routing::KvPolicy::keep}) {
+      model::ModelConfig c = config_of_all_units(kv);
+      c.routing.gate = gate;
+      Transformer model(c, at::kDouble);
+      model.init(3);
+      const auto leaves = larger_leaves(model);
+      Batch batch;
+      batch.tokens = at::randint(9, {2, 6}, at::kLong);
+      batch.targets = at::randint(9, {2, 6}, at::kLong);
+      batch.document_start = at::tensor({0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2}, at::kInt).view({2, 6});
+      ForwardOptions options;
+      options.pick = Pick::imposed;
+      for (const auto& unit : c.routing.units) {
+        const Tensor full = at::rand({2, 6}).lt(0.5), rest = at::full({2, 6}, static_cast<int>(unit.cheapest()), at::kByte);
+        const Tensor some = unit.paths.light ? at::where(at::rand({2, 6}).lt(0.5), at::full({}, 2, at::kByte), rest) : rest;
+        options.imposed.push_back(unit.is_static() ? rest : at::where(full, at::full({}, 1, at::kByte), some));
+      }
       options.aux = {{kRouterBce, 0.3}, {kRouterZ, 0.1}};
       check(leaves, [&] { return std::vector<Tensor>{model.forward(batch, options).total}; }, 1e-6);
     }
