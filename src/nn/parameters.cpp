@@ -1,4 +1,5 @@
 // Parameters: their memory, names, initial values, and the way from and to a model folder.
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -25,8 +26,8 @@ void copy_into(const Tensor& to, const std::vector<float>& values) {
 }  // namespace
 
 Tensor TransformerState::at(const std::string& name) const {
-  const auto it = index.find(name);
-  return it == index.end() ? Tensor() : parameters[it->second].tensor;
+  const auto it = named.find(name);
+  return it == named.end() ? Tensor() : it->second;
 }
 
 void TransformerState::ensure_positions(int64_t positions) {
@@ -35,14 +36,15 @@ void TransformerState::ensure_positions(int64_t positions) {
 }
 
 void TransformerState::refresh_low() {
-  std::vector<uint64_t> versions;
-  for (const Parameter& p : parameters) versions.push_back(p.tensor._version());
-  if (versions == low_version_) return;
   at::NoGradGuard no_grad;
   const auto refresh = [](Weight& w) {
     if (w.parts.empty()) return;
+    uint64_t version = 0;  // versions only rise
+    for (const Tensor& part : w.parts) version += part._version();
+    if (w.low.defined() && w.low_version == version) return;
     if (!w.low.defined()) w.low = at::empty_like(w.joined, at::kBFloat16);
     w.low.copy_(w.joined);
+    w.low_version = version;
   };
   for (BlockWeights& b : blocks) {
     for (Weight* w : {&b.qkv, &b.o, &b.gate_up, &b.down}) refresh(*w);
@@ -53,7 +55,6 @@ void TransformerState::refresh_low() {
   for (UnitWeights& u : units)
     for (Weight* w : {&u.light_down, &u.light_up}) refresh(*w);
   refresh(head);
-  low_version_ = versions;
 }
 
 void refuse_untrainable(const model::ModelConfig& c, const std::string& where) {
@@ -73,7 +74,31 @@ static void refuse_exits(const routing::RoutingConfig& routing) {
       throw UserError({"the network", str("fathom.units[", u, "].paths"), routing.units[u].paths.text(), "paths without exit", "exits are decided by the engine alone"});
 }
 
-Transformer::Transformer(model::ModelConfig config, at::ScalarType dtype) : state_(std::make_unique<TransformerState>()) {
+namespace {
+
+const std::vector<std::pair<std::string, const char*>> kLoraTargets = {
+    {"q", "self_attn.q_proj"}, {"k", "self_attn.k_proj"}, {"v", "self_attn.v_proj"}, {"o", "self_attn.o_proj"},
+    {"gate", "mlp.gate_proj"}, {"up", "mlp.up_proj"},     {"down", "mlp.down_proj"}};
+
+// The names of projections that get an adapter: "self_attn.q_proj" and so on.
+std::vector<std::string> adapted(const Trainable& trainable, const model::ModelConfig& config) {
+  const Lora& lora = trainable.lora;
+  if (lora.rank == 0) return {};
+  if (trainable.everything) throw UserError({"the network", "lora.rank", std::to_string(lora.rank), "0 where everything is trained", ""});
+  if (lora.rank < 0 || lora.rank > config.hidden_size)
+    throw UserError({"the network", "lora.rank", std::to_string(lora.rank), str("1 to ", config.hidden_size), ""});
+  std::vector<std::string> out;
+  for (const std::string& target : lora.targets) {
+    const auto it = std::ranges::find(kLoraTargets, target, [](const auto& pair) { return pair.first; });
+    if (it == kLoraTargets.end()) throw UserError({"the network", "lora.targets", "\"" + printable(target) + "\"", "some of q, k, v, o, gate, up, down", ""});
+    out.push_back(it->second);
+  }
+  return out;
+}
+
+}  // namespace
+
+Transformer::Transformer(model::ModelConfig config, at::ScalarType dtype, const Trainable& trainable) : state_(std::make_unique<TransformerState>()) {
   FATHOM_ASSERT(dtype == at::kFloat || dtype == at::kDouble);
   refuse_untrainable(config, "the network");
   use_kept_memory();
@@ -81,15 +106,31 @@ Transformer::Transformer(model::ModelConfig config, at::ScalarType dtype) : stat
   s.config = std::move(config);
   refuse_exits(s.config.routing);
   s.type = dtype;
+  if (trainable.lora.rank > 0) s.adapter_scale = trainable.lora.alpha / static_cast<double>(trainable.lora.rank);
   const auto specs = model::schema(s.config);
+  const std::vector<std::string> adapters = adapted(trainable, s.config);
   const auto new_parameter = [&](const model::TensorSpec& spec, const Tensor& memory) {
     Parameter p;
     p.name = spec.name;
-    p.tensor = memory.view(spec.shape).detach().requires_grad_(true);
     p.matrix = spec.shape.size() == 2;
     p.router = spec.name.find(".router.") != std::string::npos || spec.name.find(".predictor.") != std::string::npos;
-    s.index[p.name] = s.parameters.size();
-    s.parameters.push_back(std::move(p));
+    p.light = spec.name.find(".light.") != std::string::npos;
+    const bool is_trained = trainable.everything || (p.router && trainable.routers) || (p.light && trainable.light);
+    p.tensor = memory.view(spec.shape).detach().requires_grad_(is_trained);
+    s.named[p.name] = p.tensor;
+    if (is_trained) s.trained.push_back(p);
+    s.tensors.push_back(std::move(p));
+  };
+  const auto new_adapter = [&](const std::string& projection, const Tensor& w) {
+    const auto factor = [&](const char* name, at::IntArrayRef shape) {
+      const Parameter p{.name = projection + name, .tensor = at::zeros(shape, dtype).requires_grad_(true), .matrix = true, .adapter = true};
+      s.named[p.name] = p.tensor;
+      s.trained.push_back(p);
+      return p.tensor;
+    };
+    const int64_t rank = trainable.lora.rank;
+    const Tensor a = factor(".lora_A.weight", {rank, w.size(1)}), b = factor(".lora_B.weight", {w.size(0), rank});
+    return Adapter{a, b, s.adapter_scale};
   };
   const std::vector<std::vector<const char*>> joined = {{"q_proj.weight", "k_proj.weight", "v_proj.weight"}, {"gate_proj.weight", "up_proj.weight"}};
   for (size_t i = 0; i < specs.size();) {
@@ -113,6 +154,12 @@ Transformer::Transformer(model::ModelConfig config, at::ScalarType dtype) : stat
       w.parts.push_back(s.at(name));
       FATHOM_ASSERT(w.parts.back().defined(), name);
       rows += w.parts.back().size(0);
+    }
+    for (size_t i = 0; i < names.size(); ++i) {
+      const std::string projection = names[i].substr(0, names[i].size() - std::string_view(".weight").size());
+      if (std::ranges::none_of(adapters, [&](const std::string& a) { return ends_with(projection, "." + a); })) continue;
+      w.adapters.resize(names.size());
+      w.adapters[i] = new_adapter(projection, w.parts[i]);
     }
     const int64_t columns = w.parts[0].size(1);
     w.joined = w.parts[0].detach().as_strided({rows, columns}, {columns, 1});
@@ -158,7 +205,8 @@ Transformer::Transformer(model::ModelConfig config, at::ScalarType dtype) : stat
 
 Transformer::~Transformer() = default;
 const model::ModelConfig& Transformer::config() const { return state_->config; }
-const std::vector<Parameter>& Transformer::parameters() const { return state_->parameters; }
+const std::vector<Parameter>& Transformer::parameters() const { return state_->trained; }
+const std::vector<Parameter>& Transformer::tensors() const { return state_->tensors; }
 
 Tensor Transformer::parameter(const std::string& name) const {
   const Tensor t = state_->at(name);
@@ -169,7 +217,7 @@ Tensor Transformer::parameter(const std::string& name) const {
 void Transformer::init(uint64_t seed) {
   const double deviation = state_->config.initializer_range;
   const double residual = deviation / std::sqrt(2.0 * static_cast<double>(state_->config.num_hidden_layers));
-  for (const Parameter& p : state_->parameters) {
+  for (const Parameter& p : state_->tensors) {
     const bool norm = ends_with(p.name, "norm.weight");
     std::vector<float> values(static_cast<size_t>(p.tensor.numel()), norm ? 1.0f : 0.0f);
     if (p.matrix) {
@@ -179,10 +227,23 @@ void Transformer::init(uint64_t seed) {
     }
     copy_into(p.tensor, values);
   }
+  init_adapters(seed);
+}
+
+void Transformer::init_adapters(uint64_t seed) {
+  for (const Parameter& p : state_->trained) {
+    if (!p.adapter) continue;
+    std::vector<float> values(static_cast<size_t>(p.tensor.numel()), 0.0f);
+    if (ends_with(p.name, ".lora_A.weight")) {
+      Random random = Random(seed).fork(p.name);
+      for (float& v : values) v = static_cast<float>(random.normal() / std::sqrt(static_cast<double>(p.tensor.size(1))));
+    }
+    copy_into(p.tensor, values);
+  }
 }
 
 void Transformer::load(const model::ModelFolder& folder) {
-  for (const Parameter& p : state_->parameters) copy_into(p.tensor, folder.read_f32(p.name));
+  for (const Parameter& p : state_->tensors) copy_into(p.tensor, folder.read_f32(p.name));
 }
 
 void Transformer::load(const std::string& name, const std::vector<float>& values) {
@@ -191,9 +252,19 @@ void Transformer::load(const std::string& name, const std::vector<float>& values
   copy_into(to, values);
 }
 
-std::vector<float> Transformer::read(const std::string& name) const {
-  const Tensor t = parameter(name).detach().to(at::kFloat).contiguous();
+static std::vector<float> values_of(const Tensor& tensor) {
+  const Tensor t = tensor.detach().to(at::kFloat).contiguous();
   return {t.const_data_ptr<float>(), t.const_data_ptr<float>() + t.numel()};
+}
+
+std::vector<float> Transformer::read(const std::string& name) const { return values_of(parameter(name)); }
+
+std::vector<float> Transformer::merged(const std::string& name) const {
+  at::NoGradGuard no_grad;
+  const Tensor w = parameter(name);
+  const std::string projection = ends_with(name, ".weight") ? name.substr(0, name.size() - 7) : name;
+  const Tensor a = state_->at(projection + ".lora_A.weight"), b = state_->at(projection + ".lora_B.weight");
+  return values_of(a.defined() ? w + at::mm(b, a) * state_->adapter_scale : w);
 }
 
 }  // namespace fathom::nn

@@ -54,6 +54,8 @@ std::vector<int64_t> filled_up(const std::vector<int64_t>& rows, int64_t filler)
 
 Tensor index_tensor(const std::vector<int64_t>& values) { return at::tensor(at::ArrayRef<int64_t>(values), at::kLong); }
 
+Tensor membership(const Selected& selected, const Tensor& like) { return at::zeros_like(like).index_fill_(0, index_tensor(selected.rows), 1.0); }
+
 Pass::Pass(TransformerState& state, const Batch& batch, Compute compute)
     : state_(state),
       compute_(compute == Compute::bf16 && state.type == at::kFloat ? at::kBFloat16 : state.type),
@@ -215,8 +217,8 @@ void Pass::routed_block(size_t unit, Stream& stream, Scores& scores, const Selec
   stream.x = scatter_delta(stream.x, rows, attn, m, g, in_place);
 }
 
-HeadLoss Pass::loss(const Stream& stream, const Tensor& targets) const {
-  return head_loss(stream.x, stream.delta, state_.final_norm, state_.config.rms_norm_eps, state_.head, targets.reshape({-1}), compute_);
+HeadLoss Pass::loss(const Stream& stream, const Tensor& targets, const HeadTerms& terms) const {
+  return head_loss(stream.x, stream.delta, state_.final_norm, state_.config.rms_norm_eps, state_.head, targets.reshape({-1}), compute_, terms);
 }
 
 Tensor Pass::logits(const Stream& stream) const {
@@ -237,8 +239,13 @@ Selected select_as(const Pass& pass, const model::ModelConfig& config, size_t un
     if (scores.noisy.defined()) return scores.noisy;  // one draw for all cuts
     scores.noisy = scores.raw.detach().clone();
     Random random = Random(options.noise_seed).fork("router " + std::to_string(key));
+    const auto logistic = [&] {
+      const double u = random.uniform() + 0x1.0p-54;  // never 0
+      return std::log(u / (1 - u));
+    };
     Real* p = scores.noisy.mutable_data_ptr<Real>();
-    for (int64_t i = 0; i < scores.noisy.numel(); ++i) p[i] += static_cast<Real>(options.score_noise * random.normal());
+    for (int64_t i = 0; i < scores.noisy.numel(); ++i)
+      p[i] += static_cast<Real>(options.score_noise * (options.pick == Pick::straight_through ? logistic() : random.normal()));
     return scores.noisy;
   };
   switch (options.pick) {
@@ -246,9 +253,10 @@ Selected select_as(const Pass& pass, const model::ModelConfig& config, size_t un
       const Tensor r = raw();
       return select_top_k<Real>(span(r), pass.rows(), capacity, routing.forced_positions);
     }
-    case Pick::threshold: {
+    case Pick::threshold:
+    case Pick::straight_through: {
       const Tensor r = raw();
-      return select_threshold<Real>(span(r), pass.rows(), options.thresholds[of_all], routing.forced_positions);
+      return select_threshold<Real>(span(r), pass.rows(), options.thresholds.empty() ? 0.0f : options.thresholds[of_all], routing.forced_positions);
     }
     case Pick::causal:
       if (routing.selection != routing::Selection::random)

@@ -25,8 +25,9 @@ struct UnitWeights {                             // undefined when absent
 struct TransformerState {
   model::ModelConfig config;
   at::ScalarType type = at::kFloat;
-  std::vector<Parameter> parameters;
-  std::unordered_map<std::string, size_t> index;
+  std::vector<Parameter> tensors, trained;       // Transformer::tensors, parameters
+  std::unordered_map<std::string, at::Tensor> named;
+  double adapter_scale = 0;                      // alpha / rank
   at::Tensor embedding, final_norm;              // [V, C], [C]
   Weight head;                                   // the embedding when tied
   std::vector<BlockWeights> blocks;              // [L]
@@ -37,9 +38,6 @@ struct TransformerState {
   at::Tensor at(const std::string& name) const;
   void ensure_positions(int64_t positions);
   void refresh_low();                            // bf16 copies of what has changed
-
- private:
-  std::vector<uint64_t> low_version_;
 };
 
 // The residual stream of N rows, its last addition still to be done: x + delta. The next norm does it on the way.
@@ -71,12 +69,13 @@ class Pass {
     size_t unit = 0;
     Scores scores;         // with graph; undefined in a static unit
     Selected full, light;  // that take these paths; the others skip
+    std::vector<at::Tensor> gates;  // [cuts] tensors [N] of Pick::straight_through, with graph; else empty
   };
   // At the block's input, before either part runs; units in order. Consumes the scores' rows as routed_block does.
   Decided decide(size_t unit, Stream& stream, const ForwardOptions& options) const;
   // A block with the units that were decided.
   void run_block(size_t block, Stream& stream, const std::vector<Decided>& decided, double tau) const;
-  HeadLoss loss(const Stream& stream, const at::Tensor& targets) const;
+  HeadLoss loss(const Stream& stream, const at::Tensor& targets, const HeadTerms& terms = {}) const;
   at::Tensor logits(const Stream& stream) const;  // [N, V]
 
  private:
@@ -94,6 +93,9 @@ class Pass {
   };
   Delta full_delta(size_t block, routing::Part part, const at::Tensor& x, const at::Tensor& kept, const Selected& selected) const;
   at::Tensor run_unit(size_t block, const Decided& decided, const at::Tensor& x, double tau) const;
+  at::Tensor tune_unit(size_t block, const Decided& decided, const at::Tensor& x) const;
+  // d + sigmoid((s − threshold) / tau) less its own value, for the rows that reached a cut.
+  at::Tensor straight_through(const Scores& scores, const Selected& reached, float threshold, double tau) const;
   at::Tensor gate(const at::Tensor& raw, const Selected& selected, const at::Tensor& rows, double tau) const;
 
   TransformerState& state_;
@@ -109,6 +111,9 @@ class Pass {
 std::vector<int64_t> filled_up(const std::vector<int64_t>& rows, int64_t filler);
 
 at::Tensor index_tensor(const std::vector<int64_t>& values);  // int64
+
+// 1 at the selected rows, 0 elsewhere, [N] in the type of `like`.
+at::Tensor membership(const Selected& selected, const at::Tensor& like);
 
 // The tokens that reach a unit's cut (routing::RoutedUnit::capacities); where the options ask for noise, draws it into `scores` first.
 Selected select(const Pass& pass, const model::ModelConfig& config, size_t unit, size_t cut, Pass::Scores& scores, const ForwardOptions& options);

@@ -16,10 +16,27 @@ Pass::Decided Pass::decide(size_t u, Stream& stream, const ForwardOptions& optio
     return d;
   }
   d.scores = scores(u, stream);
-  d.full = select(*this, state_.config, u, unit.cuts() - 1, d.scores, options);
-  if (unit.paths.light) d.light = without(unit.paths.skip ? select(*this, state_.config, u, 0, d.scores, options) : select_everyone(rows_), d.full);
+  std::vector<Selected> reached;  // [cuts]
+  for (size_t cut = 0; cut < unit.cuts(); ++cut) reached.push_back(select(*this, state_.config, u, cut, d.scores, options));
   enter(u, stream, d.scores, {}, 0);
+  if (options.pick == Pick::straight_through)
+    for (size_t cut = 0; cut < unit.cuts(); ++cut) {
+      const float threshold = options.thresholds.empty() ? 0.0f : options.thresholds[state_.config.routing.first_cut(u) + cut];
+      d.gates.push_back(straight_through(d.scores, reached[cut], threshold, options.straight_through_tau));
+    }
+  d.full = std::move(reached.back());
+  if (unit.paths.light) d.light = without(unit.paths.skip ? reached.front() : select_everyone(rows_), d.full);
   return d;
+}
+
+Tensor Pass::straight_through(const Scores& scores, const Selected& reached, float threshold, double tau) const {
+  const Tensor noise = scores.noisy.defined() ? scores.noisy - scores.raw.detach() : Tensor();
+  const Tensor soft = at::sigmoid(((noise.defined() ? scores.raw + noise : scores.raw) - threshold) / tau);
+  std::vector<int64_t> forced;
+  for (size_t i = 0; i < rows_.position.size(); ++i)
+    if (rows_.position[i] < state_.config.routing.forced_positions) forced.push_back(static_cast<int64_t>(i));
+  const Tensor moving = forced.empty() ? soft : soft.index_fill(0, index_tensor(forced), 0.0);
+  return membership(reached, moving.detach()) + (moving - moving.detach());
 }
 
 Tensor Pass::light(size_t unit, const Tensor& x) const {
@@ -36,20 +53,52 @@ Pass::Delta Pass::full_delta(size_t block, Part part, const Tensor& x, const Ten
   return delta;
 }
 
+static Tensor add(const Tensor& to, const Tensor& rows, const Tensor& a, const Tensor& m, const Tensor& g) {
+  return a.defined() ? scatter_delta(to, rows, a, m, g, false) : scatter_delta(to, rows, m, {}, g, false);
+}
+
 // x' of a unit at x: the block's input, or what attention left there.
 Tensor Pass::run_unit(size_t block, const Decided& decided, const Tensor& x, double tau) const {
+  if (!decided.gates.empty()) return tune_unit(block, decided, x);
   const Part part = state_.config.routing.units[decided.unit].part;
-  const auto add = [](const Tensor& to, const Tensor& rows, const Delta& d, const Tensor& g) {
-    return d.a.defined() ? scatter_delta(to, rows, d.a, d.m, g, false) : scatter_delta(to, rows, d.m, {}, g, false);
-  };
   Tensor out = x;
   if (!decided.full.rows.empty()) {
     const Tensor rows = index_tensor(decided.full.rows), kept = part == Part::mlp ? Tensor() : kept_keys(block, x);
-    out = add(out, rows, full_delta(block, part, x, kept, decided.full), gate(decided.scores.raw, decided.full, rows, tau));
+    const Delta delta = full_delta(block, part, x, kept, decided.full);
+    out = add(out, rows, delta.a, delta.m, gate(decided.scores.raw, decided.full, rows, tau));
   }
   if (!decided.light.rows.empty()) {
     const Tensor filled = index_tensor(filled_up(decided.light.rows, rows_.batch * rows_.tokens - 1));
-    out = add(out, index_tensor(decided.light.rows), {light(decided.unit, x.index_select(0, filled)), {}}, {});
+    out = add(out, index_tensor(decided.light.rows), light(decided.unit, x.index_select(0, filled)), {}, {});
+  }
+  return out;
+}
+
+// The same with gates: every path of every token has a part in it, were it 0 times its delta.
+Tensor Pass::tune_unit(size_t block, const Decided& decided, const Tensor& x) const {
+  const routing::RoutedUnit& unit = state_.config.routing.units[decided.unit];
+  const Selected everyone = select_everyone(rows_), rest = without(everyone, decided.full);
+  const Tensor kept = unit.part == Part::mlp ? Tensor() : kept_keys(block, x), &g = decided.gates.back();
+  Tensor out = x;
+  if (!decided.full.rows.empty()) {
+    const Tensor rows = index_tensor(decided.full.rows);
+    const Delta delta = full_delta(block, unit.part, x, kept, decided.full);
+    out = add(out, rows, delta.a, delta.m, g.index_select(0, rows));
+  }
+  const bool knows_rest = unit.part == Part::mlp || kept.defined();
+  if (knows_rest && at::GradMode::is_enabled() && !rest.rows.empty()) {
+    Delta delta;
+    {
+      at::NoGradGuard no_grad;
+      delta = full_delta(block, unit.part, x, kept, rest);
+    }
+    const Tensor rows = index_tensor(rest.rows);
+    out = add(out, rows, delta.a, delta.m, g.index_select(0, rows));
+  }
+  if (unit.paths.light && !everyone.rows.empty()) {
+    const Tensor rows = index_tensor(everyone.rows), filled = index_tensor(filled_up(everyone.rows, rows_.batch * rows_.tokens - 1));
+    const Tensor share = unit.paths.skip ? decided.gates.front() - g : 1 - g;
+    out = add(out, rows, light(decided.unit, everyone.all ? x : x.index_select(0, filled)), {}, share.index_select(0, rows));
   }
   return out;
 }

@@ -2,6 +2,7 @@
 // forward is constant, so that its gradient is no derivative by design (tests/oracle holds it to the definition instead).
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 
 #include <ATen/ATen.h>
@@ -161,6 +162,61 @@ TEST_F(Gradients, HeadLoss) {
     std::vector<std::pair<const char*, Tensor>> leaves = {{"x", x}, {"norm", norm}, {"w", w.parts[0]}};
     if (with_delta) leaves.emplace_back("delta", delta);
     check(leaves, [&] { return std::vector<Tensor>{head_loss(x, with_delta ? delta : Tensor(), norm, 1e-5, w, targets, at::kDouble).loss}; });
+  }
+}
+
+TEST_F(Gradients, Teacher) {
+  const int64_t N = 66, V = 7;
+  for (const bool all : {false, true})
+    for (const double loss_weight : {0.0, 0.7}) {
+      const Tensor x = random({N, 3}), delta = random({N, 3}), norm = random({3});
+      Tensor targets = at::randint(V, {N}, at::kLong);
+      targets[5] = kIgnored;
+      const Weight w = weight_of({V}, 3);
+      HeadTerms terms{.loss_weight = loss_weight, .kl_weight = 1.3};
+      const Tensor logits = at::randn({N, V}, at::kDouble);
+      if (all) {
+        terms.teacher.logits = logits;
+      } else {
+        const auto [p, ids] = at::log_softmax(logits, -1).topk(3);
+        terms.teacher = {.ids = ids.to(at::kInt), .log_probability = p};
+      }
+      check({{"x", x}, {"delta", delta}, {"norm", norm}, {"w", w.parts[0]}},
+            [&] { return std::vector<Tensor>{head_loss(x, delta, norm, 1e-5, w, targets, at::kDouble, terms).total}; });
+      // A teacher that says what the model says.
+      at::NoGradGuard no_grad;
+      const Tensor h = x + delta, own = at::mm(h * at::rsqrt(h.square().mean(-1, true) + 1e-5) * norm, w.joined.t());
+      const auto [p, ids] = at::log_softmax(own, -1).topk(3);
+      terms.teacher = all ? Teacher{.logits = own} : Teacher{.ids = ids.to(at::kInt), .log_probability = p};
+      EXPECT_NEAR(head_loss(x, delta, norm, 1e-5, w, targets, at::kDouble, terms).kl.item<double>(), 0, 1e-12);
+    }
+}
+
+// The same products with adapters beside some of their parts, their own weights frozen or not.
+TEST_F(Gradients, Adapters) {
+  const auto adapt = [](Weight w, const std::vector<bool>& which) {
+    for (size_t i = 0; i < w.parts.size(); ++i)
+      w.adapters.push_back(which[i] ? Adapter{random({2, w.joined.size(1)}), random({w.parts[i].size(0), 2}), 0.7} : Adapter{});
+    return w;
+  };
+  for (const bool frozen : {false, true}) {
+    const Tensor x = random({5, 7}), delta = random({5, 7}), norm = random({7});
+    const Weight qkv = adapt(weight_of({3, 2, 4}, 7), {true, false, true}), o = adapt(weight_of({3}, 7), {true});
+    std::vector<std::pair<const char*, Tensor>> leaves = {{"x", x}, {"norm", norm}, {"delta", delta}};
+    for (const Weight* w : {&qkv, &o})
+      for (const Tensor& leaf : w->leaves()) leaves.emplace_back("leaf", leaf);
+    std::erase_if(leaves, [&](const auto& leaf) {
+      const bool part = std::ranges::any_of(qkv.parts, [&](const Tensor& p) { return p.is_same(leaf.second); }) || o.parts[0].is_same(leaf.second);
+      if (part && frozen) const_cast<Tensor&>(leaf.second).requires_grad_(false);
+      return part && frozen;
+    });
+    check(leaves, [&] {
+      const auto out = add_norm_linear(x, delta, norm, 1e-5, qkv, at::kDouble);
+      return std::vector<Tensor>{out.h, out.y, linear(x, o)};
+    });
+    const Tensor gate_up = random({6, 14}, 2);
+    const Weight down = adapt(weight_of({4}, 7), {true});
+    check({{"gate_up", gate_up}, {"a", down.adapters[0].a}, {"b", down.adapters[0].b}}, [&] { return std::vector<Tensor>{swiglu_linear(gate_up, down)}; });
   }
 }
 

@@ -2,9 +2,13 @@
 // the engine computes is held in tests/agree.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include <ATen/ATen.h>
 
 #include "core/random.h"
+#include "model/cost.h"
 #include "model/random_model.h"
 #include "nn/transformer.h"
 
@@ -96,6 +100,93 @@ TEST(Units, PaddingChangesNothing) {
       }
     }
   });
+}
+
+// Converted models: gate hard, rule score, selection by score.
+model::ModelConfig converted(model::ModelConfig config) {
+  config.routing.gate = routing::Gate::hard;
+  config.routing.rule = routing::CausalRule::score;
+  config.routing.selection = routing::Selection::topk;
+  config.routing.forced_positions = 2;
+  return config;
+}
+
+TEST(StraightThrough, WithoutNoiseIsTheCausalForward) {
+  int some_light = 0;
+  over_models(4, 20, at::kFloat, [&](const auto& drawn, Transformer&, Random& random) {
+    const model::ModelConfig config = converted(drawn);
+    if (!config.routing.decides()) return;
+    Transformer model(config);
+    for (const auto& [name, values] : model::random_weights(config, random.bits())) model.load(name, values);
+    Batch batch{random_tokens(config, 3, 21), random_tokens(config, 3, 21)};
+    batch.lengths = at::tensor({21, 9, 1}, at::kLong);
+    for (int64_t b = 0; b < 3; ++b) batch.targets[b].slice(0, batch.lengths[b].template item<int64_t>()).fill_(kIgnored);
+    ForwardOptions options;
+    options.thresholds = model::random_thresholds(config, random);
+    options.pick = Pick::causal;
+    const auto causal = model.forward(batch, options);
+    options.pick = Pick::straight_through;
+    options.budget = Budget{.target = 0.5};
+    options.aux = {{kBudget, 1.0}};
+    const auto tuned = model.forward(batch, options);
+    EXPECT_NEAR(tuned.loss.template item<double>(), causal.loss.template item<double>(), 1e-5);
+    EXPECT_EQ(tuned.shares, causal.shares);
+    EXPECT_NEAR(*tuned.block_fraction, model::expected_block_fraction(config, 21, tuned.shares), 1e-12);
+    EXPECT_NEAR(tuned.aux.at(kBudget).template item<double>(), std::sqrt(std::pow(*tuned.block_fraction - 0.5, 2) + 1e-4), 1e-5);
+    for (size_t u = 0; u < causal.routed.size(); ++u) {
+      EXPECT_TRUE(at::equal(tuned.routed[u].selected, causal.routed[u].selected));
+      if (!causal.routed[u].light.defined()) continue;
+      EXPECT_TRUE(at::equal(tuned.routed[u].light, causal.routed[u].light));
+      some_light += causal.routed[u].light.any().template item<bool>();
+    }
+  });
+  EXPECT_GT(some_light, 10);
+}
+
+TEST(StraightThrough, NoiseIsLogisticAndAFunctionOfSeedAndUnit) {
+  at::NoGradGuard no_grad;
+  at::manual_seed(5);
+  Random random(5);
+  model::ModelConfig config = converted(model::random_config(random, {.plain = true}));
+  config.routing.units = {{.block = 0, .capacity = 0.5, .part = routing::Part::attention}, {.block = 0, .capacity = 0.5, .part = routing::Part::mlp}};
+  Transformer model(config);
+  model.init(1);
+  const Batch batch{random_tokens(config, 8, 500)};
+  ForwardOptions options;
+  options.pick = Pick::straight_through;
+  options.score_noise = 2;
+  options.noise_seed = 3;
+  const auto first = model.forward(batch, options), again = model.forward(batch, options);
+  options.noise_seed = 4;
+  const auto other = model.forward(batch, options);
+  const auto noise = [](const ForwardResult& r, size_t u) { return (r.routed[u].selecting - r.routed[u].raw) / 2; };
+  EXPECT_TRUE(at::equal(first.routed[0].selecting, again.routed[0].selecting));
+  EXPECT_GT((noise(first, 0) - noise(other, 0)).abs().mean().item<double>(), 0.5);
+  EXPECT_GT((noise(first, 0) - noise(first, 1)).abs().mean().item<double>(), 0.5);
+  // Its distribution function is the sigmoid.
+  for (const double at : {-2.0, -0.5, 0.0, 1.0}) EXPECT_NEAR(noise(first, 0).lt(at).to(at::kDouble).mean().item<double>(), 1 / (1 + std::exp(-at)), 0.03);
+}
+
+TEST(StraightThrough, RefusesModelsThatAreNotConverted) {
+  Random random(6);
+  model::ModelConfig config = converted(model::random_config(random, {.plain = true}));
+  config.routing.units = {{.block = 0, .capacity = 0.5}};
+  const auto refusal = [&](auto change) {
+    model::ModelConfig other = config;
+    change(other.routing);
+    try {
+      require_tunable(other, "tuning");
+    } catch (const UserError& e) {
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  const std::string hint = "; tuning is for converted models; `fathom train` trains the others";
+  EXPECT_EQ(refusal([](auto&) {}), "no error");
+  EXPECT_EQ(refusal([](auto& r) { r.gate = routing::Gate::raw; }), "tuning: fathom.gate: found raw, expected hard" + hint);
+  EXPECT_EQ(refusal([](auto& r) { r.rule = routing::CausalRule::predictor; }), "tuning: fathom.rule: found predictor, expected score" + hint);
+  EXPECT_EQ(refusal([](auto& r) { r.selection = routing::Selection::random; }), "tuning: fathom.selection: found random, expected topk or threshold" + hint);
+  EXPECT_EQ(refusal([](auto& r) { r.units.clear(); }), "tuning: fathom.units: found none that decides, expected a unit with full and another path" + hint);
 }
 
 }  // namespace
