@@ -1,13 +1,18 @@
 """Straight-through tuning by the C++ network against plain PyTorch (tune_oracle.py): values, auxiliary losses, and all gradients, which besides are
 held to finite differences of the surrogate; units of every kind, adapters, teachers, budgets."""
+import pathlib
 import random
+import sys
 
 import pytest
 import torch
 
 import test_nn
 import tune_oracle
-from test_nn import TOLERANCE, TOOL, batch, compare, error, run_tool
+from test_nn import ADAM, TOLERANCE, TOOL, batch, compare, error, run_tool
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench" / "train"))
+import tune_pytorch
 
 pytestmark = pytest.mark.skipif(not TOOL.exists(), reason="nn_tool is not built (FATHOM_TRAIN=OFF)")
 
@@ -196,3 +201,69 @@ def test_f32_and_bf16(tmp_path, kv):
     # Half of them by 2 %; one in eighty, whose stream nearly vanishes, by 35 %.
     assert sorted(errors)[len(errors) // 2] < 0.04 and max(errors) < 0.5, errors
     assert compared["f32"] >= 36 and compared["bf16"] >= 20, compared
+
+
+def script_of(config, params, lora):
+    """The benchmark's model with these parameters, and name → leaf of what it trains."""
+    model = tune_pytorch.Model(config, {u["block"]: u for u in config["fathom"]["units"]}).double()
+    names = {}
+    with torch.no_grad():
+        model.embed.copy_(params["model.embed_tokens.weight"])
+        model.norm.copy_(params["model.norm.weight"])
+        if model.head is not None:
+            model.head.copy_(params["lm_head.weight"])
+        for i, block in enumerate(model.blocks):
+            p = f"model.layers.{i}."
+            block.norm1.copy_(params[p + "input_layernorm.weight"])
+            block.norm2.copy_(params[p + "post_attention_layernorm.weight"])
+            for w in (block.qkv, block.o, block.gate_up, block.down):
+                w.weight.copy_(torch.cat([params[p + PROJECTIONS[part] + ".weight"] for part in w.parts]))
+                if lora:
+                    w.adapt(lora["targets"], lora["rank"], lora["alpha"] / lora["rank"])
+                for name, leaf in w.adapters.items():
+                    leaf.data = params[p + PROJECTIONS[name[:-2]] + f".lora_{name[-1]}.weight"].clone()
+                    names[p + PROJECTIONS[name[:-2]] + f".lora_{name[-1]}.weight"] = leaf
+            if block.routed:
+                for name, leaf in (("router.weight", block.router.weight), ("router.bias", block.bias), ("light.down.weight", block.light_down.weight),
+                                   ("light.up.weight", block.light_up.weight)):
+                    leaf.copy_(params[p + name])
+                    names[p + name] = leaf
+    return model, names
+
+
+def test_steps_of_training_equal_the_benchmarks_script(tmp_path):
+    cases, expected = [], []
+    for i in range(6):
+        rng, generator = random.Random(40 + i), torch.Generator().manual_seed(40 + i)
+        config = test_nn.config_of(rng, gate="hard", kv="keep", num_hidden_layers=4, hidden_size=24)
+        fathom = config["fathom"]
+        del fathom["routed_blocks"], fathom["capacity"]
+        fathom.update(version=2, router_input="normed", router_bias=True, forced_positions=2,
+                      units=[{"block": b, "part": "block", "paths": ["light", "full"], "capacity": 0.5, "light_rank": 3} for b in (1, 2)])
+        lora = {"rank": 2, "alpha": 1.0, "targets": rng.sample(sorted(PROJECTIONS), 4)} if i % 2 else None
+        params = parameters(config, generator, lora)
+        steps, B, T, V, k = 8, 3, 17, config["vocab_size"], 4
+        tokens, targets = (torch.randint(0, V, (B, T), generator=generator).expand(steps, -1, -1).clone() for _ in range(2))
+        top = torch.log_softmax(2 * torch.randn(B * T, V, generator=generator, dtype=torch.float64), -1).topk(k, -1)
+        teacher = (top.indices.int(), top.values)
+        weights = {"loss": 0.5, "budget": 2.0, "distillation": 0.7}
+        model, names = script_of(config, params, lora)
+        groups = [{"params": [p for p in names.values() if p.dim() < 2], "weight_decay": 0.0}, {"params": [p for p in names.values() if p.dim() == 2], "weight_decay": ADAM["decay"]}]
+        optimizer = torch.optim.AdamW(groups, lr=ADAM["lr"], betas=(ADAM["beta1"], ADAM["beta2"]), eps=ADAM["eps"])
+        losses = []
+        for step in range(steps):
+            total, _ = model(tokens[step], targets[step], teacher, tau=0.8, target=0.4, weights=weights)
+            optimizer.zero_grad()
+            total.backward()
+            torch.nn.utils.clip_grad_norm_(names.values(), ADAM["clip"])
+            optimizer.step()
+            losses.append(float(total.detach()))
+        assert losses[-1] < losses[0]
+        cases.append(({"config": config, "dtype": "f64", "pick": "straight_through", "tau": 0.8, "loss_weight": 0.5, "aux": {"budget": 2.0, "distillation": 0.7},
+                       "budget": {"target": 0.4, "context": 0, "shares": []}, "train": ADAM,
+                       "trainable": {"routers": True, "light": True} | (lora or {"rank": 0, "alpha": 1.0, "targets": []})},
+                      params | {"tokens": tokens, "targets": targets, "teacher.ids": teacher[0], "teacher.log_probability": teacher[1]}))
+        expected.append(torch.tensor(losses, dtype=torch.float64))
+    for found, want in zip(run_tool(tmp_path, cases), expected):
+        # clip_grad_norm_ adds 1e-6 to the norm.
+        assert error(found["losses"], want) < 1e-6
