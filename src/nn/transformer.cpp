@@ -57,7 +57,7 @@ namespace {
 
 constexpr double kBudgetSmoothing = 1e-4;  // under the root: a gradient that goes on to the target and does not jump there
 
-Tensor distance(const Tensor& value, double target) { return ((value - target).square() + kBudgetSmoothing).sqrt(); }
+Tensor distance(const Tensor& difference) { return (difference.square() + kBudgetSmoothing).sqrt(); }
 
 // kBudget, kUnitBudget and c from the mean gates of all cuts.
 void add_budget(const model::ModelConfig& config, const ForwardOptions& options, int64_t tokens, const std::vector<Tensor>& means, ForwardResult& result) {
@@ -67,8 +67,8 @@ void add_budget(const model::ModelConfig& config, const ForwardOptions& options,
   const auto like = [&](const std::vector<double>& values) { return at::tensor(at::ArrayRef<double>(values), at::kDouble).to(shares.scalar_type()); };
   const Tensor c = (shares * (like(terms.linear) + like(terms.square) * shares)).sum() + terms.fixed;
   result.block_fraction = terms.at(result.shares);
-  if (options.aux.contains(kBudget)) result.aux[kBudget] = distance(c, budget.target);
-  if (options.aux.contains(kUnitBudget)) result.aux[kUnitBudget] = ((shares - like(budget.shares)).square() + kBudgetSmoothing).sqrt().mean();
+  if (options.aux.contains(kBudget)) result.aux[kBudget] = distance(c - budget.target);
+  if (options.aux.contains(kUnitBudget)) result.aux[kUnitBudget] = distance(shares - like(budget.shares)).mean();
 }
 
 }  // namespace
