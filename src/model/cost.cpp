@@ -210,6 +210,43 @@ double expected_block_fraction(const ModelConfig& config, int64_t tokens, std::s
   return cost / (full * static_cast<double>(config.num_hidden_layers));
 }
 
+double BlockFractionTerms::at(std::span<const double> capacity) const {
+  FATHOM_ASSERT(capacity.size() == linear.size(), capacity.size(), " capacities");
+  double out = fixed;
+  for (size_t cut = 0; cut < linear.size(); ++cut) out += capacity[cut] * (linear[cut] + square[cut] * capacity[cut]);
+  return out;
+}
+
+BlockFractionTerms block_fraction_terms(const ModelConfig& config, int64_t tokens) {
+  const routing::RoutingConfig& routing = config.routing;
+  const PerToken m = per_token(config);
+  const double T = static_cast<double>(tokens), qo = static_cast<double>(m.qo), kv = static_cast<double>(m.kv), mlp = static_cast<double>(m.mlp);
+  const double pair = static_cast<double>(m.pair), attention = qo + kv + pair * (T + 1) / 2;  // of a token that runs, among all
+  const double whole = static_cast<double>(config.num_hidden_layers) * (attention + mlp);
+  BlockFractionTerms out{.fixed = 1, .linear = std::vector<double>(routing.cuts()), .square = std::vector<double>(routing.cuts())};
+  for (size_t u = 0; u < routing.units.size(); ++u) {
+    const RoutedUnit& unit = routing.units[u];
+    double none = 0, full = 0, square = 0;  // what the unit costs a token when nobody runs it, and per share of those who do
+    if (unit.covers(Part::attention)) {
+      none -= attention;
+      if (!unit.is_static() && routing.kv == KvPolicy::keep) none += kv, full += attention - kv;
+      if (!unit.is_static() && routing.kv == KvPolicy::drop) full += qo + kv + pair / 2, square = pair * T / 2;
+    }
+    if (unit.covers(Part::mlp)) none -= mlp, full += mlp;
+    if (!unit.is_static()) none += static_cast<double>(m.router + m.predictor);
+    const double light = unit.paths.light ? static_cast<double>(light_per_token(config, unit)) : 0;
+    const bool light_from_first_cut = unit.paths.light && unit.cheapest() != Path::light;
+    if (!light_from_first_cut) none += light;  // of everybody, less those who run in full
+    out.fixed += none / whole;
+    if (unit.is_static()) continue;
+    const size_t cut = routing.full_cut(u);
+    out.linear[cut] = (full - light) / whole;
+    out.square[cut] = square / whole;
+    if (light_from_first_cut) out.linear[cut - 1] = light / whole;
+  }
+  return out;
+}
+
 Parameters parameters(const ModelConfig& config) {
   const int64_t C = config.hidden_size, L = config.num_hidden_layers, P = config.predictor_width();
   const PerToken m = per_token(config);

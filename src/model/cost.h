@@ -69,6 +69,15 @@ double total_fraction(const ModelConfig& config, const ForwardCost& cost, int64_
 // topk_cost, but with K = capacity · T not rounded up, so that it rises with every capacity of full, and of light beside skip.
 double expected_block_fraction(const ModelConfig& config, int64_t tokens, std::span<const double> capacity);
 
+// The same as a polynomial of the capacities c, for who wants its derivative: fixed + Σ over cuts of linear·c + square·c². A square is there
+// with kv drop alone, where tokens that run attention see each other and nobody else.
+struct BlockFractionTerms {
+  double fixed = 0;
+  std::vector<double> linear, square;  // [cuts]
+  double at(std::span<const double> capacity) const;
+};
+BlockFractionTerms block_fraction_terms(const ModelConfig& config, int64_t tokens);
+
 struct Parameters {
   int64_t embedding = 0, routers = 0, predictors = 0, norms = 0, head = 0;  // head 0 when tied
   int64_t blocks = 0;  // projections and MLPs, with their biases

@@ -77,12 +77,12 @@ void add_properties(Random random, bool hf_shape, ModelConfig& c) {
 }
 
 // Every unit with paths of its own, half of them split into parts.
-void draw_paths(Random& random, RoutingConfig& r, int64_t width) {
+void draw_paths(Random& random, RoutingConfig& r, int64_t width, bool exits) {
   using routing::Part;
   std::vector<routing::RoutedUnit> units;
   const auto add = [&](routing::RoutedUnit unit, Part part) {
     unit.part = part;
-    do unit.paths = {.exit = chance(random, 0.3), .skip = chance(random, 0.6), .light = chance(random, 0.6), .full = chance(random, 0.85)};
+    do unit.paths = {.exit = chance(random, 0.3) && exits, .skip = chance(random, 0.6), .light = chance(random, 0.6), .full = chance(random, 0.85)};
     while (!unit.paths.valid());
     if (unit.paths.light) unit.light_rank = between(random, 1, std::min<int64_t>(1 + width / 8, 9));
     if (unit.is_static()) unit.capacity = 0;
@@ -154,7 +154,7 @@ ModelConfig random_config(Random& random, const RandomLimits& limits) {
   if (!limits.dense) c.routing = random_routing(random, c.num_hidden_layers);
   if (!limits.plain) add_properties(properties, limits.hf_shape, c);
   if (!limits.dense && limits.paths && chance(random, 0.5)) {
-    draw_paths(random, c.routing, c.hidden_size);
+    draw_paths(random, c.routing, c.hidden_size, limits.exits);
     fit_ranks(c);
   }
   c.validate("a random configuration");

@@ -24,7 +24,8 @@ struct RandomLimits {
   bool dense = false;             // no routed block; else at least one
   bool hf_shape = false;          // what a class of transformers takes: C a multiple of H, biases as one of its families has them
   bool plain = false;             // no biases, QK norms or scaled positions: what the network of nn/ computes
-  bool paths = false;             // half of the routed ones with parts, light paths, exits or static units, which only the engine runs
+  bool paths = false;             // half of the routed ones with parts, light paths, exits or static units, which training from scratch does not know
+  bool exits = true;              // of those, some with exits, which only the engine decides
 };
 
 ModelConfig random_config(Random& random, const RandomLimits& limits = {});

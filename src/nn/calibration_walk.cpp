@@ -39,7 +39,7 @@ struct CalibrationWalk::State {
 
   void score() {
     if (scored) return;
-    for (Chunk& chunk : chunks) chunk.scores = chunk.pass->scores(block_of(next), chunk.now);
+    for (Chunk& chunk : chunks) chunk.scores = chunk.pass->scores(next, chunk.now);
     scored = true;
   }
 
@@ -47,13 +47,14 @@ struct CalibrationWalk::State {
   void advance(const std::vector<float>& thresholds) {
     score();
     ForwardOptions options;
+    options.pick = Pick::causal;
     options.thresholds = thresholds;
     options.thresholds.resize(routed());
     int64_t count = 0;
     std::vector<Tensor> flags;
     for (Chunk& chunk : chunks) {
-      const Selected run = select(Pick::causal, *chunk.pass, model.config, next, chunk.scores, options);
-      chunk.pass->routed_block(block_of(next), chunk.now, chunk.scores, run, 1.0);
+      const Selected run = select(*chunk.pass, model.config, next, 0, chunk.scores, options);
+      chunk.pass->routed_block(next, chunk.now, chunk.scores, run, 1.0);
       dense_blocks(chunk, block_of(next) + 1, block_of(next + 1));
       count += static_cast<int64_t>(run.rows.size());
       Tensor flag = at::zeros({chunk.batch.tokens.numel()}, at::kBool);
@@ -72,6 +73,7 @@ CalibrationWalk::CalibrationWalk(Transformer& model, const Batch& batch, Compute
     : state_(std::make_unique<State>(*model.state_)) {
   at::NoGradGuard no_grad;
   State& s = *state_;
+  s.model.config.routing.require_plain("calibration by the network");
   s.batch = batch.tokens.size(0);
   s.tokens = batch.tokens.size(1);
   const auto part = [](const Tensor& t, int64_t from, int64_t count) { return t.defined() ? t.narrow(0, from, count) : Tensor(); };

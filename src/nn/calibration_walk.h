@@ -16,7 +16,7 @@ namespace fathom::nn {
 class CalibrationWalk {
  public:
   // `batch` may hold hundreds of rows: they are computed `rows_at_once` at a time. The blocks before the first routed one
-  // are computed here, once for all dials.
+  // are computed here, once for all dials. UserError: a unit that is not plain; the engine calibrates every kind (infer/walk.h).
   CalibrationWalk(Transformer& model, const Batch& batch, Compute compute = Compute::f32, int64_t rows_at_once = 16);
   ~CalibrationWalk();
 

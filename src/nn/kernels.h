@@ -39,6 +39,22 @@ struct EntranceTask {
   A* da = nullptr;  // dx in A, or null
 };
 
+// Cross-entropy against a target, and the divergence from a teacher's distribution, of rows whose target is not negative: of the others both are 0.
+// The teacher is known either at k ids of a row, the rest of its mass as one bucket, or everywhere.
+template <class P, class A>
+struct DistillTask {
+  int64_t V = 0, k = 0;
+  A* logits = nullptr;                  // [rows, V]; with `gradient` they become loss_scale · (q − onehot) + kl_scale · dKL
+  const int64_t* target = nullptr;      // [rows]
+  const int32_t* ids = nullptr;         // [rows, k]
+  const P* log_probability = nullptr;   // [rows, k]
+  const P* teacher = nullptr;           // [rows, V] logits, instead of the two
+  P* scratch = nullptr;                 // [rows, k]
+  P loss_scale = 0, kl_scale = 0;
+  bool gradient = false;
+  P *nll = nullptr, *kl = nullptr;      // [rows]
+};
+
 template <class P, class A>
 struct Kernels {
   const char* isa;
@@ -51,11 +67,12 @@ struct Kernels {
   void (*swiglu_backward)(int64_t rows, int64_t F, const A* gate_up, const A* dact, A* dgate_up, A* act);
   // nll [rows]; with `scale` not 0 logits become scale · (softmax − onehot); a negative target: both 0
   void (*softmax_loss)(int64_t rows, int64_t V, A* logits, const int64_t* target, P scale, P* nll);
+  void (*distill_loss)(const DistillTask<P, A>& task, int64_t begin, int64_t end);
   // h = x + delta (delta null: x); r = h · w, times 1 / rms(h) when rstd is not null, which is then written
   void (*score)(int64_t rows, int64_t C, const P* x, const A* delta, const P* w, double eps, P* h, P* r, P* rstd);
   // Rows [begin, end) of dx and da; dw [C] is added to
   void (*entrance_backward)(const EntranceTask<P, A>& task, int64_t begin, int64_t end, P* dw);
-  // x[row[i]] = (x[row[i]] + g·a) + g·m; g null: 1
+  // x[row[i]] = (x[row[i]] + g·a) + g·m; g null: 1; m null: 0
   void (*scatter)(int64_t n, int64_t C, const int64_t* row, const A* a, const A* m, const P* g, P* x);
   // da = g · d[row[i]], dg = d[row[i]] · (a + m)
   void (*scatter_backward)(int64_t n, int64_t C, const int64_t* row, const P* d, const A* a, const A* m, const P* g, A* da, P* dg);

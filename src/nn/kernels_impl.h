@@ -2,6 +2,7 @@
 // anonymous namespace and uses no library template, so that no function built for AVX-512 can be linked into another file.
 #pragma once
 #include "nn/kernels_attention_impl.h"
+#include "nn/kernels_distill_impl.h"
 #include "nn/kernels_rows_impl.h"
 
 namespace fathom::nn {
@@ -9,7 +10,7 @@ namespace {
 
 template <class P, class A>
 constexpr Kernels<P, A> make_table(const char* isa) {
-  return {isa, add_norm<P, A>, norm_backward<P, A>, swiglu<P, A>, swiglu_backward<P, A>, softmax_loss<P, A>, score<P, A>,
+  return {isa, add_norm<P, A>, norm_backward<P, A>, swiglu<P, A>, swiglu_backward<P, A>, softmax_loss<P, A>, distill_loss<P, A>, score<P, A>,
           entrance_backward<P, A>, scatter<P, A>, scatter_backward<P, A>, attention_scratch<P>, attention<P, A>, attention_backward<P, A>};
 }
 

@@ -208,11 +208,16 @@ void entrance_backward(const EntranceTask<P, A>& t, int64_t begin, int64_t end, 
 template <class P, class A>
 void scatter(int64_t n, int64_t C, const int64_t* row, const A* a, const A* m, const P* g, P* x) {
   for (int64_t i = 0; i < n; ++i) {
-    const A *ai = a + i * C, *mi = m + i * C;
+    const A *ai = a + i * C, *mi = m ? m + i * C : nullptr;
     P* to = x + row[i] * C;
     const P gi = g ? g[i] : P(1);
+    if (m) {
 #pragma omp simd
-    for (int64_t c = 0; c < C; ++c) to[c] = (to[c] + gi * static_cast<P>(get(ai[c]))) + gi * static_cast<P>(get(mi[c]));
+      for (int64_t c = 0; c < C; ++c) to[c] = (to[c] + gi * static_cast<P>(get(ai[c]))) + gi * static_cast<P>(get(mi[c]));
+    } else {
+#pragma omp simd
+      for (int64_t c = 0; c < C; ++c) to[c] = to[c] + gi * static_cast<P>(get(ai[c]));
+    }
   }
 }
 
@@ -220,14 +225,22 @@ template <class P, class A>
 void scatter_backward(int64_t n, int64_t C, const int64_t* row, const P* d, const A* a, const A* m, const P* g, A* da, P* dg) {
   for (int64_t i = 0; i < n; ++i) {
     const P* di = d + row[i] * C;
-    const A *ai = a + i * C, *mi = m + i * C;
+    const A *ai = a + i * C, *mi = m ? m + i * C : nullptr;
     A* to = da + i * C;
     const P gi = g ? g[i] : P(1);
     P dot = 0;
+    if (m) {
 #pragma omp simd reduction(+ : dot)
-    for (int64_t c = 0; c < C; ++c) {
-      put(to + c, gi * di[c]);
-      dot += di[c] * (static_cast<P>(get(ai[c])) + static_cast<P>(get(mi[c])));
+      for (int64_t c = 0; c < C; ++c) {
+        put(to + c, gi * di[c]);
+        dot += di[c] * (static_cast<P>(get(ai[c])) + static_cast<P>(get(mi[c])));
+      }
+    } else {
+#pragma omp simd reduction(+ : dot)
+      for (int64_t c = 0; c < C; ++c) {
+        put(to + c, gi * di[c]);
+        dot += di[c] * static_cast<P>(get(ai[c]));
+      }
     }
     if (dg) dg[i] = dot;
   }

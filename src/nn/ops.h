@@ -13,13 +13,22 @@
 
 namespace fathom::nn {
 
+// A low-rank addition to a parameter W [O, I]: W + scale · b · a, never formed in a product (LoRA, Hu et al. 2021).
+struct Adapter {
+  at::Tensor a, b;  // leaves [r, I], [O, r]; undefined: no adapter
+  double scale = 0;
+};
+
 // One to three parameters [Oi, I] that are multiplied with as one matrix [O, I]: neighbours in one storage.
 struct Weight {
-  std::vector<at::Tensor> parts;  // leaves
+  std::vector<at::Tensor> parts;  // leaves; a product for their gradient is computed where one requires it
+  std::vector<Adapter> adapters;  // of each part; empty: none has one
   at::Tensor joined;              // [O, I] the same memory, outside the graph
-  at::Tensor low;                 // [O, I] bf16 copy, refreshed when a parameter has changed; else undefined
+  at::Tensor low;                 // [O, I] bf16 copy, refreshed when one of the parts has changed; else undefined
+  uint64_t low_version = 0;       // of the parts, when it was
   const at::Tensor& as(at::ScalarType type) const { return type == at::kBFloat16 ? low : joined; }
   Weight rows(size_t first_part, size_t count) const;  // a part of it as a Weight
+  std::vector<at::Tensor> leaves() const;              // parts, then a and b of every adapter that there is
 };
 
 // Which keys each query sees: the range [lo, hi) of rows of the key tensor. Causal, packed documents, padding, gathered
@@ -53,15 +62,30 @@ at::Tensor rope_attention(const at::Tensor& q_rows, const at::Tensor& kv_rows, c
 at::Tensor linear(const at::Tensor& x, const Weight& w);                     // [N, I] → [N, O]
 at::Tensor swiglu_linear(const at::Tensor& gate_up, const Weight& w);        // [N, 2F] → [N, O]: (silu(gate) · up) · Wᵀ
 
-// Mean over the targets that count of −log softmax(rms_norm(x + delta) · norm · Wᵀ)[target]; logits exist in chunks only, and
-// their gradient is formed in the forward, where the softmax is at hand.
+// What a teacher says of the next token of every row: the k likeliest and their log-probabilities (natural, the rest of the mass is one bucket), or
+// all logits.
+struct Teacher {
+  at::Tensor ids;              // [N, k] int32, those of a row distinct
+  at::Tensor log_probability;  // [N, k]
+  at::Tensor logits;           // [N, V] of any floating type, instead of the two
+  bool defined() const { return logits.defined() || ids.defined(); }
+};
+
+// Means over the targets that count: loss, −log softmax(rms_norm(x + delta) · norm · Wᵀ)[target], and with a teacher the divergence of the softmax
+// from it, KL(teacher ‖ softmax) at temperature 1. Logits exist in chunks only, and their gradient is formed in the forward, where the softmax is at
+// hand.
 struct HeadLoss {
-  at::Tensor loss;      // scalar f32 (f64)
+  at::Tensor total;     // scalar f32 (f64): loss_weight · loss + kl_weight · kl
+  at::Tensor loss, kl;  // scalars; with a teacher outside the graph, without one there is no kl
   at::Tensor nll;       // [N], outside the graph; 0 where ignored
   int64_t targets = 0;
 };
+struct HeadTerms {
+  double loss_weight = 1, kl_weight = 0;
+  Teacher teacher = {};
+};
 HeadLoss head_loss(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& norm, double eps, const Weight& w,
-                   const at::Tensor& targets, at::ScalarType compute);
+                   const at::Tensor& targets, at::ScalarType compute, const HeadTerms& terms = {});
 
 // The entrance of a routed block. First what its decision needs, outside the graph:
 struct ScoredRows {
@@ -81,8 +105,8 @@ struct GatheredRows {
 GatheredRows gather_rows(const ScoredRows& scored, const at::Tensor& w, const at::Tensor& rows,  // [K] int64, the first `count` ascending
                          std::optional<int64_t> count = {});                                  // all of them
 
-// x with rows [K] replaced by (x + g·a) + g·m; a, m [≥ K, C], g [K] (undefined: 1 and outside the graph). `in_place`: in the memory
-// of x, for an x that nothing else reads any more (GatheredRows::h, whose backward reads gathered rows from `gathered`).
+// x with rows [K] replaced by (x + g·a) + g·m; a, m [≥ K, C] (m undefined: 0), g [K] (undefined: 1 and outside the graph). `in_place`: in the
+// memory of x, for an x that nothing else reads any more (GatheredRows::h, whose backward reads gathered rows from `gathered`).
 at::Tensor scatter_delta(const at::Tensor& x, const at::Tensor& rows, const at::Tensor& a, const at::Tensor& m, const at::Tensor& g, bool in_place);
 
 }  // namespace fathom::nn

@@ -52,15 +52,18 @@ const T& kept(torch::autograd::AutogradContext* ctx) {
   return static_cast<const Kept<T>*>(ctx->saved_data.at("kept").toCapsule().get())->value;
 }
 
-// The gradient of a joined weight, dyᵀ · x, as the gradients of its parts in the parameters' type.
-inline void push_weight_gradient(torch::autograd::variable_list& out, const Weight& w, const at::Tensor& dw_any) {
-  const at::Tensor dw = dw_any.to(w.joined.scalar_type());
-  int64_t start = 0;
-  for (const at::Tensor& part : w.parts) {
-    out.push_back(dw.narrow(0, start, part.size(0)));
-    start += part.size(0);
-  }
-}
+// x [N, I] · Wᵀ, with what adapters add.
+at::Tensor product(const at::Tensor& x, const Weight& w);
+// The same backwards: dx, and of the adapters dy · b side by side, for the gradient of a.
+struct InputGradient {
+  at::Tensor dx, low;  // [N, I], [N, Σr] or undefined
+};
+InputGradient product_backward(const at::Tensor& dy, const Weight& w);
+// Appends the gradients of w.leaves() from the product's dy and x, in the leaves' type; undefined where none is required.
+void push_weight_gradients(torch::autograd::variable_list& out, const Weight& w, const at::Tensor& dy, const at::Tensor& x, const at::Tensor& low);
+bool trains(const Weight& w);  // whether a part itself requires a gradient
+// Of a gradient dw [O, I] that is there already.
+void push_part_gradients(torch::autograd::variable_list& out, const Weight& w, const at::Tensor& dw);
 
 struct NormContext {  // what a norm's forward leaves for its backward
   at::Tensor h, rstd, norm;

@@ -44,7 +44,8 @@ struct HeadGradients {
 
 struct HeadLossFunction : torch::autograd::Function<HeadLossFunction> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const std::optional<Tensor>& delta, const Tensor& norm, at::TensorList,
-                        const Tensor& targets, double eps, const Weight& w, at::ScalarType compute, bool wants_gradient, HeadLoss& result) {
+                        const Tensor& targets, double eps, const Weight& w, at::ScalarType compute, const HeadTerms& terms, bool wants_gradient,
+                        HeadLoss& result) {
     const int64_t N = x.size(0), C = x.size(1), V = w.joined.size(0), slots = row_slots();
     const Tensor weight = w.as(compute);
     const int64_t* target = targets.const_data_ptr<int64_t>();
@@ -54,42 +55,63 @@ struct HeadLossFunction : torch::autograd::Function<HeadLossFunction> {
       result.targets += target[i] >= 0;
     }
     result.nll = at::empty({N}, x.options());
+    const Teacher& teacher = terms.teacher;
+    const Tensor kl = teacher.defined() ? at::empty({N}, x.options()) : Tensor();
+    const Tensor log_probability = teacher.ids.defined() ? teacher.log_probability.to(x.scalar_type()).contiguous() : Tensor();
+    const int64_t k = teacher.ids.defined() ? teacher.ids.size(1) : 0;
     HeadGradients g;
     g.w = w;
     if (wants_gradient) {
       g.dx = at::empty_like(x);
       if (delta && compute != x.scalar_type()) g.da = at::empty_like(*delta);
       g.dnorm = at::zeros({slots, C}, x.options());
-      g.dw = at::zeros({V, C}, w.joined.options());
+      if (trains(w)) g.dw = at::zeros({V, C}, w.joined.options());
     }
     const int64_t chunk = std::min(N, std::max<int64_t>(64, kLogitsAtOnce / V));
     const auto in_compute = x.options().dtype(compute);
     const Tensor h = at::empty({chunk, C}, x.options()), rstd = at::empty({chunk}, x.options()), u = at::empty({chunk, C}, in_compute);
-    const Tensor logits = at::empty({chunk, V}, in_compute);
+    const Tensor logits = at::empty({chunk, V}, in_compute), scratch = k > 0 ? at::empty({chunk, k}, x.options()) : Tensor();
     dispatch(x.scalar_type(), compute, [&]<class P, class A>(P*, A*) {
-      const auto& k = kernels<P, A>();
+      const auto& kernel = kernels<P, A>();
       const P scale = wants_gradient ? P(1) / static_cast<P>(std::max<int64_t>(result.targets, 1)) : P(0);
       for (int64_t first = 0; first < N; first += chunk) {
         const int64_t n = std::min(chunk, N - first);
         const P* xs = pointer<P>(x) + first * C;
         const P* hs = delta ? pointer<P>(h) : xs;
         parallel_rows(n, [&](int64_t, int64_t i, int64_t end) {
-          k.add_norm(end - i, C, xs + i * C, delta ? pointer<A>(*delta) + (first + i) * C : nullptr, pointer<P>(norm), eps,
+          kernel.add_norm(end - i, C, xs + i * C, delta ? pointer<A>(*delta) + (first + i) * C : nullptr, pointer<P>(norm), eps,
                      delta ? pointer<P>(h) + i * C : nullptr, pointer<A>(u) + i * C, pointer<P>(rstd) + i);
         });
         Tensor some_logits = logits.narrow(0, 0, n), some_u = u.narrow(0, 0, n);
         at::mm_out(some_logits, some_u, weight.t());
-        parallel_rows(n, [&](int64_t, int64_t i, int64_t end) {
-          k.softmax_loss(end - i, V, pointer<A>(logits) + i * V, target + first + i, scale, pointer<P>(result.nll) + first + i);
-        });
+        if (kl.defined()) {
+          const Tensor all = teacher.logits.defined() ? teacher.logits.narrow(0, first, n).to(x.scalar_type()).contiguous() : Tensor();
+          DistillTask<P, A> task;
+          task.V = V, task.k = k;
+          task.logits = pointer<A>(logits);
+          task.target = target + first;
+          if (k > 0) task.ids = pointer<int32_t>(teacher.ids) + first * k, task.log_probability = pointer<P>(log_probability) + first * k;
+          task.teacher = pointer<P>(all);
+          task.scratch = pointer<P>(scratch);
+          task.loss_scale = scale * static_cast<P>(terms.loss_weight), task.kl_scale = scale * static_cast<P>(terms.kl_weight);
+          task.gradient = wants_gradient;
+          task.nll = pointer<P>(result.nll) + first, task.kl = pointer<P>(kl) + first;
+          parallel_rows(n, [&](int64_t, int64_t i, int64_t end) { kernel.distill_loss(task, i, end); });
+        } else {
+          parallel_rows(n, [&](int64_t, int64_t i, int64_t end) {
+            kernel.softmax_loss(end - i, V, pointer<A>(logits) + i * V, target + first + i, scale, pointer<P>(result.nll) + first + i);
+          });
+        }
         if (!wants_gradient) continue;
-        if (compute == x.scalar_type())
+        if (!g.dw.defined())
+          ;  // a frozen head
+        else if (compute == x.scalar_type())
           g.dw.addmm_(some_logits.t(), some_u);
         else
           g.dw.add_(at::mm(some_logits.t(), some_u));
         at::mm_out(some_u, some_logits, weight);
         parallel_rows(n, [&](int64_t slot, int64_t i, int64_t end) {
-          k.norm_backward(end - i, C, hs + i * C, pointer<P>(rstd) + i, pointer<P>(norm), nullptr, pointer<P>(g.dx) + (first + i) * C,
+          kernel.norm_backward(end - i, C, hs + i * C, pointer<P>(rstd) + i, pointer<P>(norm), nullptr, pointer<P>(g.dx) + (first + i) * C,
                           g.da.defined() ? pointer<A>(g.da) + (first + i) * C : nullptr, pointer<A>(u) + i * C, pointer<P>(g.dnorm) + slot * C);
         });
       }
@@ -99,7 +121,12 @@ struct HeadLossFunction : torch::autograd::Function<HeadLossFunction> {
       g.dnorm = g.dnorm.sum(0);
     }
     keep(ctx, std::move(g));
-    return result.nll.sum() / static_cast<double>(std::max<int64_t>(result.targets, 1));
+    const double count = static_cast<double>(std::max<int64_t>(result.targets, 1));
+    const Tensor loss = result.nll.sum() / count;
+    if (!kl.defined()) return loss;
+    result.loss = loss;
+    result.kl = kl.sum() / count;
+    return loss * terms.loss_weight + result.kl * terms.kl_weight;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -108,8 +135,8 @@ struct HeadLossFunction : torch::autograd::Function<HeadLossFunction> {
     const auto scaled = [&](const Tensor& t) { return as_it_is || !t.defined() ? t : t * grads[0].to(t.scalar_type()); };
     const Tensor dx = scaled(g.dx);
     variable_list out{dx, g.da.is_same(g.dx) ? dx : scaled(g.da), scaled(g.dnorm)};
-    push_weight_gradient(out, g.w, scaled(g.dw));
-    out.resize(out.size() + 6);
+    push_part_gradients(out, g.w, scaled(g.dw));
+    out.resize(out.size() + 7);
     return out;
   }
 };
@@ -119,10 +146,22 @@ struct HeadLossFunction : torch::autograd::Function<HeadLossFunction> {
 Tensor embed(const Tensor& weight, const Tensor& tokens) { return EmbedFunction::apply(weight, tokens); }
 
 HeadLoss head_loss(const Tensor& x, const Tensor& delta, const Tensor& norm, double eps, const Weight& w, const Tensor& targets,
-                   at::ScalarType compute) {
+                   at::ScalarType compute, const HeadTerms& terms) {
+  const Teacher& t = terms.teacher;
+  const int64_t N = x.size(0), V = w.joined.size(0);
+  if (t.logits.defined()) FATHOM_ASSERT(t.logits.dim() == 2 && t.logits.size(0) == N && t.logits.size(1) == V, "a teacher of another vocabulary");
+  HeadTerms checked = terms;
+  if (t.ids.defined()) {
+    FATHOM_ASSERT(!t.logits.defined() && t.ids.dim() == 2 && t.ids.size(0) == N && t.log_probability.sizes() == t.ids.sizes() && t.ids.numel() > 0);
+    checked.teacher.ids = t.ids.to(at::kInt).contiguous();
+    FATHOM_ASSERT(checked.teacher.ids.min().item<int64_t>() >= 0 && checked.teacher.ids.max().item<int64_t>() < V, "a teacher of another vocabulary");
+  }
   HeadLoss result;
-  result.loss = HeadLossFunction::apply(x.contiguous(), delta.defined() ? std::optional<Tensor>(delta) : std::nullopt, norm, at::TensorList(w.parts),
-                                        targets.contiguous(), eps, w, compute, at::GradMode::is_enabled(), result);
+  result.total = HeadLossFunction::apply(x.contiguous(), delta.defined() ? std::optional<Tensor>(delta) : std::nullopt, norm, at::TensorList(w.parts),
+                                         targets.contiguous(), eps, w, compute, checked, at::GradMode::is_enabled(), result);
+  if (t.defined()) return result;
+  result.loss = result.total;
+  if (terms.loss_weight != 1) result.total = result.loss * terms.loss_weight;
   return result;
 }
 

@@ -8,22 +8,6 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-Weight Weight::rows(size_t first_part, size_t count) const {
-  Weight w;
-  int64_t start = 0, n = 0;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    if (i < first_part) {
-      start += parts[i].size(0);
-    } else if (i < first_part + count) {
-      n += parts[i].size(0);
-      w.parts.push_back(parts[i]);
-    }
-  }
-  w.joined = joined.narrow(0, start, n);
-  if (low.defined()) w.low = low.narrow(0, start, n);
-  return w;
-}
-
 namespace {
 
 struct NormLinearFunction : torch::autograd::Function<NormLinearFunction> {
@@ -43,7 +27,7 @@ struct NormLinearFunction : torch::autograd::Function<NormLinearFunction> {
     ctx->saved_data["delta"] = delta.has_value();
     ctx->set_materialize_grads(false);
     keep(ctx, w);
-    return {h, at::mm(u, w.as(compute).t())};
+    return {h, product(u, w)};
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -56,7 +40,8 @@ struct NormLinearFunction : torch::autograd::Function<NormLinearFunction> {
     FATHOM_ASSERT(grads[1].defined());
     const Tensor dy = grads[1].contiguous();
     const at::ScalarType compute = dy.scalar_type();
-    const Tensor u = at::mm(dy, w.as(compute));  // du, and after norm_backward u itself
+    const InputGradient back = product_backward(dy, w);
+    const Tensor& u = back.dx;  // du, and after norm_backward u itself
     const Tensor dx = at::empty_like(h);
     const Tensor da = has_delta && compute != h.scalar_type() ? at::empty({N, C}, h.options().dtype(compute)) : Tensor();
     const Tensor dnorm = at::zeros({row_slots(), C}, h.options());
@@ -68,7 +53,7 @@ struct NormLinearFunction : torch::autograd::Function<NormLinearFunction> {
       });
     });
     variable_list out{dx, has_delta ? (da.defined() ? da : dx) : Tensor(), dnorm.sum(0)};
-    push_weight_gradient(out, w, at::mm(dy.t(), u));
+    push_weight_gradients(out, w, dy, u, back.low);
     out.resize(out.size() + 3);
     return out;
   }
@@ -76,15 +61,18 @@ struct NormLinearFunction : torch::autograd::Function<NormLinearFunction> {
 
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, at::TensorList, const Weight& w) {
-    ctx->save_for_backward({x});
+    // Nobody reads the rows of a product whose weight stays as it is.
+    const bool needed = trains(w) || !w.adapters.empty();
+    ctx->save_for_backward({needed ? x : Tensor()});
     keep(ctx, w);
-    return at::mm(x, w.as(x.scalar_type()).t());
+    return product(x, w);
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const Tensor x = ctx->get_saved_variables()[0], dy = grads[0].contiguous();
     const Weight& w = kept<Weight>(ctx);
-    variable_list out{at::mm(dy, w.as(x.scalar_type()))};
-    push_weight_gradient(out, w, at::mm(dy.t(), x));
+    const InputGradient back = product_backward(dy, w);
+    variable_list out{back.dx};
+    push_weight_gradients(out, w, dy, x, back.low);
     out.emplace_back();
     return out;
   }
@@ -101,13 +89,14 @@ struct SwigluLinearFunction : torch::autograd::Function<SwigluLinearFunction> {
     });
     ctx->save_for_backward({gate_up});
     keep(ctx, w);
-    return at::mm(act, w.as(gate_up.scalar_type()).t());
+    return product(act, w);
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const Tensor gate_up = ctx->get_saved_variables()[0], dy = grads[0].contiguous();
     const Weight& w = kept<Weight>(ctx);
     const int64_t N = gate_up.size(0), F = gate_up.size(1) / 2;
-    const Tensor dact = at::mm(dy, w.as(gate_up.scalar_type()));
+    const InputGradient back = product_backward(dy, w);
+    const Tensor& dact = back.dx;
     const Tensor dgate_up = at::empty_like(gate_up);
     dispatch(w.joined.scalar_type(), gate_up.scalar_type(), [&]<class P, class A>(P*, A*) {
       parallel_rows(N, [&](int64_t, int64_t i, int64_t end) {
@@ -117,7 +106,7 @@ struct SwigluLinearFunction : torch::autograd::Function<SwigluLinearFunction> {
       });
     });
     variable_list out{dgate_up};
-    push_weight_gradient(out, w, at::mm(dy.t(), dact));
+    push_weight_gradients(out, w, dy, dact, back.low);
     out.emplace_back();
     return out;
   }
@@ -126,13 +115,20 @@ struct SwigluLinearFunction : torch::autograd::Function<SwigluLinearFunction> {
 }  // namespace
 
 NormLinear add_norm_linear(const Tensor& x, const Tensor& delta, const Tensor& norm, double eps, const Weight& w, at::ScalarType compute) {
+  const std::vector<Tensor> leaves = w.leaves();
   const auto out = NormLinearFunction::apply(x.contiguous(), delta.defined() ? std::optional<Tensor>(delta) : std::nullopt, norm,
-                                             at::TensorList(w.parts), eps, w, compute);
+                                             at::TensorList(leaves), eps, w, compute);
   return {out[0], out[1]};
 }
 
-Tensor linear(const Tensor& x, const Weight& w) { return LinearFunction::apply(x, at::TensorList(w.parts), w); }
+Tensor linear(const Tensor& x, const Weight& w) {
+  const std::vector<Tensor> leaves = w.leaves();
+  return LinearFunction::apply(x, at::TensorList(leaves), w);
+}
 
-Tensor swiglu_linear(const Tensor& gate_up, const Weight& w) { return SwigluLinearFunction::apply(gate_up, at::TensorList(w.parts), w); }
+Tensor swiglu_linear(const Tensor& gate_up, const Weight& w) {
+  const std::vector<Tensor> leaves = w.leaves();
+  return SwigluLinearFunction::apply(gate_up, at::TensorList(leaves), w);
+}
 
 }  // namespace fathom::nn

@@ -63,17 +63,17 @@ struct GatherFunction : torch::autograd::Function<GatherFunction> {
 };
 
 struct ScatterFunction : torch::autograd::Function<ScatterFunction> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& rows, const Tensor& a, const Tensor& m, const std::optional<Tensor>& g,
-                        bool in_place) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& rows, const Tensor& a, const std::optional<Tensor>& m,
+                        const std::optional<Tensor>& g, bool in_place) {
     const int64_t C = x.size(1);
     const Tensor out = in_place ? x.variable_data() : x.clone();
     dispatch(x.scalar_type(), a.scalar_type(), [&]<class P, class A>(P*, A*) {
       parallel_rows(rows.size(0), [&](int64_t, int64_t i, int64_t end) {
-        kernels<P, A>().scatter(end - i, C, pointer<int64_t>(rows) + i, pointer<A>(a) + i * C, pointer<A>(m) + i * C,
+        kernels<P, A>().scatter(end - i, C, pointer<int64_t>(rows) + i, pointer<A>(a) + i * C, m ? pointer<A>(*m) + i * C : nullptr,
                                 g ? pointer<P>(*g) + i : nullptr, pointer<P>(out));
       });
     });
-    ctx->save_for_backward({rows, a, m, g ? *g : Tensor()});
+    ctx->save_for_backward({rows, a, m ? *m : Tensor(), g ? *g : Tensor()});
     return out;
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -84,11 +84,11 @@ struct ScatterFunction : torch::autograd::Function<ScatterFunction> {
     da.narrow(0, rows.size(0), da.size(0) - rows.size(0)).zero_();
     dispatch(d.scalar_type(), a.scalar_type(), [&]<class P, class A>(P*, A*) {
       parallel_rows(rows.size(0), [&](int64_t, int64_t i, int64_t end) {
-        kernels<P, A>().scatter_backward(end - i, C, pointer<int64_t>(rows) + i, pointer<P>(d), pointer<A>(a) + i * C, pointer<A>(m) + i * C,
+        kernels<P, A>().scatter_backward(end - i, C, pointer<int64_t>(rows) + i, pointer<P>(d), pointer<A>(a) + i * C, m.defined() ? pointer<A>(m) + i * C : nullptr,
                                          g.defined() ? pointer<P>(g) + i : nullptr, pointer<A>(da) + i * C, dg.defined() ? pointer<P>(dg) + i : nullptr);
       });
     });
-    return {d, Tensor(), da, da, dg, Tensor()};  // every row of x passes through: the gate is on the delta alone
+    return {d, Tensor(), da, m.defined() ? da : Tensor(), dg, Tensor()};  // every row of x passes through: the gate is on the delta alone
   }
 };
 
@@ -115,7 +115,8 @@ GatheredRows gather_rows(const ScoredRows& s, const Tensor& w, const Tensor& row
 }
 
 Tensor scatter_delta(const Tensor& x, const Tensor& rows, const Tensor& a, const Tensor& m, const Tensor& g, bool in_place) {
-  return ScatterFunction::apply(x, rows, a, m, g.defined() ? std::optional<Tensor>(g.contiguous()) : std::nullopt, in_place);
+  return ScatterFunction::apply(x, rows, a, m.defined() ? std::optional<Tensor>(m) : std::nullopt,
+                                g.defined() ? std::optional<Tensor>(g.contiguous()) : std::nullopt, in_place);
 }
 
 }  // namespace fathom::nn

@@ -43,13 +43,18 @@ Rows rows_of(const Batch& batch) {
   return rows;
 }
 
-// Products are made of code that is compiled for each shape and kept for some hundred of them. Where the number of rows that
-// run is another in every step, it is rounded up to a multiple of this, so that shapes come again.
-constexpr size_t kRowsMultiple = 64;
+}  // namespace
+
+std::vector<int64_t> filled_up(const std::vector<int64_t>& rows, int64_t filler) {
+  constexpr size_t kMultiple = 64;
+  std::vector<int64_t> out = rows;
+  out.resize((rows.size() + kMultiple - 1) / kMultiple * kMultiple, filler);
+  return out;
+}
 
 Tensor index_tensor(const std::vector<int64_t>& values) { return at::tensor(at::ArrayRef<int64_t>(values), at::kLong); }
 
-}  // namespace
+Tensor membership(const Selected& selected, const Tensor& like) { return at::zeros_like(like).index_fill_(0, index_tensor(selected.rows), 1.0); }
 
 Pass::Pass(TransformerState& state, const Batch& batch, Compute compute)
     : state_(state),
@@ -93,8 +98,8 @@ void Pass::dense_block(size_t block, Stream& stream) const {
   stream = {gate_up.h, swiglu_linear(gate_up.y, w.down)};
 }
 
-Pass::Scores Pass::scores(size_t block, const Stream& stream) const {
-  const BlockWeights& w = state_.blocks[block];
+Pass::Scores Pass::scores(size_t unit, const Stream& stream) const {
+  const UnitWeights& w = state_.units[unit];
   const auto& routing = state_.config.routing;
   const double eps = state_.config.rms_norm_eps;
   const bool normed = routing.router_input == routing::RouterInput::normed;
@@ -133,72 +138,87 @@ Tensor Pass::gate(const Tensor& raw, const Selected& selected, const Tensor& row
   return g;
 }
 
-void Pass::routed_block(size_t block, Stream& stream, Scores& scores, const Selected& selected, double tau) const {
-  const BlockWeights& w = state_.blocks[block];
-  const double eps = state_.config.rms_norm_eps;
-  const Tensor rows = index_tensor(selected.rows);
-  const bool some = !selected.rows.empty() && !selected.all;
-  // Rows up to the multiple are copies of the batch's last one, that see themselves; nothing reads what becomes of them.
-  std::vector<int64_t> filled = selected.rows;
-  if (some) filled.resize((filled.size() + kRowsMultiple - 1) / kRowsMultiple * kRowsMultiple, rows_.batch * rows_.tokens - 1);
-  const GatheredRows entered = gather_rows(scores.rows, w.router, some ? index_tensor(filled) : Tensor(), static_cast<int64_t>(selected.rows.size()));
+GatheredRows Pass::enter(size_t unit, Stream& stream, Scores& scores, const Tensor& rows, int64_t count) const {
+  const UnitWeights& w = state_.units[unit];
+  const GatheredRows entered = gather_rows(scores.rows, w.router, rows, count);
   const bool decided_by_raw = scores.decision.is_same(scores.raw);
   stream = {entered.h, {}};
   scores.raw = w.router_bias.defined() ? entered.score + w.router_bias : entered.score;
   if (decided_by_raw) scores.decision = scores.raw;
+  return entered;
+}
+
+Tensor Pass::kept_keys(size_t block, const Tensor& x) const {
+  if (state_.config.routing.kv == routing::KvPolicy::drop) return {};
+  const BlockWeights& w = state_.blocks[block];
+  return add_norm_linear(x, {}, w.input_norm, state_.config.rms_norm_eps, w.kv, compute_).y;
+}
+
+Tensor Pass::attended(size_t block, const Tensor& x, const Tensor& kept, const Selected& selected, const std::vector<int64_t>& filled) const {
+  const BlockWeights& w = state_.blocks[block];
+  const double eps = state_.config.rms_norm_eps;
+  auto a = attention();
+  const size_t n = filled.size();
+  a->lo.resize(n);
+  a->hi.resize(n);
+  a->q_position.resize(n);
+  a->q_begin = selected.begin;
+  a->q_begin.back() = static_cast<int64_t>(n);
+  for (size_t i = 0; i < n; ++i) a->q_position[i] = rows_.position[static_cast<size_t>(filled[i])];
+  if (!kept.defined()) {
+    a->k_begin = a->q_begin;
+    a->k_position = a->q_position;
+    // Sorted rows make "earlier, same document" a range that starts at the document's first selected row.
+    for (size_t s = 0; s + 1 < selected.begin.size(); ++s)
+      for (int64_t i = selected.begin[s], lo = i; i < selected.begin[s + 1]; ++i) {
+        const int64_t row = selected.rows[static_cast<size_t>(i)], start = row - rows_.position[static_cast<size_t>(row)];
+        while (selected.rows[static_cast<size_t>(lo)] < start) ++lo;
+        a->lo[static_cast<size_t>(i)] = static_cast<int32_t>(lo);
+        a->hi[static_cast<size_t>(i)] = static_cast<int32_t>(i) + 1;
+      }
+    for (size_t i = selected.rows.size(); i < n; ++i) {
+      a->lo[i] = static_cast<int32_t>(i);
+      a->hi[i] = static_cast<int32_t>(i) + 1;
+    }
+    return rope_attention(add_norm_linear(x, {}, w.input_norm, eps, w.qkv, compute_).y, {}, a);
+  }
+  a->k_begin = whole_->k_begin;
+  a->k_position = rows_.position;
+  for (size_t i = 0; i < n; ++i) {
+    a->lo[i] = whole_->lo[static_cast<size_t>(filled[i])];
+    a->hi[i] = whole_->hi[static_cast<size_t>(filled[i])];
+  }
+  return rope_attention(add_norm_linear(x, {}, w.input_norm, eps, w.q, compute_).y, kept, a);
+}
+
+Tensor Pass::mlp(size_t block, const Tensor& x, const Tensor& attention) const {
+  const BlockWeights& w = state_.blocks[block];
+  return swiglu_linear(add_norm_linear(x, attention, w.post_norm, state_.config.rms_norm_eps, w.gate_up, compute_).y, w.down);
+}
+
+void Pass::routed_block(size_t unit, Stream& stream, Scores& scores, const Selected& selected, double tau) const {
+  const size_t block = static_cast<size_t>(state_.config.routing.units[unit].block);
+  const BlockWeights& w = state_.blocks[block];
+  const Tensor rows = index_tensor(selected.rows);
+  const bool some = !selected.rows.empty() && !selected.all;
+  const std::vector<int64_t> filled = some ? filled_up(selected.rows, rows_.batch * rows_.tokens - 1) : selected.rows;
+  const GatheredRows entered = enter(unit, stream, scores, some ? index_tensor(filled) : Tensor(), static_cast<int64_t>(selected.rows.size()));
   if (selected.rows.empty()) return;
   const Tensor g = gate(scores.raw, selected, rows, tau);
   if (selected.all && !g.defined()) return dense_block(block, stream);
 
   const Tensor x = some ? entered.gathered : stream.x;
-  Tensor attended;
-  if (selected.all) {
-    attended = rope_attention(add_norm_linear(x, {}, w.input_norm, eps, w.qkv, compute_).y, {}, whole_);
-  } else {
-    auto a = attention();
-    const size_t n = filled.size();
-    a->lo.resize(n);
-    a->hi.resize(n);
-    a->q_position.resize(n);
-    a->q_begin = selected.begin;
-    a->q_begin.back() = static_cast<int64_t>(n);
-    for (size_t i = 0; i < n; ++i) a->q_position[i] = rows_.position[static_cast<size_t>(filled[i])];
-    if (state_.config.routing.kv == routing::KvPolicy::drop) {
-      a->k_begin = a->q_begin;
-      a->k_position = a->q_position;
-      // Sorted rows make "earlier, same document" a range that starts at the document's first selected row.
-      for (size_t s = 0; s + 1 < selected.begin.size(); ++s)
-        for (int64_t i = selected.begin[s], lo = i; i < selected.begin[s + 1]; ++i) {
-          const int64_t row = selected.rows[static_cast<size_t>(i)], start = row - rows_.position[static_cast<size_t>(row)];
-          while (selected.rows[static_cast<size_t>(lo)] < start) ++lo;
-          a->lo[static_cast<size_t>(i)] = static_cast<int32_t>(lo);
-          a->hi[static_cast<size_t>(i)] = static_cast<int32_t>(i) + 1;
-        }
-      for (size_t i = selected.rows.size(); i < n; ++i) {
-        a->lo[i] = static_cast<int32_t>(i);
-        a->hi[i] = static_cast<int32_t>(i) + 1;
-      }
-      attended = rope_attention(add_norm_linear(x, {}, w.input_norm, eps, w.qkv, compute_).y, {}, a);
-    } else {
-      a->k_begin = whole_->k_begin;
-      a->k_position = rows_.position;
-      for (size_t i = 0; i < n; ++i) {
-        a->lo[i] = whole_->lo[static_cast<size_t>(filled[i])];
-        a->hi[i] = whole_->hi[static_cast<size_t>(filled[i])];
-      }
-      const Tensor kv = add_norm_linear(stream.x, {}, w.input_norm, eps, w.kv, compute_).y;
-      attended = rope_attention(add_norm_linear(x, {}, w.input_norm, eps, w.q, compute_).y, kv, a);
-    }
-  }
-  const Tensor attn = linear(attended, w.o);
-  const Tensor m = swiglu_linear(add_norm_linear(x, attn, w.post_norm, eps, w.gate_up, compute_).y, w.down);
+  const Tensor heads = selected.all ? rope_attention(add_norm_linear(x, {}, w.input_norm, state_.config.rms_norm_eps, w.qkv, compute_).y, {}, whole_)
+                                    : attended(block, x, kept_keys(block, stream.x), selected, filled);
+  const Tensor attn = linear(heads, w.o);
+  const Tensor m = mlp(block, x, attn);
   // Where only gathered rows were read, nothing needs the others' old values beside the new ones.
   const bool in_place = some && state_.config.routing.kv == routing::KvPolicy::drop;
   stream.x = scatter_delta(stream.x, rows, attn, m, g, in_place);
 }
 
-HeadLoss Pass::loss(const Stream& stream, const Tensor& targets) const {
-  return head_loss(stream.x, stream.delta, state_.final_norm, state_.config.rms_norm_eps, state_.head, targets.reshape({-1}), compute_);
+HeadLoss Pass::loss(const Stream& stream, const Tensor& targets, const HeadTerms& terms) const {
+  return head_loss(stream.x, stream.delta, state_.final_norm, state_.config.rms_norm_eps, state_.head, targets.reshape({-1}), compute_, terms);
 }
 
 Tensor Pass::logits(const Stream& stream) const {
@@ -208,38 +228,48 @@ Tensor Pass::logits(const Stream& stream) const {
 namespace {
 
 template <class Real>
-Selected select_as(Pick pick, const Pass& pass, const model::ModelConfig& config, size_t routed, Pass::Scores& scores,
-                   const ForwardOptions& options) {
+Selected select_as(const Pass& pass, const model::ModelConfig& config, size_t unit, size_t cut, Pass::Scores& scores, const ForwardOptions& options) {
   const auto& routing = config.routing;
-  const auto& block = routing.units[routed];
-  const double capacity = options.capacity.empty() ? block.capacity : options.capacity[routed];
+  const size_t of_all = routing.first_cut(unit) + cut;  // its place in lists over cuts
+  const double capacity = options.capacity.empty() ? routing.units[unit].capacities()[cut] : options.capacity[of_all];
+  const int64_t key = routing.units[unit].random_key();
   const auto span = [](const Tensor& t) { return std::span<const Real>(t.const_data_ptr<Real>(), static_cast<size_t>(t.numel())); };
   const auto raw = [&] {
     if (options.score_noise == 0) return scores.raw.detach().contiguous();
+    if (scores.noisy.defined()) return scores.noisy;  // one draw for all cuts
     scores.noisy = scores.raw.detach().clone();
-    Random random = Random(options.noise_seed).fork("router " + std::to_string(block.block));
+    Random random = Random(options.noise_seed).fork("router " + std::to_string(key));
+    const auto logistic = [&] {
+      const double u = random.uniform() + 0x1.0p-54;  // never 0
+      return std::log(u / (1 - u));
+    };
     Real* p = scores.noisy.mutable_data_ptr<Real>();
-    for (int64_t i = 0; i < scores.noisy.numel(); ++i) p[i] += static_cast<Real>(options.score_noise * random.normal());
+    for (int64_t i = 0; i < scores.noisy.numel(); ++i)
+      p[i] += static_cast<Real>(options.score_noise * (options.pick == Pick::straight_through ? logistic() : random.normal()));
     return scores.noisy;
   };
-  switch (pick) {
+  switch (options.pick) {
     case Pick::topk: {
       const Tensor r = raw();
       return select_top_k<Real>(span(r), pass.rows(), capacity, routing.forced_positions);
     }
-    case Pick::threshold: {
+    case Pick::threshold:
+    case Pick::straight_through: {
       const Tensor r = raw();
-      return select_threshold<Real>(span(r), pass.rows(), options.thresholds[routed], routing.forced_positions);
+      return select_threshold<Real>(span(r), pass.rows(), options.thresholds.empty() ? 0.0f : options.thresholds[of_all], routing.forced_positions);
     }
     case Pick::causal:
       if (routing.selection != routing::Selection::random)
-        return select_threshold<Real>(span(scores.decision.detach().contiguous()), pass.rows(), options.thresholds[routed],
+        return select_threshold<Real>(span(scores.decision.detach().contiguous()), pass.rows(), options.thresholds[of_all],
                                       routing.forced_positions);
-      return select_random(pass.rows(), routing.random_seed, block.block, capacity, routing.forced_positions);
+      return select_random(pass.rows(), routing.random_seed, key, capacity, routing.forced_positions);
     case Pick::random:
-      return select_random(pass.rows(), routing.random_seed, block.block, capacity, routing.forced_positions, options.first_row);
+      return select_random(pass.rows(), routing.random_seed, key, capacity, routing.forced_positions, options.first_row);
     case Pick::imposed: {
-      const Tensor run = options.imposed[routed].to(at::kBool).contiguous();
+      const Tensor path = options.imposed[unit].to(at::kByte);
+      Tensor run = path.eq(static_cast<int>(routing::Path::full));
+      if (of_all != routing.full_cut(unit)) run = run.logical_or(path.eq(static_cast<int>(routing::Path::light)));
+      run = run.contiguous();
       return select_imposed({run.const_data_ptr<bool>(), static_cast<size_t>(run.numel())}, pass.rows());
     }
   }
@@ -248,10 +278,9 @@ Selected select_as(Pick pick, const Pass& pass, const model::ModelConfig& config
 
 }  // namespace
 
-Selected select(Pick pick, const Pass& pass, const model::ModelConfig& config, size_t routed, Pass::Scores& scores,
-                const ForwardOptions& options) {
-  return scores.raw.scalar_type() == at::kDouble ? select_as<double>(pick, pass, config, routed, scores, options)
-                                                 : select_as<float>(pick, pass, config, routed, scores, options);
+Selected select(const Pass& pass, const model::ModelConfig& config, size_t unit, size_t cut, Pass::Scores& scores, const ForwardOptions& options) {
+  return scores.raw.scalar_type() == at::kDouble ? select_as<double>(pass, config, unit, cut, scores, options)
+                                                 : select_as<float>(pass, config, unit, cut, scores, options);
 }
 
 }  // namespace fathom::nn

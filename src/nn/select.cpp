@@ -89,6 +89,27 @@ Selected select_imposed(std::span<const bool> run, const Rows& rows) {
   return select_each(rows, [&](int64_t, int64_t, int64_t i) { return run[static_cast<size_t>(i)]; });
 }
 
+Selected select_everyone(const Rows& rows) {
+  return select_each(rows, [](int64_t, int64_t, int64_t) { return true; });
+}
+
+Selected without(const Selected& all, const Selected& some) {
+  Selected out;
+  out.begin.push_back(0);
+  auto taken = some.rows.begin();
+  for (size_t s = 0; s + 1 < all.begin.size(); ++s) {
+    for (int64_t i = all.begin[s]; i < all.begin[s + 1]; ++i) {
+      const int64_t row = all.rows[static_cast<size_t>(i)];
+      if (taken != some.rows.end() && *taken == row) ++taken;
+      else out.rows.push_back(row);
+    }
+    out.begin.push_back(static_cast<int64_t>(out.rows.size()));
+  }
+  FATHOM_ASSERT(taken == some.rows.end(), "rows beside the others");
+  out.all = all.all && some.rows.empty();
+  return out;
+}
+
 template Selected select_top_k<float>(std::span<const float>, const Rows&, double, int64_t);
 template Selected select_top_k<double>(std::span<const double>, const Rows&, double, int64_t);
 template Selected select_threshold<float>(std::span<const float>, const Rows&, float, int64_t);

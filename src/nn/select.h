@@ -34,5 +34,7 @@ Selected select_threshold(std::span<const Real> scores, const Rows& rows, float 
 // block certain positions only.
 Selected select_random(const Rows& rows, uint64_t seed, int64_t block, double capacity, int64_t forced, std::optional<int64_t> first_row = {});
 Selected select_imposed(std::span<const bool> run, const Rows& rows);  // [B·T]; padding never
+Selected select_everyone(const Rows& rows);                            // but padding
+Selected without(const Selected& all, const Selected& some);           // `some` is within `all`
 
 }  // namespace fathom::nn

@@ -101,7 +101,7 @@ struct RoutingConfig {
   // of RoutedUnit::read_paths for all of them. Reads all keys of the object and refuses unknown ones.
   static RoutingConfig from_json(const Fields& fields, int64_t n_blocks);
   Json to_json() const;  // the canonical form: lists
-  // UserError where a unit is more than a whole block that tokens skip or run in full, which is all that the trainable network computes.
+  // UserError where a unit is more than a whole block that tokens skip or run in full: training from scratch knows no others.
   void require_plain(const std::string& where) const;
 };
 

@@ -46,7 +46,7 @@ TEST(Rope, BothTurnByTheSameAngles) {
 
 Case make_case(Random& random, uint64_t seed, bool dense) {
   Case c;
-  c.config = model::random_config(random, {.dense = dense});
+  c.config = model::random_config(random, {.dense = dense, .paths = true, .exits = false});
   c.config.qkv_bias = c.config.output_bias = c.config.mlp_bias = c.config.qk_norm = false;  // the engine alone computes them
   const auto weights = model::random_weights(c.config, seed);
   c.network = std::make_unique<nn::Transformer>(c.config);
@@ -92,9 +92,9 @@ TEST_F(Agree, LogitsUnderImposedDecisions) {
     options.pick = nn::Pick::imposed;
     options.logits = true;
     for (const auto& run : decisions.run) {
-      at::Tensor flags = at::empty({1, T}, at::kBool);
-      for (int64_t t = 0; t < T; ++t) flags[0][t] = run[static_cast<size_t>(t)] != 0;
-      options.imposed.push_back(flags);
+      at::Tensor paths = at::empty({1, T}, at::kByte);
+      for (int64_t t = 0; t < T; ++t) paths[0][t] = run[static_cast<size_t>(t)];
+      options.imposed.push_back(paths);
     }
     const auto expected = c.network->forward(batch_of(tokens), options);
     const auto found = run_engine(*c.engine, tokens, infer::RoutingPolicy::given(decisions));
@@ -109,16 +109,21 @@ TEST_F(Agree, LogitsUnderImposedDecisions) {
   std::printf("largest relative difference of logits: %.2e\n", worst);
 }
 
-// Compares decisions token by token and block by block, as they were made, up to the first score on its threshold: what
+// Compares decisions token by token and unit by unit, as they were made, up to the first score on a threshold: what
 // follows it may differ for good reason.
-int64_t compare_decisions(const nn::ForwardResult& network, const infer::StepResult& engine, const std::vector<float>& thresholds, int64_t T, int round) {
+int64_t compare_decisions(const routing::RoutingConfig& routing, const nn::ForwardResult& network, const infer::StepResult& engine,
+                          const std::vector<float>& thresholds, int64_t T, int round) {
   int64_t compared = 0;
   for (int64_t t = 0; t < T; ++t)
-    for (size_t r = 0; r < network.routed.size(); ++r) {
-      const float score = network.routed[r].decision[0][t].item<float>();
-      if (!thresholds.empty() && std::abs(score - thresholds[r]) <= kMargin) return compared;
-      EXPECT_EQ(network.routed[r].selected[0][t].item<bool>(), engine.decisions.run[r][static_cast<size_t>(t)] != 0)
-          << "round " << round << ", block " << r << ", token " << t << ", score " << score;
+    for (size_t u = 0; u < network.routed.size(); ++u) {
+      const nn::RoutedResult& r = network.routed[u];
+      const float score = r.decision[0][t].item<float>();
+      for (size_t cut = routing.first_cut(u); !thresholds.empty() && cut < routing.first_cut(u + 1); ++cut)
+        if (std::abs(score - thresholds[cut]) <= kMargin) return compared;
+      const auto path = r.selected[0][t].item<bool>() ? routing::Path::full
+                      : r.light.defined() && r.light[0][t].item<bool>() ? routing::Path::light : routing::Path::skip;
+      EXPECT_EQ(static_cast<uint8_t>(path), engine.decisions.run[u][static_cast<size_t>(t)])
+          << "round " << round << ", unit " << u << ", token " << t << ", score " << score;
       ++compared;
     }
   return compared;
@@ -149,10 +154,12 @@ TEST_F(Agree, DecisionsUnderTheCausalRule) {
     controls += hash;
     const auto found = run_engine(*c.engine, tokens, policy_of_folder(c.config, options.thresholds));
     const int64_t total = T * static_cast<int64_t>(expected.routed.size());
-    const int64_t same = compare_decisions(expected, found, hash ? std::vector<float>{} : options.thresholds, T, round);
+    const int64_t same = compare_decisions(c.config.routing, expected, found, hash ? std::vector<float>{} : options.thresholds, T, round);
     compared += same;
     all += total;
-    if (hash) EXPECT_EQ(same, total) << "round " << round;  // no score decides
+    if (hash) {
+      EXPECT_EQ(same, total) << "round " << round;  // no score decides
+    }
     if (same == total) {
       EXPECT_LT(logit_error(found, expected.logits), kLogitBound) << "round " << round;
     }
@@ -175,11 +182,15 @@ TEST_F(Agree, TheTeachersView) {
     // A border is where the last selected and the first skipped raw score nearly tie.
     bool close = false;
     for (const auto& r : expected.routed) {
-      const at::Tensor in = r.raw.masked_select(r.selected), out = r.raw.masked_select(r.selected.logical_not());
-      if (in.numel() > 0 && out.numel() > 0) close = close || (in.min() - out.max()).abs().item<double>() < kMargin;
+      const auto border = [&](const at::Tensor& reached) {
+        const at::Tensor in = r.raw.masked_select(reached), out = r.raw.masked_select(reached.logical_not());
+        if (in.numel() > 0 && out.numel() > 0) close = close || (in.min() - out.max()).abs().item<double>() < kMargin;
+      };
+      border(r.selected);
+      if (r.light.defined()) border(r.selected.logical_or(r.light));
     }
     if (close) continue;
-    compare_decisions(expected, found, {}, T, round);
+    compare_decisions(c.config.routing, expected, found, {}, T, round);
     EXPECT_LT(logit_error(found, expected.logits), kLogitBound) << "round " << round;
   }
 }

@@ -272,6 +272,19 @@ TEST(ExpectedBlockFraction, MeetsTheExactCountWhereCapacityTimesTokensIsWhole) {
   }
 }
 
+TEST(ExpectedBlockFraction, IsWhatItsTermsSay) {
+  Random random(12);
+  for (int trial = 0; trial < 200; ++trial) {
+    const ModelConfig c = random_config(random, kPaths);
+    const int64_t tokens = 1 + static_cast<int64_t>(random.below(300));
+    std::vector<double> shares = capacities(c);
+    const double scale = random.uniform();
+    for (double& s : shares) s *= scale;
+    const double expected = expected_block_fraction(c, tokens, shares);
+    EXPECT_NEAR(block_fraction_terms(c, tokens).at(shares), expected, 1e-12 * expected);
+  }
+}
+
 TEST(ExpectedBlockFraction, RisesWithEveryCapacity) {
   Random random(11);
   for (int trial = 0; trial < 100; ++trial) {

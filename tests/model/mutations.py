@@ -8,6 +8,7 @@ MUTATIONS = [
      "test_model", "ModelConfig.*"),
     ("family-window", "no text is longer than the window of attention", "src/model/config.cpp", "c.max_position_embeddings = std::min(c.max_position_embeddings, *window);", "static_cast<void>(*window);",
      "test_model", "ModelConfig.*"),
+    ("fraction-terms", "the block fraction as a polynomial", "src/model/cost.cpp", "full += qo + kv + pair / 2, square = pair * T / 2;", "full += qo + kv + pair / 2, square = pair * (T + 1) / 2;", "test_model", "ExpectedBlockFraction.*"),
     ("family-bytes", "a row that keeps its key reads the vectors of keys and values", "src/model/cost.cpp", "kOther * (stored * kv_vectors + attends * q_vectors", "kOther * (attends * kv_vectors + stored * q_vectors",
      "test_model", "DecodeBytes.*"),
     ("rope-llama3", "fast pairs keep their frequency", "src/model/rope.cpp", "  if (wavelength < shortest) return frequency;\n", "", "test_model", "Rope.*"),

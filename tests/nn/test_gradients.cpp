@@ -2,6 +2,7 @@
 // forward is constant, so that its gradient is no derivative by design (tests/oracle holds it to the definition instead).
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 
 #include <ATen/ATen.h>
@@ -164,6 +165,61 @@ TEST_F(Gradients, HeadLoss) {
   }
 }
 
+TEST_F(Gradients, Teacher) {
+  const int64_t N = 66, V = 7;
+  for (const bool all : {false, true})
+    for (const double loss_weight : {0.0, 0.7}) {
+      const Tensor x = random({N, 3}), delta = random({N, 3}), norm = random({3});
+      Tensor targets = at::randint(V, {N}, at::kLong);
+      targets[5] = kIgnored;
+      const Weight w = weight_of({V}, 3);
+      HeadTerms terms{.loss_weight = loss_weight, .kl_weight = 1.3};
+      const Tensor logits = at::randn({N, V}, at::kDouble);
+      if (all) {
+        terms.teacher.logits = logits;
+      } else {
+        const auto [p, ids] = at::log_softmax(logits, -1).topk(3);
+        terms.teacher = {.ids = ids.to(at::kInt), .log_probability = p};
+      }
+      check({{"x", x}, {"delta", delta}, {"norm", norm}, {"w", w.parts[0]}},
+            [&] { return std::vector<Tensor>{head_loss(x, delta, norm, 1e-5, w, targets, at::kDouble, terms).total}; });
+      // A teacher that says what the model says.
+      at::NoGradGuard no_grad;
+      const Tensor h = x + delta, own = at::mm(h * at::rsqrt(h.square().mean(-1, true) + 1e-5) * norm, w.joined.t());
+      const auto [p, ids] = at::log_softmax(own, -1).topk(3);
+      terms.teacher = all ? Teacher{.logits = own} : Teacher{.ids = ids.to(at::kInt), .log_probability = p};
+      EXPECT_NEAR(head_loss(x, delta, norm, 1e-5, w, targets, at::kDouble, terms).kl.item<double>(), 0, 1e-12);
+    }
+}
+
+// The same products with adapters beside some of their parts, their own weights frozen or not.
+TEST_F(Gradients, Adapters) {
+  const auto adapt = [](Weight w, const std::vector<bool>& which) {
+    for (size_t i = 0; i < w.parts.size(); ++i)
+      w.adapters.push_back(which[i] ? Adapter{random({2, w.joined.size(1)}), random({w.parts[i].size(0), 2}), 0.7} : Adapter{});
+    return w;
+  };
+  for (const bool frozen : {false, true}) {
+    const Tensor x = random({5, 7}), delta = random({5, 7}), norm = random({7});
+    const Weight qkv = adapt(weight_of({3, 2, 4}, 7), {true, false, true}), o = adapt(weight_of({3}, 7), {true});
+    std::vector<std::pair<const char*, Tensor>> leaves = {{"x", x}, {"norm", norm}, {"delta", delta}};
+    for (const Weight* w : {&qkv, &o})
+      for (const Tensor& leaf : w->leaves()) leaves.emplace_back("leaf", leaf);
+    std::erase_if(leaves, [&](const auto& leaf) {
+      const bool part = std::ranges::any_of(qkv.parts, [&](const Tensor& p) { return p.is_same(leaf.second); }) || o.parts[0].is_same(leaf.second);
+      if (part && frozen) const_cast<Tensor&>(leaf.second).requires_grad_(false);
+      return part && frozen;
+    });
+    check(leaves, [&] {
+      const auto out = add_norm_linear(x, delta, norm, 1e-5, qkv, at::kDouble);
+      return std::vector<Tensor>{out.h, out.y, linear(x, o)};
+    });
+    const Tensor gate_up = random({6, 14}, 2);
+    const Weight down = adapt(weight_of({4}, 7), {true});
+    check({{"gate_up", gate_up}, {"a", down.adapters[0].a}, {"b", down.adapters[0].b}}, [&] { return std::vector<Tensor>{swiglu_linear(gate_up, down)}; });
+  }
+}
+
 TEST_F(Gradients, Embedding) {
   const Tensor w = random({6, 4}), tokens = at::tensor({1, 3, 1, 5, 1}, at::kLong);
   check({{"w", w}}, [&] { return std::vector<Tensor>{embed(w, tokens)}; });
@@ -194,8 +250,10 @@ TEST_F(Gradients, GatherAndScatter) {
       return std::vector<Tensor>{scatter_delta(e.h, rows, a * own, m + own, g, in_place), e.score};
     });
   }
-  const Tensor y = random({7, 3}), b = random({3, 3}), n = random({3, 3});
+  const Tensor y = random({7, 3}), b = random({3, 3}), n = random({3, 3}), g = random({3});
   check({{"x", y}, {"a", b}, {"m", n}}, [&] { return std::vector<Tensor>{scatter_delta(y, rows, b, n, {}, false)}; });
+  const Tensor z = leaf(y), d = leaf(b);
+  check({{"x", z}, {"a", d}, {"g", g}}, [&] { return std::vector<Tensor>{scatter_delta(z, rows, d, {}, g, false)}; });
 }
 
 // The whole network under imposed decisions, gates and auxiliary losses included.
@@ -229,6 +287,64 @@ TEST_F(Gradients, RoutedNetwork) {
       ForwardOptions options;
       options.pick = Pick::imposed;
       for (int r = 0; r < 2; ++r) options.imposed.push_back(at::rand({2, 6}).lt(0.5));
+      options.aux = {{kRouterBce, 0.3}, {kRouterZ, 0.1}};
+      check(leaves, [&] { return std::vector<Tensor>{model.forward(batch, options).total}; }, 1e-6);
+    }
+}
+
+// Units of parts, light paths and static units, every kind in one network.
+model::ModelConfig config_of_all_units(routing::KvPolicy kv) {
+  using routing::Part;
+  model::ModelConfig c;
+  c.vocab_size = 9;
+  c.hidden_size = 6;
+  c.intermediate_size = 5;
+  c.num_hidden_layers = 5;
+  c.num_attention_heads = 2;
+  c.num_key_value_heads = 1;
+  c.head_dim = 4;
+  c.routing.units = {{.block = 0, .capacity = 0.5, .part = Part::attention, .paths = {.skip = false, .light = true}, .light_rank = 2},
+                     {.block = 0, .capacity = 0.5, .part = Part::mlp, .paths = {.light = true}, .light_rank = 1},
+                     {.block = 1, .capacity = 0.5, .paths = {.light = true}, .light_rank = 2},
+                     {.block = 2, .capacity = 0, .part = Part::mlp, .paths = {.skip = false, .light = true, .full = false}, .light_rank = 2},
+                     {.block = 3, .capacity = 0.5, .part = Part::attention},
+                     {.block = 4, .capacity = 0, .paths = {.skip = false, .light = true, .full = false}, .light_rank = 1}};
+  c.routing.kv = kv;
+  c.routing.forced_positions = 1;
+  c.routing.router_bias = true;
+  c.routing.router_input = routing::RouterInput::normed;
+  return c;
+}
+
+std::vector<std::pair<const char*, Tensor>> larger_leaves(const Transformer& model) {
+  std::vector<std::pair<const char*, Tensor>> leaves;
+  for (const auto& p : model.parameters()) {
+    at::NoGradGuard no_grad;
+    if (p.matrix) p.tensor.mul_(20);
+    leaves.emplace_back(p.name.c_str(), p.tensor);
+  }
+  return leaves;
+}
+
+TEST_F(Gradients, NetworkOfAllUnits) {
+  for (auto gate : {routing::Gate::one_plus_tanh, routing::Gate::raw})
+    for (auto kv : {routing::KvPolicy::drop, routing::KvPolicy::keep}) {
+      model::ModelConfig c = config_of_all_units(kv);
+      c.routing.gate = gate;
+      Transformer model(c, at::kDouble);
+      model.init(3);
+      const auto leaves = larger_leaves(model);
+      Batch batch;
+      batch.tokens = at::randint(9, {2, 6}, at::kLong);
+      batch.targets = at::randint(9, {2, 6}, at::kLong);
+      batch.document_start = at::tensor({0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2}, at::kInt).view({2, 6});
+      ForwardOptions options;
+      options.pick = Pick::imposed;
+      for (const auto& unit : c.routing.units) {
+        const Tensor full = at::rand({2, 6}).lt(0.5), rest = at::full({2, 6}, static_cast<int>(unit.cheapest()), at::kByte);
+        const Tensor some = unit.paths.light ? at::where(at::rand({2, 6}).lt(0.5), at::full({}, 2, at::kByte), rest) : rest;
+        options.imposed.push_back(unit.is_static() ? rest : at::where(full, at::full({}, 1, at::kByte), some));
+      }
       options.aux = {{kRouterBce, 0.3}, {kRouterZ, 0.1}};
       check(leaves, [&] { return std::vector<Tensor>{model.forward(batch, options).total}; }, 1e-6);
     }

@@ -192,6 +192,67 @@ TYPED_TEST(KernelTest, SoftmaxLoss) {
   });
 }
 
+TYPED_TEST(KernelTest, DistillLoss) {
+  using P = typename TypeParam::P;
+  using A = typename TypeParam::A;
+  each_isa<P, A>([](const Kernels<P, A>& k) {
+    Random random(9);
+    for (const int64_t V : {5, 16, 37, 130})
+      for (const int64_t top : {int64_t{1}, int64_t{3}, V, int64_t{0}}) {  // 0: all logits of the teacher
+        const int64_t target[3] = {V - 1, -100, 2};
+        auto logits = random_values<A>(random, static_cast<size_t>(3 * V), 5);
+        auto teacher = random_values<P>(random, static_cast<size_t>(3 * V), 2), log_p = random_values<P>(random, static_cast<size_t>(3 * top));
+        std::vector<int32_t> ids(static_cast<size_t>(3 * top));
+        std::vector<double> nll(3, 0.0), kl(3, 0.0), d(static_cast<size_t>(3 * V), 0.0);
+        for (int64_t i = 0; i < 3; ++i) {
+          const auto z = [&](int64_t v) { return value(logits[static_cast<size_t>(i * V + v)]); };
+          double sum = 0, total = 0, mass = 0, rest = 0;
+          for (int64_t v = 0; v < V; ++v) sum += std::exp(z(v)), total += std::exp(value(teacher[static_cast<size_t>(i * V + v)]));
+          std::vector<double> p(static_cast<size_t>(V), -1);  // of the teacher; below 0: in the rest
+          for (int64_t v = 0; v < V && top == 0; ++v) p[static_cast<size_t>(v)] = std::exp(value(teacher[static_cast<size_t>(i * V + v)])) / total;
+          for (int64_t j = 0; j < top; ++j) {
+            const size_t at = static_cast<size_t>(i * top + j);
+            ids[at] = static_cast<int32_t>((V - 1 + j) % V);
+            log_p[at] = from<P>(std::log(0.9 / static_cast<double>(top)));
+            p[static_cast<size_t>(ids[at])] = std::exp(value(log_p[at]));
+          }
+          for (int64_t v = 0; v < V; ++v) {
+            if (p[static_cast<size_t>(v)] >= 0) mass += p[static_cast<size_t>(v)];
+            else rest += std::exp(z(v)) / sum;
+          }
+          if (target[i] < 0) continue;
+          const size_t n = static_cast<size_t>(i);
+          const double p_rest = rest > 0 ? 1 - mass : 0;
+          nll[n] = std::log(sum) - z(target[i]);
+          if (p_rest > 0) kl[n] = p_rest * std::log(p_rest / rest);
+          for (int64_t v = 0; v < V; ++v) {
+            const double q = std::exp(z(v)) / sum, pv = p[static_cast<size_t>(v)];
+            if (pv >= 0) kl[n] += pv * std::log(pv / q);
+            const double of_kl = pv >= 0 ? (mass + p_rest) * q - pv : q * (mass + p_rest - p_rest / rest);
+            d[static_cast<size_t>(i * V + v)] = 0.25 * (q - (v == target[i])) + 0.5 * of_kl;
+          }
+        }
+        Guarded<P> found(3), found_kl(3), scratch(static_cast<size_t>(3 * top));
+        DistillTask<P, A> t;
+        t.V = V, t.k = top;
+        t.logits = logits.data(), t.target = target;
+        t.ids = ids.data(), t.log_probability = log_p.data(), t.scratch = scratch.data();
+        t.teacher = top == 0 ? teacher.data() : nullptr;
+        t.loss_scale = P(0.25), t.kl_scale = P(0.5);
+        t.nll = found.data(), t.kl = found_kl.data();
+        for (const bool gradient : {false, true}) {
+          t.gradient = gradient;
+          k.distill_loss(t, 0, 1);
+          k.distill_loss(t, 1, 3);
+          expect_near<P, P>(found, nll, "nll");
+          expect_near<P, P>(found_kl, kl, "kl");
+        }
+        expect_near<P, A>(logits, d, "dlogits");
+        EXPECT_TRUE(scratch.intact());
+      }
+  });
+}
+
 TYPED_TEST(KernelTest, RouterAndScatter) {
   using P = typename TypeParam::P;
   using A = typename TypeParam::A;
@@ -234,6 +295,23 @@ TYPED_TEST(KernelTest, RouterAndScatter) {
       k.scatter_backward(3, C, row, x.data(), a.data(), m.data(), g.data(), da.data(), dg.data());
       expect_near<P, A>(da, eda, "da");
       expect_near<P, P>(dg, edg, "dg");
+
+      // One delta alone.
+      Guarded<P> out1(n), dg1(3);
+      Guarded<A> da1(m3);
+      std::vector<double> eout1(n), edg1(3, 0.0);
+      for (size_t i = 0; i < n; ++i) out1[i] = x[i], eout1[i] = value(x[i]);
+      for (size_t i = 0; i < 3; ++i)
+        for (size_t c = 0; c < static_cast<size_t>(C); ++c) {
+          const size_t t = static_cast<size_t>(row[i] * C) + c, j = i * static_cast<size_t>(C) + c;
+          eout1[t] += value(g[i]) * value(a[j]);
+          edg1[i] += value(x[t]) * value(a[j]);
+        }
+      k.scatter(3, C, row, a.data(), nullptr, g.data(), out1.data());
+      expect_near<P, P>(out1, eout1, "scatter of one");
+      k.scatter_backward(3, C, row, x.data(), a.data(), nullptr, g.data(), da1.data(), dg1.data());
+      expect_near<P, A>(da1, eda, "da of one");
+      expect_near<P, P>(dg1, edg1, "dg of one");
 
       // The entrance's way back, in two parts: h may be anything where a row was gathered.
       auto gathered = random_values<P>(random, m3), dgathered = random_values<P>(random, m3), dscore = random_values<P>(random, 6);

@@ -1,7 +1,9 @@
 // nn_tool CASES.json: runs the network on cases written by the Python tests and stores what it found.
 // Each case: {"config": …, "in": FILE, "out": FILE, "dtype": "f32"|"f64", "compute", "pick", "thresholds", "capacity", "aux",
-// "tau", "train": {"lr", "beta1", "beta2", "eps", "decay", "clip"}}. In: tensors by name, "tokens", "targets", "document_start",
-// "lengths", "imposed.R". With "train", tokens and targets have a leading axis of steps. Out: F64 tensors.
+// "tau", "noise", "noise_seed", "loss_weight", "budget": {"target", "context", "shares"}, "trainable": {"routers", "light", "rank", "alpha",
+// "targets"}, "train": {"lr", "beta1", "beta2", "eps", "decay", "clip"}}. In: tensors by name, "tokens", "targets", "document_start",
+// "lengths", "imposed.R", "teacher.ids", "teacher.log_probability", "teacher.logits". With "train", tokens and targets have a leading axis of steps.
+// Out: F64 tensors.
 #include <cstdio>
 #include <iostream>
 
@@ -56,24 +58,42 @@ class Output {
 
 void run(const Json& json) {
   const auto config = model::ModelConfig::from_json(json.at("config"), "case");
-  nn::Transformer model(config, json.value("dtype", "f32") == "f64" ? at::kDouble : at::kFloat);
+  nn::Trainable trainable;
+  if (json.contains("trainable")) {
+    const Json& t = json.at("trainable");
+    trainable = {.everything = false, .routers = t.at("routers").get<bool>(), .light = t.at("light").get<bool>()};
+    trainable.lora = {.rank = t.at("rank").get<int64_t>(), .alpha = t.at("alpha").get<double>(), .targets = t.at("targets").get<std::vector<std::string>>()};
+  }
+  nn::Transformer model(config, json.value("dtype", "f32") == "f64" ? at::kDouble : at::kFloat, trainable);
   const formats::SafetensorsFile in(json.at("in").get<std::string>());
-  for (const auto& p : model.parameters()) {
+  const auto fill = [&](const nn::Parameter& p) {
     const Tensor value = read(in, p.name);
     if (!value.defined()) throw UserError("nn_tool: no tensor " + p.name);
     at::NoGradGuard no_grad;
-    p.tensor.copy_(value);
-  }
+    at::Tensor target = p.tensor;
+    target.copy_(value);
+  };
+  for (const auto& p : model.tensors()) fill(p);
+  for (const auto& p : model.parameters())
+    if (p.adapter) fill(p);
 
   nn::ForwardOptions options;
   const std::string pick = json.value("pick", "topk");
   options.pick = pick == "topk" ? nn::Pick::topk : pick == "threshold" ? nn::Pick::threshold : pick == "random" ? nn::Pick::random
-               : pick == "imposed" ? nn::Pick::imposed : nn::Pick::causal;
+               : pick == "imposed" ? nn::Pick::imposed : pick == "straight_through" ? nn::Pick::straight_through : nn::Pick::causal;
   options.compute = nn::compute_from(json.value("compute", "f32"));
   if (json.contains("thresholds")) options.thresholds = json.at("thresholds").get<std::vector<float>>();
   if (json.contains("capacity")) options.capacity = json.at("capacity").get<std::vector<double>>();
   if (json.contains("aux")) options.aux = json.at("aux").get<std::map<std::string, double>>();
   options.straight_through_tau = json.value("tau", 1.0);
+  options.score_noise = json.value("noise", 0.0);
+  options.noise_seed = json.value("noise_seed", uint64_t{0});
+  options.loss_weight = json.value("loss_weight", 1.0);
+  if (json.contains("budget")) {
+    const Json& b = json.at("budget");
+    options.budget = {.target = b.at("target").get<double>(), .context = b.at("context").get<int64_t>(), .shares = b.at("shares").get<std::vector<double>>()};
+  }
+  options.teacher = {read(in, "teacher.ids"), read(in, "teacher.log_probability"), read(in, "teacher.logits")};
   options.token_nll = true;
   for (size_t r = 0; r < config.routing.units.size(); ++r)
     if (const Tensor imposed = read(in, "imposed." + std::to_string(r)); imposed.defined()) options.imposed.push_back(imposed);
@@ -110,12 +130,14 @@ void run(const Json& json) {
       out.add("raw." + n, result.routed[r].raw);
       out.add("decision." + n, result.routed[r].decision);
       out.add("selected." + n, result.routed[r].selected);
+      if (result.routed[r].light.defined()) out.add("light." + n, result.routed[r].light);
     }
     if (targets.defined()) {
       out.add("loss", result.loss);
       out.add("total", result.total);
       out.add("nll", result.nll);
       for (const auto& [name, value] : result.aux) out.add("aux." + name, value);
+      if (result.block_fraction) out.add("block_fraction", at::full({}, *result.block_fraction, at::kDouble));
       result.total.backward();
       for (const auto& p : model.parameters()) out.add("grad." + p.name, p.tensor.grad().defined() ? p.tensor.grad() : at::zeros_like(p.tensor));
     }

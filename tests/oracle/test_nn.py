@@ -158,7 +158,7 @@ def compare(label, found, expected, table, by_norm=False):
             e = error(found[f"{name}.{r}"], expected[name][r].detach(), by_norm)
             assert e <= table["score"], f"{label}: {name} of block {r} differs by {e:.2e}"
         assert torch.equal(found[f"selected.{r}"].bool(), expected["selected"][r]), f"{label}: selection of block {r}"
-    largest = max(float(g.norm()) for g in expected["grad"].values())
+    largest = max((float(g.norm()) for g in expected["grad"].values()), default=0.0)
     for name, g in expected["grad"].items():
         if by_norm:
             e = float((found["grad." + name] - g).norm() / g.norm().clamp_min(1e-2 * largest))

@@ -1,0 +1,131 @@
+// Blocks with units of every kind: a whole block or its parts, with light paths, or static.
+#include "core/error.h"
+#include "nn/pass.h"
+
+namespace fathom::nn {
+
+using at::Tensor;
+using routing::Part;
+
+Pass::Decided Pass::decide(size_t u, Stream& stream, const ForwardOptions& options) const {
+  const routing::RoutedUnit& unit = state_.config.routing.units[u];
+  Decided d;
+  d.unit = u;
+  if (unit.is_static()) {
+    if (unit.paths.light) d.light = select_everyone(rows_);
+    return d;
+  }
+  d.scores = scores(u, stream);
+  std::vector<Selected> reached;  // [cuts]
+  for (size_t cut = 0; cut < unit.cuts(); ++cut) reached.push_back(select(*this, state_.config, u, cut, d.scores, options));
+  enter(u, stream, d.scores, {}, 0);
+  if (options.pick == Pick::straight_through)
+    for (size_t cut = 0; cut < unit.cuts(); ++cut) {
+      const float threshold = options.thresholds.empty() ? 0.0f : options.thresholds[state_.config.routing.first_cut(u) + cut];
+      d.gates.push_back(straight_through(d.scores, reached[cut], threshold, options.straight_through_tau));
+    }
+  d.full = std::move(reached.back());
+  if (unit.paths.light) d.light = without(unit.paths.skip ? reached.front() : select_everyone(rows_), d.full);
+  return d;
+}
+
+Tensor Pass::straight_through(const Scores& scores, const Selected& reached, float threshold, double tau) const {
+  const Tensor noise = scores.noisy.defined() ? scores.noisy - scores.raw.detach() : Tensor();
+  const Tensor soft = at::sigmoid(((noise.defined() ? scores.raw + noise : scores.raw) - threshold) / tau);
+  std::vector<int64_t> forced;
+  for (size_t i = 0; i < rows_.position.size(); ++i)
+    if (rows_.position[i] < state_.config.routing.forced_positions) forced.push_back(static_cast<int64_t>(i));
+  const Tensor moving = forced.empty() ? soft : soft.index_fill(0, index_tensor(forced), 0.0);
+  return membership(reached, moving.detach()) + (moving - moving.detach());
+}
+
+Tensor Pass::light(size_t unit, const Tensor& x) const {
+  const UnitWeights& w = state_.units[unit];
+  return linear(add_norm_linear(x, {}, state_.ones, state_.config.rms_norm_eps, w.light_down, compute_).y, w.light_up);
+}
+
+Pass::Delta Pass::full_delta(size_t block, Part part, const Tensor& x, const Tensor& kept, const Selected& selected) const {
+  const std::vector<int64_t> filled = filled_up(selected.rows, rows_.batch * rows_.tokens - 1);
+  const Tensor some = x.index_select(0, index_tensor(filled));
+  Delta delta;
+  if (part != Part::mlp) delta.a = linear(attended(block, some, kept, selected, filled), state_.blocks[block].o);
+  if (part != Part::attention) delta.m = mlp(block, some, delta.a);
+  return delta;
+}
+
+static Tensor add(const Tensor& to, const Tensor& rows, const Tensor& a, const Tensor& m, const Tensor& g) {
+  return a.defined() ? scatter_delta(to, rows, a, m, g, false) : scatter_delta(to, rows, m, {}, g, false);
+}
+
+// x' of a unit at x: the block's input, or what attention left there.
+Tensor Pass::run_unit(size_t block, const Decided& decided, const Tensor& x, double tau) const {
+  if (!decided.gates.empty()) return tune_unit(block, decided, x);
+  const Part part = state_.config.routing.units[decided.unit].part;
+  Tensor out = x;
+  if (!decided.full.rows.empty()) {
+    const Tensor rows = index_tensor(decided.full.rows), kept = part == Part::mlp ? Tensor() : kept_keys(block, x);
+    const Delta delta = full_delta(block, part, x, kept, decided.full);
+    out = add(out, rows, delta.a, delta.m, gate(decided.scores.raw, decided.full, rows, tau));
+  }
+  if (!decided.light.rows.empty()) {
+    const Tensor filled = index_tensor(filled_up(decided.light.rows, rows_.batch * rows_.tokens - 1));
+    out = add(out, index_tensor(decided.light.rows), light(decided.unit, x.index_select(0, filled)), {}, {});
+  }
+  return out;
+}
+
+// The same with gates: every path of every token has a part in it, were it 0 times its delta.
+Tensor Pass::tune_unit(size_t block, const Decided& decided, const Tensor& x) const {
+  const routing::RoutedUnit& unit = state_.config.routing.units[decided.unit];
+  const Selected everyone = select_everyone(rows_), rest = without(everyone, decided.full);
+  const Tensor kept = unit.part == Part::mlp ? Tensor() : kept_keys(block, x), &g = decided.gates.back();
+  Tensor out = x;
+  if (!decided.full.rows.empty()) {
+    const Tensor rows = index_tensor(decided.full.rows);
+    const Delta delta = full_delta(block, unit.part, x, kept, decided.full);
+    out = add(out, rows, delta.a, delta.m, g.index_select(0, rows));
+  }
+  const bool knows_rest = unit.part == Part::mlp || kept.defined();
+  if (knows_rest && at::GradMode::is_enabled() && !rest.rows.empty()) {
+    Delta delta;
+    {
+      at::NoGradGuard no_grad;
+      delta = full_delta(block, unit.part, x, kept, rest);
+    }
+    const Tensor rows = index_tensor(rest.rows);
+    out = add(out, rows, delta.a, delta.m, g.index_select(0, rows));
+  }
+  if (unit.paths.light && !everyone.rows.empty()) {
+    const Tensor rows = index_tensor(everyone.rows), filled = index_tensor(filled_up(everyone.rows, rows_.batch * rows_.tokens - 1));
+    const Tensor share = unit.paths.skip ? decided.gates.front() - g : 1 - g;
+    out = add(out, rows, light(decided.unit, everyone.all ? x : x.index_select(0, filled)), {}, share.index_select(0, rows));
+  }
+  return out;
+}
+
+void Pass::run_block(size_t block, Stream& stream, const std::vector<Decided>& decided, double tau) const {
+  const auto summed = [&] { return stream.delta.defined() ? stream.x + stream.delta : stream.x; };
+  const auto unit_of = [&](Part part) -> const Decided* {
+    for (const Decided& d : decided)
+      if (state_.config.routing.units[d.unit].covers(part)) return &d;
+    return nullptr;
+  };
+  const Decided *attention = unit_of(Part::attention), *mlp_unit = unit_of(Part::mlp);
+  const BlockWeights& w = state_.blocks[block];
+  const double eps = state_.config.rms_norm_eps;
+  if (attention) {
+    stream = {run_unit(block, *attention, summed(), tau), {}};
+  } else {
+    const NormLinear qkv = add_norm_linear(stream.x, stream.delta, w.input_norm, eps, w.qkv, compute_);
+    stream = {qkv.h, linear(rope_attention(qkv.y, {}, whole_), w.o)};
+  }
+  if (mlp_unit == attention) return;  // one unit for both
+  if (mlp_unit) {
+    stream = {run_unit(block, *mlp_unit, summed(), tau), {}};
+  } else {
+    const NormLinear gate_up = add_norm_linear(stream.x, stream.delta, w.post_norm, eps, w.gate_up, compute_);
+    stream = {gate_up.h, swiglu_linear(gate_up.y, w.down)};
+  }
+}
+
+}  // namespace fathom::nn
