@@ -33,6 +33,10 @@ def drawn(folder, seed, kind):
     return None if config.get("fathom", {}).get("selection") == "random" else config
 
 
+def exportable(config):
+    return config is not None and not any(u["block"] == 0 and u["part"] != "mlp" and "full" not in u["paths"] for u in config["fathom"].get("units", []))
+
+
 def exported(model, out):
     run(FATHOM, "export", model, out, "--to", "hf", "--quiet")
     return load(out)
@@ -53,16 +57,13 @@ CASES = [(seed, kind) for kind in ("routed", "paths") for seed in range(1, 13)]
 
 @pytest.mark.parametrize("seed, kind", CASES)
 def test_logits_cache_and_texts(seed, kind, tmp_path):
-    config = drawn(tmp_path / "m", seed, kind)
-    if config is None:
-        pytest.skip("a control")
-    if any(u["block"] == 0 and u["part"] != "mlp" and "full" not in u["paths"] for u in config["fathom"].get("units", [])):
-        pytest.skip("refused: see below")
-    theirs = exported(tmp_path / "m", tmp_path / "hf")
+    model = next(tmp_path / f"m{s}" for s in range(seed, 1000, 20) if exportable(drawn(tmp_path / f"m{s}", s, kind)))
+    config = json.loads((model / "config.json").read_text())
+    theirs = exported(model, tmp_path / "hf")
     draw = random.Random(seed)
     length = min(40, config["max_position_embeddings"])
     ids = [draw.randrange(config["vocab_size"]) for _ in range(length)]
-    ours = engine_logits(tmp_path / "m", ids, tmp_path)
+    ours = engine_logits(model, ids, tmp_path)
     with torch.no_grad():
         logits = theirs(torch.tensor([ids])).logits[0].numpy()
         # Rounding, unless a score lay on its threshold: then the tokens from there on may differ.
@@ -75,7 +76,7 @@ def test_logits_cache_and_texts(seed, kind, tmp_path):
         padded = theirs(torch.tensor([[0] * 5 + ids[:-5], ids]), attention_mask=torch.tensor([[0] * 5 + [1] * (length - 5), [1] * length])).logits.numpy()
         assert np.abs(padded[0, 5:] - logits[:-5]).max() < 2e-4 * scale and np.abs(padded[1] - logits).max() < 2e-4 * scale
     prompts = [ids[:n] for n in (3, 5, 8)]
-    texts = [list(map(int, line.split())) for line in run(TOOLS / "engine_tool", "greedy", tmp_path / "m", 8, stdin="\n".join(" ".join(map(str, p)) for p in prompts) + "\n").stdout.splitlines()]
+    texts = [list(map(int, line.split())) for line in run(TOOLS / "engine_tool", "greedy", model, 8, stdin="\n".join(" ".join(map(str, p)) for p in prompts) + "\n").stdout.splitlines()]
     for prompt, text in zip(prompts, texts):
         new = theirs.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)[0, len(prompt):].tolist()
         with torch.no_grad():
@@ -131,6 +132,8 @@ def test_an_exported_folder_is_a_model_of_ours_too(tmp_path):
 
 def test_what_cannot_be_said_is_refused(tmp_path):
     control = next(s for s in range(1, 200) if drawn(tmp_path / f"m{s}", s, "routed") is None)
+    first = next(s for s in range(1, 200) if (c := drawn(tmp_path / f"p{s}", s, "paths")) and not exportable(c))
+    assert "the cache of transformers counts" in run(FATHOM, "export", tmp_path / f"p{first}", tmp_path / "out", "--to", "hf", "--quiet", code=1).stderr
     assert "the control draws by a hash" in run(FATHOM, "export", tmp_path / f"m{control}", tmp_path / "out", "--to", "hf", "--quiet", code=1).stderr
     routed = next(s for s in range(1, 20) if s != control and (tmp_path / f"m{s}").exists() and drawn_already(tmp_path / f"m{s}"))
     assert "routed" in run(FATHOM, "export", tmp_path / f"m{routed}", tmp_path / "out.gguf", "--to", "gguf", "--quiet", code=1).stderr
