@@ -175,7 +175,7 @@ int run(const Arguments& args) {
     text = load_text(args, *source, weights, options.context);
     report.text = text.name;
     if (fit) {
-      Bar bar(args, "fitting", "blocks", source->config().num_hidden_layers);
+      Bar bar(args, "fitting", "blocks", source->config().num_hidden_layers * (options.refit && surgery.config.routing.decides() ? 2 : 1));
       convert::fit_surgery(surgery, weights, text.windows, options,
                            {.ridge = args.number("ridge"), .forced_positions = options.forced_positions, .loss_tokens = args.integer("loss-tokens"), .threads = threads_of(args),
                             .progress = [&](int64_t done, int64_t) { bar.update(done); }, .check = stop_if_interrupted});

@@ -122,7 +122,13 @@ Surgery plan_surgery(const ModelConfig& dense, const SurgeryOptions& options, co
 void fit_surgery(Surgery& surgery, std::shared_ptr<const infer::Weights> dense, std::span<const std::span<const int32_t>> windows, const SurgeryOptions& options,
                  const FitOptions& fit) {
   routing::RoutingConfig& routing = surgery.config.routing;
-  surgery.fitted = fit_units(dense, routing.units, windows, fit);
+  const bool twice = options.refit && routing.decides();
+  const auto pass = [&](int64_t number) {
+    FitOptions out = fit;
+    if (fit.progress) out.progress = [&fit, number, twice](int64_t done, int64_t of) { fit.progress(number * of + done, twice ? 2 * of : of); };
+    return out;
+  };
+  surgery.fitted = fit_units(dense, routing.units, windows, pass(0));
   // One scale for the scores of all units: the logarithm of nats per share of the blocks' FLOPs.
   std::vector<double> offset(routing.units.size(), 0.0);
   for (size_t u = 0; u < routing.units.size(); ++u) {
@@ -160,7 +166,7 @@ void fit_surgery(Surgery& surgery, std::shared_ptr<const infer::Weights> dense, 
   // Windows take turns over the range, neighbours far apart in it: by the golden section.
   std::vector<float> thresholds;
   const double threshold = threshold_of(options.target);
-  for (size_t i = 0; options.refit && i < windows.size(); ++i) {
+  for (size_t i = 0; twice && i < windows.size(); ++i) {
     const double at = std::fmod(0.6180339887498949 * static_cast<double>(i + 1), 1.0);
     thresholds.push_back(static_cast<float>(threshold_of(options.lowest + at * (options.highest - options.lowest)) - threshold));
   }
@@ -183,7 +189,7 @@ void fit_surgery(Surgery& surgery, std::shared_ptr<const infer::Weights> dense, 
     router.bias = static_cast<float>(router.bias + offset[u] - threshold);  // so that the threshold is 0
     routers.push_back(router);
   }
-  if (options.refit) refit_light_paths(dense, routing.units, routers, windows, thresholds, fit, surgery.fitted);
+  if (twice) refit_light_paths(dense, routing.units, routers, windows, thresholds, pass(1), surgery.fitted);
   for (size_t u = 0; u < routing.units.size(); ++u) {
     const RoutedUnit& unit = routing.units[u];
     const FittedUnit& fitted = surgery.fitted[u];
