@@ -19,6 +19,7 @@ using routing::RoutedUnit;
 using Rows = DenseWalk::Rows;
 
 constexpr double kLeast = 1e-12;  // of a ratio, before its logarithm
+constexpr size_t kSlice = 512;    // tokens whose rows are gathered at a time
 
 double mean_square(const float* x, int64_t C) {
   double sum = 0;
@@ -70,6 +71,7 @@ class Fitter {
       size_t end = u;
       while (end < units_.size() && units_[end].block == block) ++end;
       if (u == end && u == units_.size()) break;  // what follows changes nothing
+      if (teacher_) advance_teacher();
       for (; u < end; ++u) each(u);
       advance(end);
       if (options_.progress) options_.progress(block + 1, blocks_);
@@ -137,31 +139,6 @@ class Fitter {
     for (int64_t c = 0; c < C_; ++c) to[c] = static_cast<float>(scale * x[c]);
   }
 
-  // U·D·u of rows of u, one after the other.
-  std::vector<float> light_of(const LowRankFit::Map& map, std::span<const float> u) {
-    const int64_t N = static_cast<int64_t>(u.size()) / C_, r = static_cast<int64_t>(map.down.size()) / C_;
-    std::vector<float> out(u.size(), 0.0f);
-    if (r == 0) return out;
-    threads_.parallel_for((N + 15) / 16, [&](int64_t task) {
-      std::vector<float> low(static_cast<size_t>(r));
-      for (int64_t n = task * 16; n < std::min(N, (task + 1) * 16); ++n) {
-        const float* in = u.data() + n * C_;
-        for (int64_t i = 0; i < r; ++i) {
-          float sum = 0;
-          for (int64_t c = 0; c < C_; ++c) sum += map.down[static_cast<size_t>(i * C_ + c)] * in[c];
-          low[static_cast<size_t>(i)] = sum;
-        }
-        float* to = out.data() + n * C_;
-        for (int64_t c = 0; c < C_; ++c) {
-          float sum = 0;
-          for (int64_t i = 0; i < r; ++i) sum += map.up[static_cast<size_t>(c * r + i)] * low[static_cast<size_t>(i)];
-          to[c] = sum;
-        }
-      }
-    });
-    return out;
-  }
-
   // The rows of a chunk that count, side by side: their inputs, their deltas and the weight of their errors.
   struct Counted {
     std::vector<size_t> row;
@@ -176,7 +153,7 @@ class Fitter {
     for (size_t m = 0; m < M; ++m) {
       const size_t at = out.row[m] * static_cast<size_t>(C_), to = m * static_cast<size_t>(C_);
       normed(seen.before.data() + at, out.u.data() + to);
-      const float* const after = has_its_way(units_[u]) ? target_.data() + seen.rows.first * static_cast<size_t>(C_) + at : seen.rows.now.data() + at;
+      const float* const after = has_its_way(units_[u]) ? target_of(units_[u]).data() + seen.rows.first * static_cast<size_t>(C_) + at : seen.rows.now.data() + at;
       for (int64_t c = 0; c < C_; ++c) out.delta[to + static_cast<size_t>(c)] = after[c] - seen.before[at + static_cast<size_t>(c)];
       out.size[m] = std::max(mean_square(after, C_), 1e-20);
     }
@@ -191,15 +168,33 @@ class Fitter {
     return hooks;
   }
 
-  void look(size_t u, const std::function<void(const Seen&)>& f) {
+  // Runs the block, and keeps what the unit reads and writes.
+  void record(size_t u) {
+    for (std::vector<float>* rows : {&input_, &before_, &after_}) rows->resize(static_cast<size_t>(walk_.tokens() * C_));
+    position_.resize(static_cast<size_t>(walk_.tokens()));
     DenseWalk::Hooks hooks = hooks_before(u);
-    at_unit(units_[u], hooks, f);
+    at_unit(units_[u], hooks, [this](const Seen& seen) {
+      const auto keep = [&](std::span<const float> rows, std::vector<float>& to) { std::ranges::copy(rows, to.begin() + static_cast<ptrdiff_t>(seen.rows.first * static_cast<size_t>(C_))); };
+      keep(seen.input, input_), keep(seen.before, before_), keep(seen.rows.now, after_);
+      std::ranges::copy(seen.rows.position, position_.begin() + static_cast<ptrdiff_t>(seen.rows.first));
+    });
     walk_.look(hooks);
+    recorded_ = u;
+  }
+
+  // f for some hundred tokens at a time, as often as one likes: the block runs once. What f writes to rows.now stays there.
+  void look(size_t u, const std::function<void(const Seen&)>& f) {
+    if (recorded_ != u) record(u);
+    const auto C = static_cast<size_t>(C_);
+    for (size_t first = 0; first < position_.size(); first += kSlice) {
+      const size_t here = std::min(kSlice, position_.size() - first);
+      const Rows rows{.before = std::span(input_).subspan(first * C, here * C), .now = std::span(after_).subspan(first * C, here * C), .position = std::span(position_).subspan(first, here), .first = first};
+      f({rows, rows.before, std::span(before_).subspan(first * C, here * C)});
+    }
   }
 
   void fit_light(size_t u) {
     const RoutedUnit& unit = units_[u];
-    if (has_its_way(unit)) teacher_rows(unit);
     LowRankFit fit(C_);
     look(u, [&](const Seen& seen) {
       Counted rows = counted(u, seen);
@@ -234,7 +229,7 @@ class Fitter {
     const LowRankFit::Map nothing, &cheapest = unit.cheapest() == Path::light ? fitted.light : nothing;
     look(u, [&](const Seen& seen) {
       const Counted rows = counted(u, seen);
-      const std::vector<float> light = light_of(cheapest, rows.u);
+      const std::vector<float> light = cheapest.apply(rows.u, C_, threads_);
       std::vector<float> target(rows.row.size()), input(rows.u.size());
       for (size_t m = 0; m < rows.row.size(); ++m) {
         double missed = 0;
@@ -260,39 +255,47 @@ class Fitter {
     });
   }
 
-  // Adds to `hooks` that every token that counts takes the unit's cheapest path (or light, where who takes it is known).
-  void replace(size_t u, DenseWalk::Hooks& hooks) {
-    at_unit(units_[u], hooks, [this, u](const Seen& seen) {
+  // Every token that counts takes the unit's cheapest path (or light, where who takes it is known).
+  std::function<void(const Seen&)> replacement(size_t u) {
+    return [this, u](const Seen& seen) {
       const std::vector<size_t> rows = counted_rows(u, seen);
       std::vector<float> input(rows.size() * static_cast<size_t>(C_));
       for (size_t m = 0; m < rows.size(); ++m) normed(seen.before.data() + rows[m] * static_cast<size_t>(C_), input.data() + m * static_cast<size_t>(C_));
       const LowRankFit::Map nothing, &cheapest = routed() || units_[u].cheapest() == Path::light ? fitted_[u].light : nothing;
-      const std::vector<float> light = light_of(cheapest, input);
+      const std::vector<float> light = cheapest.apply(input, C_, threads_);
       for (size_t m = 0; m < rows.size(); ++m)
         for (size_t c = 0; c < static_cast<size_t>(C_); ++c) {
           const size_t at = rows[m] * static_cast<size_t>(C_) + c;
           seen.rows.now[at] = seen.before[at] + light[m * static_cast<size_t>(C_) + c];
         }
-    });
+    };
+  }
+  void replace(size_t u, DenseWalk::Hooks& hooks) { at_unit(units_[u], hooks, replacement(u)); }
+
+  // The dense model's stream behind the unit, [tokens, C].
+  const std::vector<float>& target_of(const RoutedUnit& unit) const { return unit.part == Part::attention ? target_between_ : target_after_; }
+
+  // The dense model through the block, which is where units that have their way are to bring the stream.
+  void advance_teacher() {
+    const auto keep = [this](std::vector<float>& to) {
+      to.resize(static_cast<size_t>(teacher_->tokens() * C_));
+      return [this, &to](const Rows& rows) { std::ranges::copy(rows.now, to.begin() + static_cast<ptrdiff_t>(rows.first * static_cast<size_t>(C_))); };
+    };
+    teacher_->advance({.attention = keep(target_between_), .mlp = keep(target_after_)});
   }
 
-  // The dense model's stream behind the unit, into target_ [tokens, C].
-  void teacher_rows(const RoutedUnit& unit) {
-    target_.resize(static_cast<size_t>(teacher_->tokens() * C_));
-    DenseWalk::Hooks hooks;
-    at_unit(unit, hooks, [this](const Seen& seen) { std::ranges::copy(seen.rows.now, target_.begin() + static_cast<ptrdiff_t>(seen.rows.first * static_cast<size_t>(C_))); });
-    teacher_->look(hooks);
-  }
-
-  // All walks through the block whose units end before `end`; its static units have their way.
+  // Through the block whose units end before `end`; those that have their way have it.
   void advance(size_t end) {
-    const int64_t block = walk_.block();
     DenseWalk::Hooks hooks;
-    for (size_t u = 0; u < end; ++u)
-      if (units_[u].block == block && has_its_way(units_[u])) replace(u, hooks);
-    walk_.advance(hooks);
-    if (teacher_) teacher_->advance();
+    const bool any = end > 0 && units_[end - 1].block == walk_.block();
+    if (any) {
+      hooks = hooks_before(end - 1);
+      if (has_its_way(units_[end - 1])) replace(end - 1, hooks);
+    }
     if (loss_walk_) loss_walk_->advance(hooks);
+    if (!any || !units_[end - 1].covers(Part::mlp)) return walk_.advance(hooks);
+    look(end - 1, has_its_way(units_[end - 1]) ? replacement(end - 1) : [](const Seen&) {});  // what it wrote is the block's end
+    walk_.go_on(after_);
   }
 
   const int64_t C_;
@@ -306,7 +309,10 @@ class Fitter {
   std::optional<DenseWalk> loss_walk_;   // as walk_, fewer texts
   double loss_ = 0;
   std::vector<float> between_;           // [N, C] of a chunk: behind attention
-  std::vector<float> target_;
+  std::vector<float> input_, before_, after_;  // [tokens, C] of the unit `recorded_`: the block's input, what it reads, what it wrote
+  std::vector<int64_t> position_;        // [tokens]
+  std::optional<size_t> recorded_;
+  std::vector<float> target_between_, target_after_;  // [tokens, C] of the dense model, in the block at hand
   std::vector<FittedUnit> fitted_;
   std::span<const ScoreFit::Score> routers_;  // that decide who takes the light paths; empty: nobody knows yet
   std::vector<float> thresholds_;             // [tokens] beside them

@@ -16,6 +16,7 @@ using Eigen::VectorXd;
 
 constexpr int64_t kRowsInF32 = 512;   // of a product whose sums are f32
 constexpr int64_t kColumns = 64;      // of a sum that one thread forms
+constexpr int64_t kRowsOfTask = 64;   // that one thread maps
 
 // sum [M, C] += aᵀ b for rows a [N, M], b [N, C]; threads share the columns.
 void add_product(const Eigen::Map<const Rows>& a, const Eigen::Map<const Rows>& b, MatrixXd& sum, ThreadPool& threads) {
@@ -89,6 +90,20 @@ LowRankFit::Map LowRankFit::solve(int64_t rank, double ridge) const {
   const MatrixXd w = up * down;
   const double left = s.energy - 2 * (w.array() * s.b.array()).sum() + ((w * s.a).array() * w.array()).sum();
   out.unexplained = std::max(0.0, left / s.energy);
+  return out;
+}
+
+std::vector<float> LowRankFit::Map::apply(std::span<const float> u, int64_t width, ThreadPool& threads) const {
+  std::vector<float> out(u.size(), 0.0f);
+  const int64_t rank = std::ssize(down) / width;
+  if (rank == 0 || u.empty()) return out;
+  const auto inputs = as_rows(u, width), inner = as_rows(down, width), outer = as_rows(up, rank);
+  Eigen::Map<Rows> to(out.data(), inputs.rows(), width);
+  threads.parallel_for((inputs.rows() + kRowsOfTask - 1) / kRowsOfTask, [&](int64_t task) {
+    const int64_t first = task * kRowsOfTask, here = std::min(kRowsOfTask, inputs.rows() - first);
+    const Rows low = inputs.middleRows(first, here) * inner.transpose();
+    to.middleRows(first, here).noalias() = low * outer.transpose();
+  });
   return out;
 }
 

@@ -28,6 +28,8 @@ class LowRankFit {
     std::vector<float> down;  // D [r, C]
     std::vector<float> up;    // U [C, r]
     double unexplained = 0;   // share of Σ‖y‖² that is left, of the rows it was fitted on
+    // U·D·u of rows [N, C]; 0 of an empty map.
+    std::vector<float> apply(std::span<const float> u, int64_t width, ThreadPool& threads) const;
   };
   // λ is `ridge` times the mean of the diagonal of Σ u uᵀ. 1 ≤ rank ≤ C. Without a row, or where every y is 0, the map is 0.
   Map solve(int64_t rank, double ridge) const;

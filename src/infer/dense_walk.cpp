@@ -1,5 +1,7 @@
 #include "infer/dense_walk.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "infer/text_steps.h"
 
@@ -60,6 +62,16 @@ void DenseWalk::advance(const Hooks& hooks) {
     state_->run(chunk, first, hooks);
     state_->steps.keep(chunk);
   });
+  ++state_->next;
+}
+
+void DenseWalk::go_on(std::span<const float> now) {
+  FATHOM_ASSERT(state_->next < state_->steps.config().num_hidden_layers, "no block is left");
+  FATHOM_ASSERT(std::ssize(now) == state_->tokens * state_->steps.config().hidden_size, now.size(), " numbers");
+  for (TextChunk& chunk : state_->chunks) {
+    std::ranges::copy(now.first(chunk.now.size()), chunk.now.begin());
+    now = now.subspan(chunk.now.size());
+  }
   ++state_->next;
 }
 

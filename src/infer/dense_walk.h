@@ -42,6 +42,8 @@ class DenseWalk {
   // Runs the next block and stays before it: what the hooks write is forgotten.
   void look(const Hooks& hooks) const;
   void advance(const Hooks& hooks = {});
+  // Goes on without running the block, as if it had left this stream [tokens, C].
+  void go_on(std::span<const float> now);
   // The loss if `hooks` had their way in the next block and all later ones ran as they are; the walk stays where it is. At the end: the loss
   // as it is.
   Loss loss_if(const Hooks& hooks = {}) const;
