@@ -27,6 +27,17 @@ Flag quiet_flag() { return boolean_flag("quiet", "no progress and no remarks on 
 Flag field_flag() { return text_flag("field", "NAME", "field of a .jsonl line that holds the text").otherwise("text"); }
 Flag repair_flag() { return boolean_flag("repair-utf8", "replace broken UTF-8 by U+FFFD instead of refusing the file"); }
 
+data::DocumentOptions document_options(const Arguments& args) {
+  data::DocumentOptions options;
+  options.field = args.text("field");
+  if (args.boolean("repair-utf8")) options.invalid_utf8 = data::InvalidUtf8::repair;
+  return options;
+}
+
+study::HeldOutOptions held_out_options(const Arguments& args, int64_t context, int64_t limit) {
+  return {.documents = document_options(args), .context = context, .limit = limit, .progress = [](int64_t, int64_t) { stop_if_interrupted(); }};
+}
+
 Flag dial_flag(const std::string& help) { return number_flag("dial", "X", help).range(1e-6, 1).noted("the model's"); }
 
 std::optional<double> dial_of(const Arguments& args, const model::ModelFolder& folder) { return dial_of(args.maybe_number("dial"), folder); }

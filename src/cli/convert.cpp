@@ -1,6 +1,4 @@
 #include <algorithm>
-#include <cmath>
-#include <numeric>
 
 #include "cli/bar.h"
 #include "cli/commands.h"
@@ -15,7 +13,7 @@
 #include "core/log.h"
 #include "infer/weights.h"
 #include "model/cost.h"
-#include "study/divergence.h"
+#include "study/evaluate.h"
 #include "study/runs.h"
 
 namespace fathom::cli {
@@ -113,13 +111,7 @@ Text load_text(const Arguments& args, const model::ModelFolder& source, std::sha
     out.name = str("text of ", source.path());
   }
   if (files.empty()) return out;
-  study::HeldOutOptions options;
-  options.documents.field = args.text("field");
-  if (args.boolean("repair-utf8")) options.documents.invalid_utf8 = data::InvalidUtf8::repair;
-  options.context = context;
-  options.limit = tokens - of_own;
-  options.progress = [](int64_t, int64_t) { stop_if_interrupted(); };
-  out.held = study::load_held_out(files, tokenizer, ends, options);
+  out.held = study::load_held_out(files, tokenizer, ends, held_out_options(args, context, tokens - of_own));
   for (const study::Window& w : out.held->windows) out.windows.push_back(w.tokens);
   out.name += (own ? " and " : "") + out.held->name;
   return out;

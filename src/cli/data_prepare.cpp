@@ -25,9 +25,8 @@ int run(const Arguments& args) {
   const std::string& folder = args.text("out");
 
   data::PrepareOptions options;
-  options.documents.field = args.text("field");
+  options.documents = document_options(args);
   options.documents.separator = args.text("separator");
-  if (args.boolean("repair-utf8")) options.documents.invalid_utf8 = data::InvalidUtf8::repair;
   options.split = split_mode(args.text("split"));
   options.validation_share = args.number("validation-share");
   if (options.validation_share == 0 && (options.split == data::SplitMode::by_hash || options.split == data::SplitMode::by_tail))

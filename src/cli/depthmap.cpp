@@ -23,14 +23,9 @@ int run(const Arguments& args) {
   const std::optional<double> dial = dial_of(args, *subject.folder);
 
   const int64_t most = subject.engine->config().max_position_embeddings;
-  study::HeldOutOptions options;
-  options.documents.field = args.text("field");
-  if (args.boolean("repair-utf8")) options.documents.invalid_utf8 = data::InvalidUtf8::repair;
-  options.context = args.maybe_integer("context").value_or(study::default_context({subject.folder->path()}, {most}));
-  if (options.context > most) args.wrong("context", str(options.context), str("at most the model's max_position_embeddings ", most));
-  options.limit = args.integer("limit");
-  options.progress = [](int64_t, int64_t) { stop_if_interrupted(); };
-  const study::HeldOut text = study::load_held_out(args.texts("data"), *subject.tokenizer, subject.ends(), options);
+  const int64_t context = args.maybe_integer("context").value_or(study::default_context({subject.folder->path()}, {most}));
+  if (context > most) args.wrong("context", str(context), str("at most the model's max_position_embeddings ", most));
+  const study::HeldOut text = study::load_held_out(args.texts("data"), *subject.tokenizer, subject.ends(), held_out_options(args, context, args.integer("limit")));
 
   std::unique_ptr<Progress> bar;
   if (!args.boolean("quiet")) bar = std::make_unique<Progress>("reading depths", "tokens", text.predicted);

@@ -69,13 +69,7 @@ int run(const Arguments& args) {
     args.wrong("rule", "topk", "causal or random", "the model's blocks pick tokens at random, so nobody trained the scores that top-k would read");
   const std::optional<double> dial = dial_of(args, *subjects[0].folder);
 
-  study::HeldOutOptions options;
-  options.documents.field = args.text("field");
-  if (args.boolean("repair-utf8")) options.documents.invalid_utf8 = data::InvalidUtf8::repair;
-  options.context = context_of(args, subjects);
-  options.limit = args.integer("limit");
-  options.progress = [](int64_t, int64_t) { stop_if_interrupted(); };
-  const study::HeldOut text = study::load_held_out(args.texts("data"), *subjects[0].tokenizer, subjects[0].ends(), options);
+  const study::HeldOut text = study::load_held_out(args.texts("data"), *subjects[0].tokenizer, subjects[0].ends(), held_out_options(args, context_of(args, subjects), args.integer("limit")));
 
   EvaluationReport report{.text = text, .names = {}, .results = {}, .teacher = {}};
   std::unique_ptr<Progress> bar;

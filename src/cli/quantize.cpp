@@ -43,17 +43,11 @@ Texts load_texts(const Arguments& args, const model::ModelFolder& model) {
   const bool calibrate = to_calibrate(args, model), shared = calibrate && !args.given("calibrate-on");
   if (!args.given("data") && !calibrate) return texts;
   const text::Tokenizer tokenizer = model.tokenizer();
-  study::HeldOutOptions options;
-  options.documents.field = args.text("field");
-  if (args.boolean("repair-utf8")) options.documents.invalid_utf8 = data::InvalidUtf8::repair;
   const int64_t most = model.config().max_position_embeddings;
-  options.context = args.maybe_integer("context").value_or(study::default_context({model.path()}, {most}));
-  if (options.context > most) args.wrong("context", str(options.context), str("at most ", most, ", the model's max_position_embeddings"));
-  texts.context = options.context;
-  options.progress = [](int64_t, int64_t) { stop_if_interrupted(); };
+  texts.context = args.maybe_integer("context").value_or(study::default_context({model.path()}, {most}));
+  if (texts.context > most) args.wrong("context", str(texts.context), str("at most ", most, ", the model's max_position_embeddings"));
   const auto load = [&](const char* flag, int64_t limit) {
-    options.limit = limit;
-    return study::load_held_out(args.texts(flag), tokenizer, study::document_ends(model.config(), tokenizer), options);
+    return study::load_held_out(args.texts(flag), tokenizer, study::document_ends(model.config(), tokenizer), held_out_options(args, texts.context, limit));
   };
   const auto use = [&](const std::vector<study::Window>& windows, const std::string& name) {
     for (const study::Window& w : windows) texts.calibration.push_back(w.tokens);

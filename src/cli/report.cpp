@@ -131,14 +131,8 @@ Report make_report(const Arguments& args) {
   const int64_t most = *std::min_element(lengths.begin(), lengths.end());
   const int64_t context = args.maybe_integer("context").value_or(study::default_context(folders, lengths));
   if (context > most) args.wrong("context", str(context), str("at most ", most, ", the models' max_position_embeddings"));
-  study::HeldOutOptions options;
-  options.context = context;
-  options.limit = args.integer("limit");
-  options.documents.field = args.text("field");
-  if (args.boolean("repair-utf8")) options.documents.invalid_utf8 = data::InvalidUtf8::repair;
-  options.progress = [](int64_t, int64_t) { stop_if_interrupted(); };
   const std::vector<std::string> inputs = inputs_of(args, report.models[0].run);
-  const study::HeldOut text = study::load_held_out(inputs, *subjects[0].tokenizer, subjects[0].ends(), options);
+  const study::HeldOut text = study::load_held_out(inputs, *subjects[0].tokenizer, subjects[0].ends(), held_out_options(args, context, args.integer("limit")));
   report.text = text.name, report.date = today();
   report.held_out = std::all_of(report.models.begin(), report.models.end(), [&](const study::ReportModel& m) {
     return std::all_of(inputs.begin(), inputs.end(), [&](const std::string& input) { return study::trained_on(m.run, input); });

@@ -24,13 +24,8 @@ int run(const Arguments& args) {
   if (!picture.empty()) require_place(picture), refuse_existing(args, "picture", picture);
   const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
   const text::Tokenizer tokenizer = folder->tokenizer();
-  study::HeldOutOptions options;
-  options.documents.field = args.text("field");
-  if (args.boolean("repair-utf8")) options.documents.invalid_utf8 = data::InvalidUtf8::repair;
-  options.context = std::min(args.integer("context"), folder->config().max_position_embeddings);
-  options.limit = args.integer("limit");
-  options.progress = [](int64_t, int64_t) { stop_if_interrupted(); };
-  const study::HeldOut text = study::load_held_out(args.texts("data"), tokenizer, study::document_ends(folder->config(), tokenizer), options);
+  const int64_t context = std::min(args.integer("context"), folder->config().max_position_embeddings);
+  const study::HeldOut text = study::load_held_out(args.texts("data"), tokenizer, study::document_ends(folder->config(), tokenizer), held_out_options(args, context, args.integer("limit")));
   std::vector<std::span<const int32_t>> windows;
   for (const study::Window& w : text.windows) windows.push_back(w.tokens);
 

@@ -23,10 +23,7 @@ int run(const Arguments& args) {
   require_place(path);
   refuse_existing(args, "out", path);
 
-  data::DocumentOptions documents;
-  documents.field = args.text("field");
-  if (args.boolean("repair-utf8")) documents.invalid_utf8 = data::InvalidUtf8::repair;
-  data::DocumentStream stream(args.rest(), documents);
+  data::DocumentStream stream(args.rest(), document_options(args));
 
   text::BpeTrainOptions options;
   options.vocab_size = args.integer("vocab-size");

@@ -6,11 +6,8 @@
 //
 // Norms, biases, routers and predictors are f32 in every result. Tensors pass one at a time, a few rows in memory.
 #pragma once
-#include <cstdint>
-#include <functional>
-#include <map>
-#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "convert/write.h"

@@ -51,10 +51,6 @@ void check(const model::ModelConfig& config, const ForwardOptions& options) {
   FATHOM_ASSERT(!options.aux.contains(kUnitBudget) || options.budget->shares.size() == cuts, options.budget->shares.size(), " targets of shares");
 }
 
-}  // namespace
-
-namespace {
-
 constexpr double kBudgetSmoothing = 1e-4;  // under the root: a gradient that goes on to the target and does not jump there
 
 Tensor distance(const Tensor& difference) { return (difference.square() + kBudgetSmoothing).sqrt(); }

@@ -146,8 +146,7 @@ struct TransformerState;
 class Transformer {
  public:
   // Parameters are zero until init() or load(). dtype: at::kFloat, or at::kDouble for tests (of models whose positions are not
-  // scaled). UserError: refuse_untrainable, units with exits.
-  // UserError, too: adapters that there cannot be.
+  // scaled). UserError: refuse_untrainable, units with exits, adapters that there cannot be.
   explicit Transformer(model::ModelConfig config, at::ScalarType dtype = at::kFloat, const Trainable& trainable = {});
   ~Transformer();
   Transformer(const Transformer&) = delete;

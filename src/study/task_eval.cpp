@@ -52,17 +52,17 @@ class Evaluator {
   }
 
   void run(TaskResult& result) {
-    std::vector<size_t> todo;
+    std::vector<size_t> unread;
     result.items.resize(task_.items.size());
     for (size_t i = 0; i < task_.items.size(); ++i) {
       const ItemResult* known = options_.known ? options_.known(i) : nullptr;
       if (known) result.items[i] = *known;
-      else todo.push_back(i);
+      else unread.push_back(i);
     }
-    int64_t done = std::ssize(task_.items) - std::ssize(todo);
-    result.read = std::ssize(todo);
-    for (Next next = todo.cbegin(); next != todo.cend() || !open_.empty();) {
-      plan(next, todo.cend());
+    int64_t done = std::ssize(task_.items) - std::ssize(unread);
+    result.read = std::ssize(unread);
+    for (Next next = unread.cbegin(); next != unread.cend() || !open_.empty();) {
+      plan(next, unread.cend());
       engine_.forward(work_, step_);
       for (size_t i = 0; i < parts_.size(); ++i) take(parts_[i], i);
       for (auto r = open_.begin(); r != open_.end();) {

@@ -38,6 +38,15 @@ double left(const std::vector<float>& u, const std::vector<float>& y, const LowR
   return squared(rest) / squared(y);
 }
 
+// U·D [C, C], row-major.
+std::vector<float> joined(const LowRankFit::Map& map, int64_t C) {
+  const int64_t rank = std::ssize(map.down) / C;
+  std::vector<float> columns(map.down.size());  // D transposed
+  for (int64_t i = 0; i < rank; ++i)
+    for (int64_t c = 0; c < C; ++c) columns[static_cast<size_t>(c * rank + i)] = map.down[static_cast<size_t>(i * C + c)];
+  return product(map.up, columns, rank);
+}
+
 TEST(LowRank, FindsTheMapThatMadeTheData) {
   ThreadPool threads(2);
   for (uint64_t seed = 1; seed <= 8; ++seed) {
@@ -53,65 +62,48 @@ TEST(LowRank, FindsTheMapThatMadeTheData) {
     const LowRankFit::Map map = fit.solve(r, 1e-9);
     EXPECT_LT(map.unexplained, 1e-6) << seed;
     EXPECT_LT(left(u, y, map, C, r), 1e-6) << seed;
-    const std::vector<float> found = product(map.up, [&] {  // U·D [C, C], of D transposed
-      std::vector<float> t(map.down.size());
-      for (int64_t i = 0; i < r; ++i)
-        for (int64_t c = 0; c < C; ++c) t[static_cast<size_t>(c * r + i)] = map.down[static_cast<size_t>(i * C + c)];
-      return t;
-    }(), r);
-    std::vector<float> made_t(down.size());
-    for (int64_t i = 0; i < r; ++i)
-      for (int64_t c = 0; c < C; ++c) made_t[static_cast<size_t>(c * r + i)] = down[static_cast<size_t>(i * C + c)];
-    const std::vector<float> made = product(up, made_t, r);
+    const std::vector<float> mapped = map.apply(u, C, threads), expected = product(product(u, map.down, C), map.up, r);
+    const double near = 1e-4 * std::sqrt(squared(y) / static_cast<double>(y.size()));
+    for (size_t i = 0; i < mapped.size(); ++i) ASSERT_NEAR(mapped[i], expected[i], near);
+    const std::vector<float> found = joined(map, C), made = joined({.down = down, .up = up}, C);
     for (size_t i = 0; i < made.size(); ++i) ASSERT_NEAR(found[i], made[i], 1e-4 * std::sqrt(squared(made) / static_cast<double>(made.size()))) << seed << " " << i;
   }
 }
 
-// Alternating least squares from random starts, which goes downhill to the best map of that rank.
+// The regression of y [N, C] on inputs [N, M], M at most C, as [C, M]: that of full rank on inputs filled up with zeros.
+std::vector<float> regression(const std::vector<float>& inputs, int64_t M, const std::vector<float>& y, int64_t C, ThreadPool& threads) {
+  std::vector<float> filled(y.size(), 0.0f);
+  for (size_t n = 0; n < y.size() / static_cast<size_t>(C); ++n) std::copy_n(inputs.begin() + static_cast<ptrdiff_t>(n) * M, M, filled.begin() + static_cast<ptrdiff_t>(n) * C);
+  LowRankFit fit(C);
+  fit.add(filled, y, threads);
+  const std::vector<float> whole = joined(fit.solve(C, 1e-9), C);
+  std::vector<float> out;
+  for (int64_t c = 0; c < C; ++c) out.insert(out.end(), whole.begin() + c * C, whole.begin() + c * C + M);
+  return out;
+}
+
+// Alternating least squares from random starts, which goes downhill to the best map of that rank, 1 or 2.
 double best_by_alternation(const std::vector<float>& u, const std::vector<float>& y, int64_t C, int64_t rank, Random& random, ThreadPool& threads) {
   double best = 1;
+  const size_t N = u.size() / static_cast<size_t>(C), r = static_cast<size_t>(rank);
   for (int start = 0; start < 3; ++start) {
-    LowRankFit::Map map{.down = normal(random, rank * C), .up = std::vector<float>(static_cast<size_t>(C * rank))};
+    LowRankFit::Map map{.down = normal(random, rank * C), .up = {}};
     for (int round = 0; round < 60; ++round) {
-      // up: a full regression of y on D·u, padded to C columns of nothing
-      const std::vector<float> low = product(u, map.down, C);
-      std::vector<float> padded(u.size(), 0.0f);
-      for (size_t n = 0; n < u.size() / static_cast<size_t>(C); ++n)
-        for (int64_t i = 0; i < rank; ++i) padded[n * static_cast<size_t>(C) + static_cast<size_t>(i)] = low[n * static_cast<size_t>(rank) + static_cast<size_t>(i)];
-      LowRankFit upper(C);
-      upper.add(padded, y, threads);
-      const LowRankFit::Map whole = upper.solve(C, 1e-9);
-      // its columns for the rank inputs: U·D of unit vectors
-      for (int64_t c = 0; c < C; ++c)
-        for (int64_t i = 0; i < rank; ++i) {
-          double sum = 0;
-          for (int64_t k = 0; k < C; ++k) sum += static_cast<double>(whole.up[static_cast<size_t>(c * C + k)]) * whole.down[static_cast<size_t>(k * C + i)];
-          map.up[static_cast<size_t>(c * rank + i)] = static_cast<float>(sum);
-        }
-      // down: gradient steps are not needed; given U the best D regresses U's pseudo-inverse of y on u
+      map.up = regression(product(u, map.down, C), rank, y, C, threads);
+      // Given U, the best D regresses (UᵀU)⁻¹Uᵀy on u; the inverse of rank 2 by hand.
+      std::vector<float> columns(map.up.size());  // U transposed
+      for (size_t c = 0; c < static_cast<size_t>(C); ++c)
+        for (size_t i = 0; i < r; ++i) columns[i * static_cast<size_t>(C) + c] = map.up[c * r + i];
+      const std::vector<float> z = product(y, columns, C), gram = product(columns, columns, C);  // [N, r], [r, r]
+      const double a = gram[0], b = r > 1 ? gram[1] : 0, d = r > 1 ? gram[3] : 1, determinant = a * d - b * b;
       std::vector<float> target(u.size(), 0.0f);
-      std::vector<double> gram(static_cast<size_t>(rank * rank), 0.0);
-      for (int64_t i = 0; i < rank; ++i)
-        for (int64_t j = 0; j < rank; ++j)
-          for (int64_t c = 0; c < C; ++c) gram[static_cast<size_t>(i * rank + j)] += static_cast<double>(map.up[static_cast<size_t>(c * rank + i)]) * map.up[static_cast<size_t>(c * rank + j)];
-      // rank 2: the inverse by hand
-      const double a = gram[0], b = rank > 1 ? gram[1] : 0, d = rank > 1 ? gram[3] : 1, determinant = a * d - b * b;
-      for (size_t n = 0; n < u.size() / static_cast<size_t>(C); ++n) {
-        double z[2] = {0, 0};
-        for (int64_t i = 0; i < rank; ++i)
-          for (int64_t c = 0; c < C; ++c) z[i] += static_cast<double>(map.up[static_cast<size_t>(c * rank + i)]) * y[n * static_cast<size_t>(C) + static_cast<size_t>(c)];
-        target[n * static_cast<size_t>(C)] = static_cast<float>((d * z[0] - b * z[1]) / determinant);
-        if (rank > 1) target[n * static_cast<size_t>(C) + 1] = static_cast<float>((a * z[1] - b * z[0]) / determinant);
+      for (size_t n = 0; n < N; ++n) {
+        const double first = z[n * r], second = r > 1 ? z[n * r + 1] : 0;
+        target[n * static_cast<size_t>(C)] = static_cast<float>((d * first - b * second) / determinant);
+        if (r > 1) target[n * static_cast<size_t>(C) + 1] = static_cast<float>((a * second - b * first) / determinant);
       }
-      LowRankFit lower(C);
-      lower.add(u, target, threads);
-      const LowRankFit::Map rows = lower.solve(C, 1e-9);
-      for (int64_t i = 0; i < rank; ++i)
-        for (int64_t c = 0; c < C; ++c) {
-          double sum = 0;
-          for (int64_t k = 0; k < C; ++k) sum += static_cast<double>(rows.up[static_cast<size_t>(i * C + k)]) * rows.down[static_cast<size_t>(k * C + c)];
-          map.down[static_cast<size_t>(i * C + c)] = static_cast<float>(sum);
-        }
+      const std::vector<float> rows = regression(u, C, target, C, threads);
+      map.down.assign(rows.begin(), rows.begin() + rank * C);
     }
     best = std::min(best, left(u, y, map, C, rank));
   }
