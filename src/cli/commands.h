@@ -12,6 +12,7 @@ Command tokenizer_decode_command();
 Command data_prepare_command();
 Command data_verify_command();
 Command train_command();
+Command tune_command();
 Command eval_command();
 Command generate_command();
 Command chat_command();

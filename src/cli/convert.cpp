@@ -6,6 +6,7 @@
 #include "cli/convert_text.h"
 #include "cli/output.h"
 #include "cli/program.h"
+#include "convert/artifact.h"
 #include "convert/calibrate.h"
 #include "convert/self_text.h"
 #include "convert/surgery.h"
@@ -124,17 +125,37 @@ routing::DialTable calibrate(const Arguments& args, const model::ModelFolder& wr
   routing::DialTable grid;
   grid.default_dial = std::min(fraction(chosen), 1.0);
   for (const double dial : routing::default_grid(fraction(nobody), grid.default_dial)) grid.points.push_back({.dial = dial, .block_fraction = dial, .thresholds = {}, .capacity = {}, .loss = 0});
-  // One number per cut needs no more text than this; windows evenly from all of it.
-  constexpr size_t kTokens = 16384;
+  // One number per dial needs no more text than this; windows evenly from all of it.
+  constexpr size_t kTokens = 8192;
   size_t tokens = 0;
   for (const auto& window : text.windows) tokens += window.size();
   std::vector<std::span<const int32_t>> some;
   for (size_t i = 0; i < text.windows.size(); i += (tokens + kTokens - 1) / kTokens) some.push_back(text.windows[i]);
   Bar bar(args, "calibrating", "dials", static_cast<int64_t>(grid.points.size()));
   const auto table = convert::calibrate_dial(infer::Weights::load(written, threads_of(args)), grid, {some, text.name, context},
-                                             {.threads = threads_of(args), .progress = [&](size_t done, size_t) { bar.update(static_cast<int64_t>(done)); }, .check = stop_if_interrupted});
+                                             {.threads = threads_of(args), .shift = true, .progress = [&](size_t done, size_t) { bar.update(static_cast<int64_t>(done)); }, .check = stop_if_interrupted});
   bar.finish();
   return table;
+}
+
+// What was tuned before, laid over its source.
+int lay(const Arguments& args, const model::ModelFolder& source, const std::string& out_path) {
+  for (const char* flag : {"blocks", "granularity", "paths", "light", "static", "drop-blocks", "kv", "router", "gate", "forced-positions", "target", "lowest", "highest", "data"})
+    if (args.given(flag)) args.wrong(flag, "beside --from", "one of them", "the artifact says what the result is");
+  const convert::Artifact artifact = convert::read_artifact(args.text("from"));
+  convert::Contents base;
+  const convert::Contents contents = convert::contents_of(source, artifact, base);
+  const std::vector<convert::TensorPlan> plan = convert::plan_tuned(base, artifact.tuned, convert::artifact_type(artifact, args.text("from")));
+  const convert::Totals totals = convert::totals(plan);
+  ConvertReport report{.source = source.path(), .out = args.boolean("plan") ? "" : out_path, .options = {}, .surgery = {.config = artifact.config, .block_of = {}, .made = {}, .fitted = {}}, .before = source.config(), .dial = artifact.dial, .text = {}, .fitted = false};
+  if (!args.boolean("plan")) {
+    Bar bar(args, "writing", "weights", totals.elements);
+    convert::write_folder(contents, out_path, convert::surgery_type(source), plan, {.threads = threads_of(args), .progress = [&](int64_t done, int64_t) { bar.update(done); }, .calibrate = {}});
+    bar.finish();
+  }
+  if (args.boolean("json")) out_json(convert_json(report));
+  else out(convert_text(report));
+  return kExitDone;
 }
 
 int run(const Arguments& args) {
@@ -148,6 +169,7 @@ int run(const Arguments& args) {
     if (convert::is_gguf(out_path)) throw UsageError({"fathom convert: OUT", "", "\"" + printable(out_path) + "\"", "the name of a folder", "no GGUF file of other programs can say which tokens skip"});
     convert::check_out(*source, out_path, args.boolean("overwrite"));
   }
+  if (args.given("from")) return lay(args, *source, out_path);
   convert::SurgeryOptions options = surgery_options(args, source->config());
   const int64_t most = source->config().max_position_embeddings;
   options.context = std::min(args.integer("context"), most);
@@ -218,6 +240,7 @@ Command convert_command() {
   c.flag(number_flag("target", "X", "block fraction that capacities are chosen for").range(kAboveZero, 1).otherwise("0.75"));
   c.flag(number_flag("lowest", "X", "lowest block fraction that light paths are to serve").range(kAboveZero, 1).otherwise("0.65"));
   c.flag(number_flag("highest", "X", "and the highest").range(kAboveZero, 1).otherwise("0.85"));
+  c.flag(path_flag("from", "ARTIFACT", "lay routers, light paths and adapters that fathom tune made over SRC, instead of all this"));
   c.flag(boolean_flag("plan", "print what would be made, and write nothing"));
   c.flag(boolean_flag("overwrite", "replace OUT if it exists"));
   c.group("Text");

@@ -12,7 +12,7 @@ int main(int argc, char** argv) {
   program.summary = "train, evaluate and run Mixture-of-Depths language models";
   program.version = FATHOM_VERSION;
   program.commands = {tokenizer_train_command(), tokenizer_encode_command(), tokenizer_decode_command(), data_prepare_command(),
-                      data_verify_command(),     train_command(),            eval_command(),             generate_command(),
+                      data_verify_command(),     train_command(), tune_command(), eval_command(),             generate_command(),
                       chat_command(),            depthmap_command(),        info_command(),             report_command(),
                       sensitivity_command(),     convert_command(),         quantize_command(),        export_command(),          bench_machine_command(),   bench_command()};
   return run_program(program, argc, argv);

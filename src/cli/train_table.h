@@ -1,10 +1,11 @@
-// The words and flags of `train`, without what they do: fathom-train runs it, and fathom, which only finds fathom-train and
-// hands the words on, documents and completes it.
+// The words and flags of `train` and `tune`, without what they do: fathom-train runs them, and fathom, which only finds fathom-train and
+// hands the words on, documents and completes them.
 #pragma once
 #include "cli/flags.h"
 
 namespace fathom::cli {
 
 Command train_table();
+Command tune_table();
 
 }  // namespace fathom::cli

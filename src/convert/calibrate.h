@@ -21,13 +21,16 @@ struct CalibrationText {
 
 struct CalibrationOptions {
   int threads = 0;  // 0: all cores that this process may use
+  // Other dials than the default one move all its thresholds by the same amount, until the block fraction is the dial: for routers whose scores share
+  // one scale, as those of convert and tune do. Units then share a budget as they like, in place of a share of tokens each.
+  bool shift = false;
   std::function<void(size_t done, size_t of)> progress;  // dials
   std::function<void()> check;                           // between steps; may throw to interrupt
 };
 
 // The grid and the default dial of `grid`, measured anew: thresholds, realised capacity and block fraction, loss. The point of the
-// default dial gets the trained capacities, dial 1 every token, the others those whose expected block fraction is the dial
-// at that context. Where tokens exit, fewer than a capacity may be left; the realised one says so. A model of random selection reads no threshold: its table comes back
+// default dial gets the trained capacities, dial 1 every token, the others the capacities that their points in `grid` have, and where those have none
+// the ones whose expected block fraction is the dial at that context (or see `shift`). Where tokens exit, fewer than a capacity may be left; the realised one says so. A model of random selection reads no threshold: its table comes back
 // as it is. UserError when the windows hold no token, or the weights make NaN.
 routing::DialTable calibrate_dial(std::shared_ptr<const infer::Weights> weights, const routing::DialTable& grid, const CalibrationText& text,
                                   const CalibrationOptions& options = {});

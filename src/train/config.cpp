@@ -6,6 +6,7 @@
 
 #include "core/limits.h"
 #include "nn/transformer.h"
+#include "train/config_parts.h"
 #include "train/overrides.h"
 
 namespace fathom::train {
@@ -30,76 +31,6 @@ using namespace limits;
 // alone; router_bce pulls on the scores that the gate reads.
 constexpr double kPredictorWeight = 0.1, kRouterBceWeight = 0.01;
 
-// The object under `key`, or an empty one: every part of the file may be left out.
-class Part {
- public:
-  Part(const Fields& parent, const std::string& key)
-      : empty_(Json::object()), fields_(parent.has(key) ? parent.object(key) : Fields(empty_, parent.where(), parent.path(key))) {}
-  const Fields* operator->() const { return &fields_; }
-  const Fields& operator*() const { return fields_; }
-
- private:
-  Json empty_;
-  Fields fields_;
-};
-
-double above_zero(const Fields& f, const std::string& key, double high, double fallback) {
-  const double value = f.number(key, 0, high, fallback);
-  if (!(value > 0)) f.wrong(key, str(value), str("a number above 0 and at most ", high));
-  return value;
-}
-
-// "NAME_steps" or "NAME_share".
-Span read_span(const Fields& f, const std::string& name, Span fallback) {
-  const std::string steps = name + "_steps", share = name + "_share";
-  if (f.has(steps) && f.has(share))
-    f.wrong(steps, "both " + steps + " and " + share, "one of them", "remove one");
-  if (f.has(steps)) return {f.integer(steps, 0, kSteps), 0};
-  if (f.has(share)) return {{}, f.number(share, 0, 1)};
-  return fallback;
-}
-
-void write_span(Json& json, const std::string& name, const Span& span) {
-  if (span.steps) json[name + "_steps"] = *span.steps;
-  else json[name + "_share"] = span.share;
-}
-
-std::vector<std::string> read_paths(const Fields& f, const std::string& key) {
-  if (!f.has(key)) return {};
-  if (f.raw(key).is_string()) return {f.string(key)};
-  return f.strings(key);
-}
-
-DataConfig read_data(const Fields& f) {
-  const DataConfig d;
-  DataConfig c;
-  c.dataset = f.string("dataset", "");
-  c.text = read_paths(f, "text");
-  c.tokenizer = f.string("tokenizer", "");
-  c.vocab_size = f.integer("vocab_size", 257, kVocabulary, d.vocab_size);
-  c.field = f.string("field", d.field);
-  c.validation_share = f.number("validation_share", 0, 0.5, d.validation_share);
-  c.repair_utf8 = f.boolean("repair_utf8", d.repair_utf8);
-  f.done();
-  if (c.dataset.empty() == c.text.empty())
-    f.wrong("dataset", c.dataset.empty() ? "neither \"dataset\" nor \"text\"" : "both \"dataset\" and \"text\"", "one of them",
-            "\"dataset\" names a folder made by `fathom data prepare`, \"text\" files or folders to be prepared now");
-  if (!c.dataset.empty() && !c.tokenizer.empty())
-    f.wrong("tokenizer", "\"" + printable(c.tokenizer) + "\" beside \"dataset\"", "no such key",
-            "a prepared dataset carries its tokenizer");
-  if (!c.text.empty() && !(c.validation_share > 0))
-    f.wrong("validation_share", str(c.validation_share), "a number above 0", "evaluation and calibration need held-out text");
-  return c;
-}
-
-Json write_data(const DataConfig& c) {
-  Json j = {{"tokenizer", c.tokenizer}, {"vocab_size", c.vocab_size}, {"field", c.field},
-            {"validation_share", c.validation_share}, {"repair_utf8", c.repair_utf8}};
-  if (c.dataset.empty()) j["text"] = c.text;
-  else j = {{"dataset", c.dataset}};
-  return j;
-}
-
 std::pair<Budget, double> read_budget(const Fields& f) {
   std::vector<std::string> given;
   for (const char* key : {"steps", "tokens", "flops"})
@@ -112,31 +43,6 @@ std::pair<Budget, double> read_budget(const Fields& f) {
   return {Budget::flops, f.number("flops", 1, kTrainFlops)};
 }
 
-OptimizerConfig read_optimizer(const Fields& f) {
-  const OptimizerConfig d;
-  OptimizerConfig c;
-  c.lr = above_zero(f, "lr", kLearningRate, d.lr);
-  c.beta1 = f.number("beta1", 0, 0.999999, d.beta1);
-  c.beta2 = f.number("beta2", 0, 0.999999, d.beta2);
-  c.eps = above_zero(f, "eps", 1, d.eps);
-  c.weight_decay = f.number("weight_decay", 0, 10, d.weight_decay);
-  c.clip = f.number("clip", 0, 1e9, d.clip);
-  c.router_lr_scale = f.number("router_lr_scale", 0, 1e6, d.router_lr_scale);
-  f.done();
-  return c;
-}
-
-ScheduleConfig read_schedule(const Fields& f) {
-  const ScheduleConfig d;
-  ScheduleConfig c;
-  c.kind = f.choice<ScheduleKind>("kind", kScheduleNames, d.kind);
-  c.warmup = read_span(f, "warmup", d.warmup);
-  c.final_ratio = f.number("final_ratio", 0, 1, d.final_ratio);
-  c.decay = read_span(f, "decay", d.decay);
-  f.done();
-  return c;
-}
-
 RouterTraining read_router(const Fields& f) {
   const RouterTraining d;
   RouterTraining c;
@@ -146,20 +52,6 @@ RouterTraining read_router(const Fields& f) {
   c.noise = f.number("noise", 0, kRouterNoise, d.noise);
   c.quantile_decay = f.number("quantile_decay", 0, 0.999999, d.quantile_decay);
   c.straight_through_tau = above_zero(f, "straight_through_tau", 1e3, d.straight_through_tau);
-  f.done();
-  return c;
-}
-
-IntervalConfig read_interval(const Fields& f) {
-  const IntervalConfig d;
-  IntervalConfig c;
-  c.log_steps = f.integer("log_steps", 1, kSteps, d.log_steps);
-  c.eval_steps = f.integer("eval_steps", 0, kSteps, d.eval_steps);
-  c.eval_tokens = f.integer("eval_tokens", 1, kTrainTokens, d.eval_tokens);
-  c.final_eval_tokens = f.integer("final_eval_tokens", 1, kTrainTokens, d.final_eval_tokens);
-  c.checkpoint_steps = f.integer("checkpoint_steps", 0, kSteps, d.checkpoint_steps);
-  c.checkpoint_seconds = f.number("checkpoint_seconds", 0, kIntervalSeconds, d.checkpoint_seconds);
-  c.keep_last = f.integer("keep_last", 1, kCheckpointsKept, d.keep_last);
   f.done();
   return c;
 }
@@ -285,19 +177,14 @@ Json TrainConfig::to_json() const {
   j["batch_size"] = batch_size;
   j["accumulation"] = accumulation;
   j["budget"][budget == Budget::steps ? "steps" : budget == Budget::tokens ? "tokens" : "flops"] = amount;
-  j["optimizer"] = {{"lr", optimizer.lr}, {"beta1", optimizer.beta1}, {"beta2", optimizer.beta2}, {"eps", optimizer.eps},
-                    {"weight_decay", optimizer.weight_decay}, {"clip", optimizer.clip}, {"router_lr_scale", optimizer.router_lr_scale}};
-  j["schedule"] = {{"kind", name_of(schedule.kind, kScheduleNames)}, {"final_ratio", schedule.final_ratio}};
-  write_span(j["schedule"], "warmup", schedule.warmup);
-  write_span(j["schedule"], "decay", schedule.decay);
+  j["optimizer"] = write_optimizer(optimizer);
+  j["schedule"] = write_schedule(schedule);
   j["router"] = {{"capacity_start", router.capacity_start}, {"capacity_curve", name_of(router.capacity_curve, kCurveNames)},
                  {"noise", router.noise}, {"quantile_decay", router.quantile_decay},
                  {"straight_through_tau", router.straight_through_tau}};
   write_span(j["router"], "capacity_warmup", router.capacity_warmup);
   j["losses"] = losses.empty() ? Json::object() : Json(losses);
-  j["interval"] = {{"log_steps", interval.log_steps}, {"eval_steps", interval.eval_steps}, {"eval_tokens", interval.eval_tokens},
-                   {"final_eval_tokens", interval.final_eval_tokens}, {"checkpoint_steps", interval.checkpoint_steps}, {"checkpoint_seconds", interval.checkpoint_seconds},
-                   {"keep_last", interval.keep_last}};
+  j["interval"] = write_interval(interval);
   j["calibration"] = {{"tokens", calibration.tokens}, {"dials", calibration.dials}};
   j["precision"] = name_of(precision, kPrecisionNames);
   j["f32_route"] = name_of(f32_route, kRouteNames);

@@ -19,18 +19,24 @@ data::DocumentOptions document_options(const DataConfig& config) {
   return options;
 }
 
-text::Tokenizer make_tokenizer(const TrainConfig& config, const std::string& run, const std::function<bool()>& stop, int threads) {
-  if (!config.data.tokenizer.empty()) return text::Tokenizer::load(config.data.tokenizer);
-  const std::string path = join_path(run, "tokenizer.json");
+int threads_of(const CorpusOptions& options) { return options.threads > 0 ? static_cast<int>(options.threads) : available_threads(); }
+
+void stop_if_asked(const CorpusOptions& options, const char* what) {
+  if (options.stop && options.stop()) throw Interrupted(str("stopped while ", what, "; go on with: ", options.resume, " ", options.run));
+}
+
+text::Tokenizer make_tokenizer(const DataConfig& config, const CorpusOptions& given) {
+  if (!config.tokenizer.empty()) return text::Tokenizer::load(config.tokenizer);
+  const std::string path = join_path(given.run, "tokenizer.json");
   if (exists(path)) return text::Tokenizer::load(path);
-  data::DocumentStream stream(config.data.text, document_options(config.data));
+  data::DocumentStream stream(config.text, document_options(config));
   Progress progress("tokenizer", "B", stream.total_bytes());
   text::BpeTrainOptions options;
-  options.vocab_size = config.data.vocab_size;
-  options.threads = threads;
+  options.vocab_size = config.vocab_size;
+  options.threads = threads_of(given);
   options.source = "data.text";
   const auto next = [&](std::string& text) {
-    if (stop && stop()) throw Interrupted(str("stopped while the tokenizer was trained; go on with: fathom train --resume ", run));
+    stop_if_asked(given, "the tokenizer was trained");
     progress.update(stream.bytes_read());
     return stream.next(text);
   };
@@ -40,34 +46,31 @@ text::Tokenizer make_tokenizer(const TrainConfig& config, const std::string& run
   return text::Tokenizer::load(path);
 }
 
-void prepare(const TrainConfig& config, const std::string& run, const std::string& folder, const std::function<bool()>& stop) {
-  for (const std::string& path : config.data.text)
+void prepare(const DataConfig& config, const CorpusOptions& given, const std::string& folder) {
+  for (const std::string& path : config.text)
     if (!exists(path))
       throw UserError({"configuration", "data.text", "no file or folder " + path, "text to train on",
                        "give your own: --data.text FILE_OR_FOLDER, or what fathom data prepare made: --data.dataset FOLDER"});
-  data::require_files(data::find_sources(config.data.text), "data.text is read more than once", "write it to a file first, or prepare it with: fathom data prepare");
-  require_before_text(config, join_path(run, "config.json"));
-  const int threads = config.threads > 0 ? static_cast<int>(config.threads) : available_threads();
-  const text::Tokenizer tokenizer = make_tokenizer(config, run, stop, threads);
+  data::require_files(data::find_sources(config.text), "data.text is read more than once", "write it to a file first, or prepare it with: fathom data prepare");
+  if (given.before_text) given.before_text();
+  const text::Tokenizer tokenizer = make_tokenizer(config, given);
   data::PrepareOptions options;
-  options.documents = document_options(config.data);
-  options.validation_share = config.data.validation_share;
-  options.threads = threads;
+  options.documents = document_options(config);
+  options.validation_share = config.validation_share;
+  options.threads = threads_of(given);
   std::unique_ptr<Progress> progress;
   options.progress = [&](int64_t done, int64_t total, int64_t tokens) {
-    if (stop && stop()) throw Interrupted(str("stopped while the text was prepared; go on with: fathom train --resume ", run));
+    stop_if_asked(given, "the text was prepared");
     if (!progress) progress = std::make_unique<Progress>("prepare", "B", total, done);
     progress->update(done, human_count(static_cast<double>(tokens)) + " tokens");
   };
-  const data::PrepareResult result = data::prepare(config.data.text, folder, tokenizer, options);
+  const data::PrepareResult result = data::prepare(config.text, folder, tokenizer, options);
   if (progress) progress->finish();
   log_info("data: ", human_count(static_cast<double>(result.train_tokens)), " tokens to train on, ",
            human_count(static_cast<double>(result.validation_tokens)), " held out");
 }
 
-std::string folder_of(const TrainConfig& config, const std::string& run) {
-  return config.data.dataset.empty() ? join_path(run, "data") : config.data.dataset;
-}
+std::string folder_of(const DataConfig& config, const std::string& run) { return config.dataset.empty() ? join_path(run, "data") : config.dataset; }
 
 Corpus open(const std::string& folder) {
   std::shared_ptr<const data::Dataset> train = data::Dataset::open(folder, "train");
@@ -79,14 +82,18 @@ Corpus open(const std::string& folder) {
 
 }  // namespace
 
-Corpus open_corpus(const TrainConfig& config, const std::string& run, const std::function<bool()>& stop) {
-  const std::string folder = folder_of(config, run);
-  if (config.data.dataset.empty() && !exists(folder)) prepare(config, run, folder, stop);
+Corpus open_corpus(const DataConfig& data, const CorpusOptions& options) {
+  const std::string folder = folder_of(data, options.run);
+  if (data.dataset.empty() && !exists(folder)) prepare(data, options, folder);
   return open(folder);
 }
 
+Corpus open_corpus(const TrainConfig& config, const std::string& run, const std::function<bool()>& stop) {
+  return open_corpus(config.data, {.run = run, .threads = config.threads, .before_text = [&] { require_before_text(config, join_path(run, "config.json")); }, .stop = stop});
+}
+
 Corpus open_prepared(const TrainConfig& config, const std::string& run) {
-  const std::string folder = folder_of(config, run);
+  const std::string folder = folder_of(config.data, run);
   if (!data::is_dataset(folder))
     throw UserError({folder, "", exists(folder) ? "no dataset" : "no such folder", "the dataset that the run was trained on",
                      config.data.dataset.empty() ? "the checkpoint belongs into RUN/checkpoints, beside the run's own data" : "put it back where it was"});

@@ -17,7 +17,14 @@ struct Corpus {
   std::string fingerprint;  // of the manifest: which tokens in which order
 };
 
-// `stop` is asked now and then while text is prepared; true throws Interrupted, and the next call goes on.
+struct CorpusOptions {
+  std::string run;                                // text is prepared into RUN/data
+  std::string resume = "fathom train --resume";   // what goes on with it once it was stopped
+  int64_t threads = 0;                            // 0: all cores that this process may use
+  std::function<void()> before_text = {};         // checks that need no text, before hours may go into preparing it
+  std::function<bool()> stop = {};                // asked now and then; true throws Interrupted, and the next call goes on
+};
+Corpus open_corpus(const DataConfig& data, const CorpusOptions& options);
 Corpus open_corpus(const TrainConfig& config, const std::string& run, const std::function<bool()>& stop = {});
 
 // The dataset that open_corpus opened when the run began. Nothing is prepared or written: a run without it is refused.

@@ -5,10 +5,10 @@
 
 namespace fathom::train {
 
-std::vector<Group> make_groups(const std::vector<nn::Parameter>& parameters, const OptimizerConfig& config) {
+std::vector<Group> make_groups(const std::vector<nn::Parameter>& parameters, const OptimizerConfig& config, const LrScale& lr_scale) {
   std::vector<Group> groups;
   for (size_t i = 0; i < parameters.size(); ++i) {
-    const double scale = parameters[i].router ? config.router_lr_scale : 1.0;
+    const double scale = lr_scale ? lr_scale(parameters[i]) : parameters[i].router ? config.router_lr_scale : 1.0;
     const double decay = parameters[i].matrix ? config.weight_decay : 0.0;
     size_t g = 0;
     while (g < groups.size() && (groups[g].lr_scale != scale || groups[g].weight_decay != decay)) ++g;
@@ -18,8 +18,8 @@ std::vector<Group> make_groups(const std::vector<nn::Parameter>& parameters, con
   return groups;
 }
 
-AdamW::AdamW(std::vector<nn::Parameter> parameters, OptimizerConfig config)
-    : parameters_(std::move(parameters)), config_(config), groups_(make_groups(parameters_, config_)) {
+AdamW::AdamW(std::vector<nn::Parameter> parameters, OptimizerConfig config, const LrScale& lr_scale)
+    : parameters_(std::move(parameters)), config_(config), groups_(make_groups(parameters_, config_, lr_scale)) {
   for (const nn::Parameter& p : parameters_)
     moments_.push_back({at::zeros_like(p.tensor.detach()), at::zeros_like(p.tensor.detach()), at::zeros({}, at::kFloat)});
 }

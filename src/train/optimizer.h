@@ -16,11 +16,14 @@ struct Group {  // parameters that share learning rate and decay
   double lr_scale = 1, weight_decay = 0;
   std::vector<size_t> members;  // indices into the network's parameters
 };
-std::vector<Group> make_groups(const std::vector<nn::Parameter>& parameters, const OptimizerConfig& config);
+// A parameter's factor on the learning rate.
+using LrScale = std::function<double(const nn::Parameter&)>;
+std::vector<Group> make_groups(const std::vector<nn::Parameter>& parameters, const OptimizerConfig& config, const LrScale& lr_scale = {});
 
 class AdamW {
  public:
-  AdamW(std::vector<nn::Parameter> parameters, OptimizerConfig config);
+  // Without `lr_scale` routers and predictors have config.router_lr_scale, everything else 1.
+  AdamW(std::vector<nn::Parameter> parameters, OptimizerConfig config, const LrScale& lr_scale = {});
 
   // The global norm of all gradients, in f64. Not finite when a gradient is not.
   double gradient_norm() const;

@@ -3,17 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <map>
-
-#include <ATen/Parallel.h>
-#include <torch/version.h>
 
 #include "core/file.h"
 #include "core/human.h"
-#include "core/limits.h"
 #include "core/log.h"
 #include "core/random.h"
-#include "core/thread_pool.h"
 #include "model/cost.h"
 #include "nn/memory.h"
 #include "train/finish.h"
@@ -27,17 +21,6 @@ constexpr int64_t kSkipsBeforeStop = 10;  // steps in a row without an update, s
 
 double seconds_since(std::chrono::steady_clock::time_point then) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - then).count(); }
 
-std::string machine_name() {
-  std::string processor = "unknown processor";
-  const std::string text = exists("/proc/cpuinfo") ? read_file("/proc/cpuinfo", limits::kConfigBytes) : "";
-  const size_t at = text.find("model name");
-  if (at != std::string::npos) {
-    const size_t from = text.find(": ", at) + 2;
-    processor = text.substr(from, text.find('\n', from) - from);
-  }
-  return str(processor, ", ", at::get_cpu_capability(), ", LibTorch " TORCH_VERSION);
-}
-
 // One step's update of a running threshold: the quantile of this step's scores, averaged over about
 // 1 / (1 − decay) steps, and over fewer while there are few.
 void follow(float& running, float found, double decay, int64_t updates) {
@@ -47,13 +30,6 @@ void follow(float& running, float found, double decay, int64_t updates) {
   }
   const double keep = std::min(decay, (1.0 + static_cast<double>(updates)) / (10.0 + static_cast<double>(updates)));
   running = static_cast<float>(keep * running + (1 - keep) * found);
-}
-
-// Once per process and number of threads: several runs in one process measure the same machine.
-nn::MatmulReport measured(int64_t threads) {
-  static std::map<int64_t, nn::MatmulReport> reports;
-  const auto it = reports.find(threads);
-  return it != reports.end() ? it->second : reports.emplace(threads, nn::measure_matmul()).first->second;
 }
 
 }  // namespace
@@ -70,11 +46,9 @@ Run::Run(const TrainConfig& config, const RunOptions& options)
   now_.identity.config = config.to_json();
   now_.identity.tokenizer = corpus_.tokenizer.identity();
   now_.identity.dataset = corpus_.fingerprint;
-  now_.identity.threads = config.threads > 0 ? config.threads : last ? last->identity.threads : available_threads();
-  now_.identity.machine = machine_name();
-  at::set_num_threads(static_cast<int>(now_.identity.threads));
+  now_.identity.threads = config.threads;
   if (last) check_identity(*last);
-  resolve_compute(last);
+  computing_ = settle_computing(config.precision, config.f32_route, last ? &last->identity : nullptr, now_.identity, run);
 
   require_memory(config_, join_path(run, "config.json"));
   network_ = std::make_unique<nn::Transformer>(config_.model);
@@ -98,18 +72,13 @@ Run::Run(const TrainConfig& config, const RunOptions& options)
   }
   loader_ = std::make_unique<Loader>(corpus_.train, config_.batch_size, config_.sequence_length, now_.progression.loader);
   metrics_ = std::make_unique<Metrics>(run, now_.progression.step);
-  evaluator_ = std::make_unique<Evaluator>(*network_, corpus_.validation, corpus_.tokenizer, config_, compute_);
+  evaluator_ = std::make_unique<Evaluator>(*network_, corpus_.validation, corpus_.tokenizer, config_, computing_.compute);
 }
 
 void Run::check_identity(const Checkpoint& last) const {
   require_same(TrainConfig::from_json(last.identity.config, join_path(options_.run, "checkpoints")),
                TrainConfig::from_json(now_.identity.config, options_.run), options_.run);
   require_same_data(last.identity, corpus_, options_.run, "its last checkpoint");
-  if (last.identity.threads != now_.identity.threads)
-    throw UserError({options_.run, "threads", str(now_.identity.threads), str(last.identity.threads, ", as in its last checkpoint"), ""});
-  if (last.identity.machine != now_.identity.machine)
-    log_warning("the run was started on ", last.identity.machine, " and goes on on ", now_.identity.machine,
-                ": it continues, but not to the bit");
 }
 
 // What follows from the configuration and the step must be so in the checkpoint too, or the run would end elsewhere.
@@ -127,26 +96,6 @@ void Run::check_progression(const std::string& checkpoint) const {
   hold("loader.seed", p.loader.seed, loader.seed);
   hold("loader.epoch", p.loader.epoch, loader.epoch);
   hold("loader.position", p.loader.position, loader.position);
-}
-
-// One choice belongs to a whole run: what is measured when it starts stays in the checkpoint.
-void Run::resolve_compute(const std::optional<Checkpoint>& last) {
-  matmul_ = measured(now_.identity.threads);
-  if (last) {
-    compute_ = nn::compute_from(last->identity.precision);
-    nn::use_f32_route(nn::f32_route_from(last->identity.f32_route));
-  } else {
-    compute_ = config_.precision == Precision::f32 ? nn::Compute::f32 : config_.precision == Precision::bf16 ? nn::Compute::bf16 : matmul_.compute;
-    nn::use_f32_route(config_.f32_route == Route::mkl ? nn::F32Route::mkl : config_.f32_route == Route::onednn ? nn::F32Route::onednn : matmul_.route);
-  }
-  if (nn::f32_route() == nn::F32Route::onednn && !matmul_.onednn_exact)
-    throw UserError({join_path(options_.run, "config.json"), "f32_route", "onednn", "mkl or auto on this machine",
-                     str("here oneDNN rounds f32 products to bf16: relative error ", matmul_.onednn_error)});
-  now_.identity.precision = nn::name_of(compute_);
-  now_.identity.f32_route = nn::name_of(nn::f32_route());
-  log_info(matmul_.text);
-  log_info("computing in ", now_.identity.precision, " with ", now_.identity.threads, now_.identity.threads == 1 ? " thread" : " threads",
-           last ? ", as the run was started" : "");
 }
 
 Json Run::train() {
@@ -192,7 +141,7 @@ void Run::step() {
   options.score_noise = config_.router.noise;
   options.straight_through_tau = config_.router.straight_through_tau;
   options.aux = config_.losses;
-  options.compute = compute_;
+  options.compute = computing_.compute;
 
   // The mean is over all targets of the step: each part counts by how many it has.
   std::vector<Batch> batches;
@@ -296,7 +245,7 @@ void Run::save() {
 
 Json Run::finish() {
   const Progression& p = now_.progression;
-  Json figures = finish_model(*network_, corpus_, config_, compute_, join_path(options_.run, "model"), [&] {
+  Json figures = finish_model(*network_, corpus_, config_, computing_.compute, join_path(options_.run, "model"), [&] {
     if (options_.stop && options_.stop())
       throw Interrupted(str("stopped before the model was written; go on with: fathom train --resume ", options_.run));
   });

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "core/progress.h"
-#include "nn/matmul.h"
 #include "train/checkpoint.h"
+#include "train/computing.h"
 #include "train/corpus.h"
 #include "train/evaluate.h"
 #include "train/loader.h"
@@ -29,7 +29,6 @@ class Run {
  private:
   using Clock = std::chrono::steady_clock;
 
-  void resolve_compute(const std::optional<Checkpoint>& last);
   void check_identity(const Checkpoint& last) const;
   void check_progression(const std::string& checkpoint) const;
   void step();
@@ -47,8 +46,7 @@ class Run {
   RunOptions options_;
   Corpus corpus_;
   Checkpoint now_;
-  nn::MatmulReport matmul_;
-  nn::Compute compute_ = nn::Compute::f32;
+  Computing computing_;
   std::unique_ptr<nn::Transformer> network_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<Loader> loader_;

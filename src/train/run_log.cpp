@@ -10,15 +10,15 @@ namespace fathom::train {
 
 // What matrix products of this machine reach in the type that the run computes in, FLOP/s.
 double Run::reach() const {
-  if (compute_ == nn::Compute::bf16) return 1e9 * std::max(matmul_.bf16_gflops, 1e-9);
-  return 1e9 * std::max(nn::f32_route() == nn::F32Route::mkl ? matmul_.mkl_gflops : matmul_.onednn_gflops, 1e-9);
+  if (computing_.compute == nn::Compute::bf16) return 1e9 * std::max(computing_.matmul.bf16_gflops, 1e-9);
+  return 1e9 * std::max(nn::f32_route() == nn::F32Route::mkl ? computing_.matmul.mkl_gflops : computing_.matmul.onednn_gflops, 1e-9);
 }
 
 void Run::measure_again() {
   const nn::MatmulReport again = nn::measure_matmul();
-  matmul_.mkl_gflops = std::max(matmul_.mkl_gflops, again.mkl_gflops);
-  matmul_.onednn_gflops = std::max(matmul_.onednn_gflops, again.onednn_gflops);
-  matmul_.bf16_gflops = std::max(matmul_.bf16_gflops, again.bf16_gflops);
+  computing_.matmul.mkl_gflops = std::max(computing_.matmul.mkl_gflops, again.mkl_gflops);
+  computing_.matmul.onednn_gflops = std::max(computing_.matmul.onednn_gflops, again.onednn_gflops);
+  computing_.matmul.bf16_gflops = std::max(computing_.matmul.bf16_gflops, again.bf16_gflops);
 }
 
 void Run::log(const std::vector<Batch>& batches, const std::vector<nn::ForwardResult>& results, const std::vector<double>& capacity, double lr, double norm) {

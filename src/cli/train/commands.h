@@ -5,6 +5,7 @@
 namespace fathom::cli {
 
 Command train_command();
+Command tune_command();
 Command export_command();
 
 }  // namespace fathom::cli

@@ -1,0 +1,35 @@
+// What tuning changed of a model and nothing else: routers, light paths, adapters beside projections, or whole weights. A safetensors file that is
+// laid over the model that it was made for; docs/formats.md, "Tuned tensors".
+#pragma once
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "convert/write.h"
+#include "formats/dtype.h"
+
+namespace fathom::convert {
+
+struct Tuned {
+  // Tensors of the model's schema, and of adapters "….q_proj.lora_A.weight" [r, in] and "….lora_B.weight" [out, r]; f32.
+  std::map<std::string, model::StoredTensor> tensors;
+  double adapter_scale = 0;  // a projection is W + adapter_scale · B · A
+
+  bool changes(const std::string& name) const;  // the tensor of this name, by itself or by an adapter
+  // UserError: a tensor that a model of `config` does not have, or in another shape; half of an adapter.
+  void require_fit(const model::ModelConfig& config, const std::string& where) const;
+};
+
+// Routers and predictors are F32 in the file, everything else `dtype` (F32 or F16). Atomic.
+void write_tuned(const std::string& path, const Tuned& tuned, formats::Dtype dtype, const std::map<std::string, std::string>& metadata = {});
+Tuned read_tuned(const std::string& path);
+
+// The model with what `tuned` says in place of its own. `base` and `tuned` must outlive it. Of adapters the last projection that was asked for stays
+// in memory, until the next is.
+Contents contents_of(const Contents& base, const Tuned& tuned);
+// What tuning left alone is carried over. A changed matrix is `changed`, light paths are Q8_0 where that has fewer than eight bits.
+std::vector<TensorPlan> plan_tuned(const Contents& base, const Tuned& tuned, formats::GgmlType changed);
+
+}  // namespace fathom::convert

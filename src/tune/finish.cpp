@@ -1,0 +1,158 @@
+#include "tune/finish.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "convert/artifact.h"
+#include "convert/calibrate.h"
+#include "convert/quantize.h"
+#include "convert/surgery.h"
+#include "core/file.h"
+#include "core/log.h"
+#include "core/progress.h"
+#include "infer/weights.h"
+#include "model/cost.h"
+
+namespace fathom::tune {
+namespace {
+
+using formats::GgmlType;
+
+constexpr double kLeastCapacity = 1.0 / 1024;
+constexpr double kSameDial = 1e-9;
+
+// Later stages over earlier ones.
+convert::Tuned together(const std::vector<convert::Tuned>& stages) {
+  convert::Tuned out;
+  for (const convert::Tuned& stage : stages) {
+    for (const auto& [name, tensor] : stage.tensors) out.tensors.insert_or_assign(name, tensor);
+    if (stage.adapter_scale != 0) out.adapter_scale = stage.adapter_scale;
+  }
+  return out;
+}
+
+// Whether what tuning left alone is the teacher's to the bit, so that the rest can be laid over it.
+bool rests_on(const model::ModelFolder& teacher, const model::ModelFolder& student, const convert::Tuned& tuned) {
+  if (teacher.config().num_hidden_layers != student.config().num_hidden_layers) return false;
+  std::vector<std::string> own;
+  for (const model::TensorSpec& spec : model::schema(teacher.config())) own.push_back(spec.name);
+  for (const model::TensorSpec& spec : model::schema(student.config())) {
+    if (tuned.tensors.contains(spec.name)) continue;
+    if (std::ranges::find(own, spec.name) == own.end()) return false;
+    const model::StoredTensor &a = teacher.stored(spec.name), &b = student.stored(spec.name);
+    if (a.shape != b.shape) return false;
+    for (int64_t row = 0; row < a.rows(); ++row) {
+      std::vector<float> x(static_cast<size_t>(a.columns())), y(x.size());
+      a.row_f32(row, x.data()), b.row_f32(row, y.data());
+      if (std::memcmp(x.data(), y.data(), x.size() * sizeof(float)) != 0) return false;
+    }
+  }
+  return true;
+}
+
+// Shares of the cuts as capacities of the units.
+void set_capacities(model::ModelConfig& config, const std::vector<double>& shares) {
+  for (size_t u = 0; u < config.routing.units.size(); ++u) {
+    routing::RoutedUnit& unit = config.routing.units[u];
+    if (unit.is_static()) continue;
+    const size_t first = config.routing.first_cut(u), last = first + unit.cuts() - 1;
+    unit.capacity = std::clamp(shares[last], kLeastCapacity, 1.0);
+    if (unit.cuts() > 1) unit.light_capacity = std::clamp(shares[first] - unit.capacity, 0.0, 1 - unit.capacity);
+  }
+}
+
+// Documents of the held-out split as they lie in its windows.
+struct Windows {
+  std::vector<std::vector<int32_t>> texts;
+  std::vector<std::span<const int32_t>> spans;
+};
+
+Windows read_windows(const data::Dataset& dataset, int64_t tokens, int64_t row_tokens) {
+  Windows out;
+  for (const int64_t begin : train::evaluation_windows(dataset, tokens, row_tokens, 0, 1)) {
+    const auto n = static_cast<size_t>(row_tokens);
+    train::Batch row{1, row_tokens, std::vector<int32_t>(n), std::vector<int32_t>(n), std::vector<int32_t>(n)};
+    train::fill_row(dataset, begin, row, 0);
+    for (size_t from = 0; from < n;) {
+      size_t to = from + 1;
+      while (to < n && row.document_start[to] == row.document_start[from]) ++to;
+      if (to - from > 1) out.texts.emplace_back(row.input.begin() + static_cast<ptrdiff_t>(from), row.input.begin() + static_cast<ptrdiff_t>(to));
+      from = to;
+    }
+  }
+  for (const auto& text : out.texts) out.spans.push_back(text);
+  return out;
+}
+
+routing::DialTable calibrate(const Shared& shared, const model::ModelFolder& written) {
+  const TuneConfig& config = shared.config;
+  const model::ModelConfig& model = written.config();
+  const auto fraction = [&](const std::vector<double>& capacity) { return model::expected_block_fraction(model, config.sequence_length, capacity); };
+  routing::DialTable grid;
+  grid.default_dial = std::min(fraction(model.routing.capacities()), 0.999);
+  std::vector<double> dials = routing::default_grid(fraction(std::vector<double>(model.routing.cuts(), 0.0)), grid.default_dial);
+  dials.insert(dials.end(), {config.lowest, config.highest});
+  std::ranges::sort(dials);
+  dials.erase(std::unique(dials.begin(), dials.end(), [](double a, double b) { return b - a < kSameDial; }), dials.end());
+  for (const double dial : dials) grid.points.push_back({.dial = dial, .block_fraction = dial, .thresholds = {}, .capacity = {}, .loss = 0});
+  const Windows text = read_windows(*shared.corpus.validation, config.calibration_tokens, config.sequence_length);
+  Progress progress("calibrate", "dials", static_cast<int64_t>(dials.size()));
+  routing::DialTable table = convert::calibrate_dial(infer::Weights::load(written, static_cast<int>(config.threads)), grid, {text.spans, "held-out part of the text it was tuned on", config.sequence_length},
+                                                     {.threads = static_cast<int>(config.threads), .shift = true, .progress = [&](size_t done, size_t) { progress.update(static_cast<int64_t>(done)); },
+                                                      .check = [&] { if (shared.stop && shared.stop()) throw Interrupted(str("stopped before the model was written; go on with: fathom tune --resume ", shared.run)); }});
+  progress.finish();
+  return table;
+}
+
+GgmlType changed_type(const TuneConfig& config, GgmlType source) {
+  if (config.type.empty()) return formats::is_quantized(source) ? GgmlType::Q8_0 : source;
+  for (const auto& [name, type] : convert::quantize_types())
+    if (config.type == name) return type;
+  throw UserError({"fathom tune", "type", "\"" + printable(config.type) + "\"", "a type of fathom quantize", ""});
+}
+
+}  // namespace
+
+Finished finish(const Shared& shared, const std::vector<convert::Tuned>& stages, const std::vector<Standing>& standings, const Json& recipe) {
+  const TuneConfig& config = shared.config;
+  const model::ModelFolder& student = *shared.student;
+  Finished out{.model = join_path(shared.run, "model"), .artifact = "", .dial = nullptr};
+  convert::Tuned tuned = together(stages);
+  convert::Contents base = convert::contents_of(student);
+  const bool decides = base.config.routing.decides();
+  if (decides) set_capacities(base.config, standings.at(standings.size() / 2).shares);
+  const GgmlType source = convert::surgery_type(student), changed = changed_type(config, source);
+  const std::string artifact = join_path(shared.run, "artifact");
+  remove_all(artifact);
+  remove_all(out.model);
+  const bool parts = config.stages.back().what != What::everything && shared.teacher && rests_on(shared.teacher->folder(), student, tuned);
+  if (parts) {  // the model is that of what others read from the artifact, its rounding to f16 included
+    const std::string rounded = join_path(shared.run, "tuned.safetensors");
+    convert::write_tuned(rounded, tuned, formats::Dtype::F16);
+    tuned = convert::read_tuned(rounded);
+    remove_all(rounded);
+  }
+  const convert::Contents result = convert::contents_of(base, tuned);
+  const std::vector<convert::TensorPlan> plan = convert::plan_tuned(base, tuned, changed);
+  const GgmlType type = formats::is_quantized(source) || !formats::is_quantized(changed) ? source : changed;
+  Progress progress("write", "weights", convert::totals(plan).elements);
+  convert::WriteOptions write{.threads = static_cast<int>(config.threads), .progress = [&](int64_t done, int64_t) { progress.update(done); }, .calibrate = {}};
+  std::optional<routing::DialTable> dial;
+  if (decides)
+    write.calibrate = [&](const model::ModelFolder& written) {
+      progress.finish();
+      dial = calibrate(shared, written);
+      return *dial;
+    };
+  convert::write_folder(result, out.model, type, plan, write);
+  progress.finish();
+  if (dial) out.dial = dial->to_json();
+  if (parts) {
+    out.artifact = artifact;
+    convert::write_artifact(artifact, {.config = base.config, .dial = dial, .tuned = std::move(tuned), .base = shared.teacher->folder().fingerprint(),
+                                       .base_name = shared.teacher->folder().path().substr(shared.teacher->folder().path().find_last_of('/') + 1), .type = formats::ggml_type_name(changed), .recipe = recipe});
+  }
+  return out;
+}
+
+}  // namespace fathom::tune

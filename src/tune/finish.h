@@ -1,0 +1,20 @@
+// From tuned tensors to what a run leaves behind: the artifact, and the model folder with its dial calibrated by the engine.
+#pragma once
+#include <functional>
+#include <string>
+
+#include "core/json.h"
+#include "tune/stage.h"
+
+namespace fathom::tune {
+
+struct Finished {
+  std::string model, artifact;  // folders; no artifact where the whole model was tuned, or its other weights are not the teacher's
+  Json dial;                    // the table's points; null where nothing decides
+};
+
+// `tuned`: of all stages, in order. `standings`: how it stands at the end, whose middle one gives the capacities of the default dial. `recipe`: into
+// the artifact. Replaces what an earlier try left.
+Finished finish(const Shared& shared, const std::vector<convert::Tuned>& tuned, const std::vector<Standing>& standings, const Json& recipe);
+
+}  // namespace fathom::tune

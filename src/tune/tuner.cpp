@@ -1,0 +1,194 @@
+#include "tune/tuner.h"
+
+#include <cmath>
+#include <filesystem>
+
+#include "convert/self_text.h"
+#include "core/file.h"
+#include "core/human.h"
+#include "core/log.h"
+#include "model/document_ends.h"
+#include "tune/finish.h"
+
+namespace fathom::tune {
+namespace {
+
+constexpr const char* kSelf = "self";
+
+std::string config_path(const std::string& run) { return join_path(run, "config.json"); }
+std::string summary_path(const std::string& run) { return join_path(run, "summary.json"); }
+std::string self_path(const std::string& run) { return join_path(run, "self.jsonl"); }
+std::string tuned_path(const std::string& stage) { return join_path(stage, "tuned.safetensors"); }
+std::string standing_path(const std::string& stage) { return join_path(stage, "stage.json"); }
+
+int64_t all_tokens(const TuneConfig& config) {
+  int64_t steps = 0;
+  for (size_t i = 0; i < config.stages.size(); ++i) steps += config.steps(i);
+  return steps * config.rows_per_step() * config.sequence_length;
+}
+
+// Text of the teacher's own, a document a line.
+void write_self_text(const TuneConfig& config, const model::ModelFolder& writer, const std::string& run, const std::function<bool()>& stop) {
+  if (exists(self_path(run))) return;
+  const text::Tokenizer tokenizer = writer.tokenizer();
+  const model::DocumentEnds ends = model::document_ends(writer.config(), tokenizer);
+  const int64_t tokens = config.self_tokens > 0 ? config.self_tokens : all_tokens(config);
+  Progress progress("write text", "tokens", tokens);
+  const auto texts = convert::self_text(infer::Weights::load(writer, static_cast<int>(config.threads)), ends.begin, model::end_ids(writer, ends),
+                                        {.tokens = tokens, .context = config.sequence_length, .seed = config.seed, .threads = static_cast<int>(config.threads), .progress = [&](int64_t done, int64_t) {
+                                           if (stop && stop()) throw Interrupted(str("stopped while text was written; begin again with: fathom tune --resume ", run));
+                                           progress.update(done);
+                                         }});
+  progress.finish();
+  std::string lines;
+  for (const std::vector<int32_t>& text : texts) lines += Json{{config.data.field, tokenizer.decode(text, true)}}.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  atomic_write(self_path(run), lines);
+}
+
+train::Corpus corpus_of(const TuneConfig& config, const model::ModelFolder& writer, const std::string& run, const std::function<bool()>& stop) {
+  train::DataConfig data = config.data;
+  for (std::string& text : data.text)
+    if (text == kSelf) {
+      write_self_text(config, writer, run, stop);
+      text = self_path(run);
+    }
+  if (!data.text.empty()) data.tokenizer = join_path(config.model, "tokenizer.json");
+  return train::open_corpus(data, {.run = run, .resume = "fathom tune --resume", .threads = config.threads, .stop = stop});
+}
+
+void say_cache(const TuneConfig& config, const Teacher& teacher) {
+  const int64_t tokens = all_tokens(config), bytes = teacher.cache_bytes(tokens), rows = tokens / config.sequence_length;
+  if (config.teacher_cache.empty() || config.teacher_top == 0) return;
+  std::error_code error;
+  const auto space = std::filesystem::space(config.teacher_cache, error);
+  const int64_t have = std::min(teacher.cached_rows(), rows), missing = bytes - teacher.cache_bytes(have * config.sequence_length);
+  log_info("teacher: the likeliest ", config.teacher_top, " of ", human_count(static_cast<double>(tokens)), " tokens take ", human_bytes(static_cast<double>(bytes)), " in ", config.teacher_cache, "; ", have, " of ", rows,
+           " rows are there", error ? "" : str(", ", human_bytes(static_cast<double>(space.available)), " free"));
+  if (!error && static_cast<double>(missing) > static_cast<double>(space.available))
+    throw UserError({config.teacher_cache, "", human_bytes(static_cast<double>(space.available)) + " free", human_bytes(static_cast<double>(missing)), "lower --teacher-top or --tokens, or go without --teacher-cache"});
+}
+
+Json run_stages(const Shared& shared) {
+  const TuneConfig& config = shared.config;
+  std::vector<convert::Tuned> tuned;
+  Json stages = Json::array();
+  std::vector<Standing> standings;
+  double teacher_loss = std::nan(""), seconds = 0;
+  for (size_t i = 0; i < config.stages.size(); ++i) {
+    const std::string folder = stage_folder(shared, i);
+    const bool last = i + 1 == config.stages.size();
+    if (!last && exists(standing_path(folder))) {
+      tuned.push_back(convert::read_tuned(tuned_path(folder)));
+      stages.push_back(read_json(standing_path(folder)));
+      seconds += stages.back().at("seconds").get<double>();
+      continue;
+    }
+    Stage stage(shared, i, tuned);
+    tuned.push_back(stage.train());
+    standings = stage.standings();
+    teacher_loss = stage.teacher_loss();
+    Json about = {{"what", name_of(config.stages[i].what, kWhatNames)}, {"tokens", config.steps(i) * config.rows_per_step() * config.sequence_length}, {"seconds", stage.seconds()}, {"standings", Json::array()}};
+    for (const Standing& s : standings) about["standings"].push_back(s.to_json());
+    if (!std::isnan(teacher_loss)) about["teacher_loss"] = teacher_loss;
+    convert::write_tuned(tuned_path(folder), tuned.back(), formats::Dtype::F32);
+    atomic_write(standing_path(folder), about.dump(2) + "\n");
+    seconds += stage.seconds();
+    stages.push_back(std::move(about));
+  }
+  Json recipe = config.to_json();
+  recipe.erase("model"), recipe.erase("teacher"), recipe.erase("teacher_cache"), recipe.erase("data");
+  const Finished done = finish(shared, tuned, standings, {{"config", recipe}, {"dataset", shared.corpus.fingerprint}, {"stages", stages}});
+  Json summary = {{"model", done.model}, {"artifact", done.artifact}, {"tokens", all_tokens(config)}, {"seconds", seconds}, {"stages", stages}, {"dial", done.dial}, {"config", config.to_json()}};
+  atomic_write(summary_path(shared.run), summary.dump(2) + "\n");
+  return summary;
+}
+
+Json go(const TuneConfig& config, const RunOptions& options, bool& stepped) {
+  const std::string where = config_path(options.run);
+  const auto student = model::ModelFolder::open(config.model);
+  const model::ModelConfig& shape = student->config();
+  nn::refuse_untrainable(shape, config.model);
+  if (shape.routing.decides()) nn::require_tunable(shape, config.model);
+  for (const StageConfig& stage : config.stages)
+    if (stage.what == What::routers && shape.routing.units.empty()) throw UserError({config.model, "fathom", "a dense model", "routers or light paths to train", "make them with fathom convert, or tune by --stages adapters"});
+  if (config.sequence_length > shape.max_position_embeddings) throw UserError({where, "sequence_length", str(config.sequence_length), str("at most ", shape.max_position_embeddings, ", the model's max_position_embeddings"), ""});
+  std::shared_ptr<model::ModelFolder> source;
+  std::string identity = student->fingerprint();
+  if (!config.teacher.empty()) {
+    source = model::ModelFolder::open(config.teacher);
+    require_teacher(*source, *student, config.other_teacher);
+    identity += " " + source->fingerprint();
+  }
+  const train::Corpus corpus = corpus_of(config, source ? *source : *student, options.run, options.stop);
+  if (corpus.tokenizer.identity() != student->tokenizer().identity())
+    throw UserError({where, "data", "a dataset of the tokenizer " + corpus.tokenizer.identity(), str(student->tokenizer().identity(), ", that of ", config.model), "prepare the text with that model's tokenizer.json"});
+  std::unique_ptr<Teacher> teacher;
+  if (source) {
+    teacher = std::make_unique<Teacher>(source, TeacherOptions{.top = config.teacher_top, .threads = static_cast<int>(config.threads), .cache = config.teacher_cache,
+                                                               .rows = str(corpus.fingerprint, ", seed ", config.seed), .row_tokens = config.sequence_length});
+    say_cache(config, *teacher);
+  }
+  const auto seen = [&](size_t stage, int64_t step, nn::Transformer& network) {
+    stepped = true;
+    if (options.after_step) options.after_step(stage, step, network);
+  };
+  return run_stages({.config = config, .run = options.run, .student = student, .teacher = teacher.get(), .corpus = corpus, .identity = identity, .stop = options.stop, .after_step = seen});
+}
+
+}  // namespace
+
+TuneConfig config_of_run(const std::string& run) {
+  if (!exists(config_path(run))) throw UserError({run, "", exists(run) ? "a folder without config.json" : "no such folder", "the folder of a run", "start one with: fathom tune MODEL --out " + run});
+  return TuneConfig::from_json(read_json(config_path(run)), config_path(run));
+}
+
+Json tune(const TuneConfig& config, const RunOptions& options) {
+  const std::string& run = options.run;
+  require_sane(config, config_path(run));
+  bool stepped = options.resume;
+  if (options.resume) {
+    const FileLock lock = train::lock_run(run);
+    if (exists(summary_path(run))) {
+      log_info(run, " is finished");
+      return read_json(summary_path(run));
+    }
+    return go(config, options, stepped);
+  }
+  if (exists(run) && !(is_folder(run) && std::filesystem::is_empty(run)))
+    throw UserError({run, "", exists(config_path(run)) ? "the folder of another run" : "an existing path", "a new folder", exists(config_path(run)) ? "go on with it by --resume, or choose another name" : "choose another name"});
+  const bool made = !exists(run);
+  make_folders(run);
+  const FileLock lock = train::lock_run(run);
+  try {
+    atomic_write(config_path(run), config.to_json().dump(2) + "\n");
+    return go(config, options, stepped);
+  } catch (const Interrupted&) {
+    throw;
+  } catch (...) {
+    // As it was before, so that the corrected command can be given as it is; what was prepared may have taken hours and stays.
+    if (!stepped && !exists(join_path(run, "data")) && !exists(self_path(run))) {
+      for (const std::string& name : {"config.json", ".lock"}) remove_all(join_path(run, name));
+      for (size_t i = 0; i < config.stages.size(); ++i) remove_all(join_path(run, str(i + 1, "-", name_of(config.stages[i].what, kWhatNames))));
+      if (made) remove_all(run);
+    }
+    throw;
+  }
+}
+
+std::string describe_summary(const Json& summary) {
+  std::string out;
+  for (const Json& stage : summary.at("stages")) {
+    const double teacher = stage.contains("teacher_loss") ? stage.at("teacher_loss").get<double>() : std::nan("");
+    out += str("stage ", stage.at("what").get<std::string>(), ": ", human_count(stage.at("tokens").get<double>()), " tokens in ", human_duration(stage.at("seconds").get<double>()), "\n");
+    for (const Json& s : stage.at("standings")) {
+      out += str("  asked for ", percent(s.at("dial").get<double>(), 0), " of the blocks: ", percent(s.at("block_fraction").get<double>()), ", loss ", fixed(s.at("loss").get<double>(), 4));
+      if (!std::isnan(teacher)) out += str(", ", fixed(s.at("loss").get<double>() - teacher, 4), " over the teacher; ", percent(s.at("agreement").get<double>()), " of likeliest tokens agree");
+      out += "\n";
+    }
+  }
+  out += str("model     ", summary.at("model").get<std::string>(), "\n");
+  if (!summary.at("artifact").get<std::string>().empty()) out += str("artifact  ", summary.at("artifact").get<std::string>(), " (laid over the source by: fathom convert SOURCE OUT --from …)\n");
+  return out;
+}
+
+}  // namespace fathom::tune

@@ -1,0 +1,88 @@
+#include "tune/helpers.h"
+
+#include "convert/calibrate.h"
+#include "convert/surgery.h"
+#include "core/file.h"
+#include "core/log.h"
+#include "model/cost.h"
+#include "train/corpus.h"
+#include "train/evaluate.h"
+
+namespace fathom::tune {
+namespace {
+
+void convert_to(const std::string& from, const std::string& to, const convert::SurgeryOptions& options, const std::vector<std::vector<int32_t>>& texts) {
+  const auto source = model::ModelFolder::open(from);
+  const auto weights = infer::Weights::load(*source, 1);
+  const std::vector<std::span<const int32_t>> windows(texts.begin(), texts.end());
+  convert::Surgery surgery = convert::plan_surgery(source->config(), options, from);
+  convert::fit_surgery(surgery, weights, windows, options, {.loss_tokens = 512, .threads = 1});
+  const convert::Contents contents = convert::contents_of(*source, surgery);
+  const auto type = convert::surgery_type(*source);
+  convert::WriteOptions write{.threads = 1};
+  if (surgery.config.routing.decides())
+    write.calibrate = [&](const model::ModelFolder& written) {
+      const model::ModelConfig& c = written.config();
+      routing::DialTable grid{.default_dial = model::expected_block_fraction(c, options.context, c.routing.capacities())};
+      for (const double dial : {options.lowest, grid.default_dial, options.highest, 1.0}) grid.points.push_back({.dial = dial});
+      return convert::calibrate_dial(infer::Weights::load(written, 1), grid, {windows, "text", options.context}, {.threads = 1, .shift = true});
+    };
+  convert::write_folder(contents, to, type, convert::plan_tensors(contents, type), write);
+}
+
+}  // namespace
+
+const Models& models() {
+  static const TemporaryFolder folder;
+  static const Models made = [] {
+    set_log_level(LogLevel::quiet);
+    Models m;
+    const std::string run = join_path(folder.path(), "dense");
+    train::train(train::tiny({{"model.fathom", "null"}, {"budget.steps", "150"}, {"interval.eval_steps", "0"}, {"interval.checkpoint_steps", "0"}}), {.run = run});
+    m.dense = join_path(run, "model");
+    const auto data = data::Dataset::open(train::corpus(), "train");
+    std::vector<std::vector<int32_t>> texts;
+    for (const int64_t begin : train::evaluation_windows(*data, 4096, 32, 0, 1)) {
+      train::Batch row{1, 32, std::vector<int32_t>(32), std::vector<int32_t>(32), std::vector<int32_t>(32)};
+      train::fill_row(*data, begin, row, 0);
+      texts.push_back(row.input);
+    }
+    m.routed = join_path(folder.path(), "routed");
+    convert::SurgeryOptions options{.blocks = {1, 2}, .light_rank = 4, .target = 0.8, .lowest = 0.7, .highest = 0.9, .context = 32};
+    convert_to(m.dense, m.routed, options, texts);
+    m.statics = join_path(folder.path(), "static");
+    convert_to(m.dense, m.statics, {.light_rank = 4, .statics = {1}, .context = 32}, texts);
+    return m;
+  }();
+  return made;
+}
+
+TuneConfig tiny(const std::string& model, const std::vector<What>& stages) {
+  TuneConfig c;
+  c.model = model;
+  c.teacher = models().dense;
+  c.teacher_top = 16;
+  c.data.dataset = train::corpus();
+  c.sequence_length = 32;
+  c.batch_size = 4;
+  c.lowest = 0.7, c.highest = 0.9;
+  for (const What what : stages) c.stages.push_back({.what = what, .tokens = 6 * 4 * 32});
+  c.lora.rank = 2;
+  c.lora.alpha = 4;
+  c.interval.log_steps = 1;
+  c.interval.eval_tokens = 512;
+  c.interval.checkpoint_steps = 3;
+  c.interval.checkpoint_seconds = 0;
+  c.calibration_tokens = 512;
+  c.precision = train::Precision::f32;
+  c.f32_route = train::Route::onednn;
+  c.seed = 1;
+  c.threads = 1;
+  return c;
+}
+
+std::string bytes_of(const std::string& path) { return read_file(path, 1 << 30); }
+
+std::vector<Json> stage_metrics(const std::string& stage) { return train::metrics_of(stage); }
+
+}  // namespace fathom::tune

@@ -1,0 +1,24 @@
+// A dense model that has learned a little, what convert makes of it, and runs of tuning that take a second.
+#pragma once
+#include <string>
+
+#include "train/helpers.h"
+#include "tune/tuner.h"
+
+namespace fathom::tune {
+
+struct Models {
+  std::string dense;   // trained on train::corpus() for a while: C 32, L 4
+  std::string routed;  // its blocks 1 and 2 with fitted routers and light paths
+  std::string statics; // block 1 light for every token
+};
+const Models& models();  // made once per process
+
+// Routers then adapters, 6 + 6 steps of 4 rows of 32 tokens, one thread, f32.
+TuneConfig tiny(const std::string& model, const std::vector<What>& stages = {What::routers, What::adapters});
+
+std::string bytes_of(const std::string& path);
+// Lines of a stage's metrics without what the clock says.
+std::vector<Json> stage_metrics(const std::string& stage);
+
+}  // namespace fathom::tune

@@ -1,0 +1,258 @@
+// Whole runs: resumed to the bit, lossless where only routers and light paths were tuned, budgets that are met, the artifact that makes the same model.
+#include <gmock/gmock.h>
+
+#include <filesystem>
+
+#include "convert/artifact.h"
+#include "convert/surgery.h"
+#include "core/file.h"
+#include "infer/score.h"
+#include "tune/finish.h"
+#include "tune/helpers.h"
+
+namespace fathom::tune {
+namespace {
+
+using ::testing::HasSubstr;
+using train::error_of;
+
+std::vector<std::string> results(const std::string& run, const TuneConfig& config) {
+  std::vector<std::string> out = {bytes_of(join_path(run, "model/model.safetensors")), bytes_of(join_path(run, "model/fathom_dial.json")), bytes_of(join_path(run, "artifact/tuned.safetensors"))};
+  for (size_t i = 0; i < config.stages.size(); ++i) out.push_back(bytes_of(join_path(run, str(i + 1, "-", name_of(config.stages[i].what, kWhatNames), "/tuned.safetensors"))));
+  return out;
+}
+
+void expect_equal_metrics(const std::string& a, const std::string& b) {
+  const std::vector<Json> x = stage_metrics(a), y = stage_metrics(b);
+  ASSERT_EQ(x.size(), y.size());
+  for (size_t i = 0; i < x.size(); ++i) EXPECT_EQ(x[i], y[i]);
+}
+
+class Resume : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Resume, IsBitExact) {
+  TuneConfig config = tiny(models().routed);
+  const std::string kind = GetParam();
+  const TemporaryFolder folder;
+  if (kind == "bf16") config.precision = train::Precision::bf16;
+  if (kind == "accumulation") config.accumulation = 2, config.batch_size = 2;
+  if (kind == "cache") config.teacher_cache = join_path(folder.path(), "cache");
+  if (kind == "logits") config.teacher_top = 0;
+  if (kind == "alone") config.teacher = "", config.loss_weight = 1;
+  const std::string whole = join_path(folder.path(), "whole"), cut = join_path(folder.path(), "cut");
+  const Json expected = tune(config, {.run = whole});
+  int interruptions = 0;
+  // Between checkpoints, right after a resume, at the end of the first stage's last step but one, in the second stage.
+  for (const auto& [stage, at] : std::vector<std::pair<size_t, int64_t>>{{0, 2}, {0, 3}, {0, 5}, {1, 1}, {1, 4}}) {
+    std::pair<size_t, int64_t> now;
+    RunOptions options{.run = cut, .resume = interruptions > 0};
+    options.after_step = [&](size_t s, int64_t step, nn::Transformer&) { now = {s, step}; };
+    options.stop = [&, stage = stage, at = at] { return now == std::pair(stage, at); };
+    try {
+      tune(config, options);
+    } catch (const Interrupted&) {
+      ++interruptions;
+    }
+  }
+  EXPECT_EQ(interruptions, 5);
+  const Json found = tune(config_of_run(cut), {.run = cut, .resume = true});
+  if (kind == "alone") {
+    EXPECT_EQ(bytes_of(join_path(whole, "model/model.safetensors")), bytes_of(join_path(cut, "model/model.safetensors")));
+  } else {
+    EXPECT_EQ(results(whole, config), results(cut, config));
+  }
+  for (const char* stage : {"1-routers", "2-adapters"}) expect_equal_metrics(join_path(whole, stage), join_path(cut, stage));
+  EXPECT_EQ(found.at("dial"), expected.at("dial"));
+}
+
+// A crash leaves checkpoints that are older than the last steps: those are computed again.
+TEST(Tune, AfterACrashIsBitExact) {
+  const TuneConfig config = tiny(models().routed);
+  const TemporaryFolder folder;
+  const std::string whole = join_path(folder.path(), "whole"), cut = join_path(folder.path(), "cut");
+  tune(config, {.run = whole});
+  struct Crash {};
+  bool first = true;
+  for (const auto& [stage, at] : std::vector<std::pair<size_t, int64_t>>{{0, 2}, {0, 5}, {1, 5}}) {
+    RunOptions options{.run = cut, .resume = !first};
+    options.after_step = [&, stage = stage, at = at](size_t s, int64_t step, nn::Transformer&) {
+      if (s == stage && step == at) throw Crash();
+    };
+    EXPECT_THROW(tune(config, options), Crash);
+    first = false;
+  }
+  tune(config, {.run = cut, .resume = true});
+  EXPECT_EQ(results(whole, config), results(cut, config));
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, Resume, ::testing::Values("plain", "bf16", "accumulation", "cache", "logits", "alone"), [](const auto& info) { return std::string(info.param); });
+
+std::vector<float> dense_losses(const std::string& path) {
+  const auto folder = model::ModelFolder::open(path);
+  infer::Engine engine(infer::Weights::load(*folder, 1), {.threads = 1});
+  const auto data = data::Dataset::open(train::corpus(), "validation");
+  std::vector<float> out;
+  for (const int64_t begin : train::evaluation_windows(*data, 512, 32, 0, 1)) {
+    train::Batch row{1, 32, std::vector<int32_t>(32), std::vector<int32_t>(32), std::vector<int32_t>(32)};
+    train::fill_row(*data, begin, row, 0);
+    const auto nll = infer::score_document(engine, row.input, {.policy = infer::RoutingPolicy::full(folder->config())}).nll;
+    out.insert(out.end(), nll.begin(), nll.end());
+  }
+  return out;
+}
+
+TEST(Tune, RoutersAloneLeaveDialOneTheDenseModelToTheBit) {
+  const TemporaryFolder folder;
+  const std::string run = join_path(folder.path(), "run");
+  tune(tiny(models().routed, {What::routers}), {.run = run});
+  EXPECT_EQ(dense_losses(join_path(run, "model")), dense_losses(models().dense));
+  const auto before = model::ModelFolder::open(models().routed), after = model::ModelFolder::open(join_path(run, "model"));
+  for (const model::TensorSpec& spec : model::schema(before->config())) {
+    const bool trained = spec.name.find("router.") != std::string::npos || spec.name.find("light.") != std::string::npos;
+    EXPECT_EQ(before->read_f32(spec.name) == after->read_f32(spec.name), !trained) << spec.name;
+  }
+}
+
+TEST(Tune, AdaptersChangeTheirTargetsAlone) {
+  const TemporaryFolder folder;
+  const std::string run = join_path(folder.path(), "run");
+  TuneConfig config = tiny(models().routed, {What::adapters});
+  config.lora.targets = {"q", "down"};
+  tune(config, {.run = run});
+  const auto before = model::ModelFolder::open(models().routed), after = model::ModelFolder::open(join_path(run, "model"));
+  for (const model::TensorSpec& spec : model::schema(before->config())) {
+    const bool trained = spec.name.find("router.") != std::string::npos || spec.name.find("light.") != std::string::npos || spec.name.find("q_proj") != std::string::npos || spec.name.find("down_proj") != std::string::npos;
+    EXPECT_EQ(before->read_f32(spec.name) == after->read_f32(spec.name), !trained) << spec.name;
+  }
+}
+
+TEST(Tune, TheArtifactOverTheSourceIsTheModel) {
+  const TemporaryFolder folder;
+  const std::string run = join_path(folder.path(), "run"), laid = join_path(folder.path(), "laid");
+  tune(tiny(models().routed), {.run = run});
+  const convert::Artifact artifact = convert::read_artifact(join_path(run, "artifact"));
+  const auto source = model::ModelFolder::open(models().dense);
+  convert::Contents base;
+  const convert::Contents contents = convert::contents_of(*source, artifact, base);
+  convert::write_folder(contents, laid, convert::surgery_type(*source), convert::plan_tuned(base, artifact.tuned, convert::artifact_type(artifact, "artifact")), {.threads = 1});
+  for (const char* file : {"model.safetensors", "fathom_dial.json", "config.json", "tokenizer.json"}) EXPECT_EQ(bytes_of(join_path(laid, file)), bytes_of(join_path(join_path(run, "model"), file))) << file;
+  const auto other = model::ModelFolder::open(models().statics);
+  EXPECT_THAT(error_of([&] { convert::contents_of(*other, artifact, base); }), HasSubstr("routers and light paths were tuned for those weights"));
+}
+
+TEST(Tune, LossAndDivergenceFall) {
+  for (const double target : {0.7, 0.85}) {
+    const TemporaryFolder folder;
+    const std::string run = join_path(folder.path(), "run");
+    TuneConfig config = tiny(models().routed);
+    config.lowest = config.highest = target;
+    for (StageConfig& stage : config.stages) stage.tokens = 100 * 4 * 32, stage.noise = 0;
+    config.interval.checkpoint_steps = 0;
+    config.interval.eval_tokens = 2048;
+    tune(config, {.run = run});
+    const Json begin = stage_metrics(join_path(run, "1-routers")).front(), end = stage_metrics(join_path(run, "2-adapters")).back();
+    ASSERT_EQ(begin.at("type"), "eval");
+    ASSERT_EQ(end.at("type"), "eval");
+    for (const char* what : {"kl", "loss"}) EXPECT_LT(end.at("dials")[0].at(what).get<double>(), begin.at("dials")[0].at(what).get<double>()) << what << " at " << target << "\n" << begin.dump() << "\n" << end.dump();
+  }
+}
+
+// The budget is met within 2 %, from a start that is far from it, whatever the seed.
+TEST(Tune, TheBudgetIsMet) {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    const TemporaryFolder folder;
+    const std::string run = join_path(folder.path(), "run");
+    TuneConfig config = tiny(models().routed, {What::routers});
+    config.seed = seed;
+    config.lowest = config.highest = 0.8;
+    // At the thresholds of 0.8 the routers begin near it; a threshold table that is far off stands for a model of other text.
+    const std::string moved = join_path(folder.path(), "moved");
+    std::filesystem::copy(models().routed, moved, std::filesystem::copy_options::recursive);
+    routing::DialTable table = *model::ModelFolder::open(moved)->dial();
+    for (routing::DialPoint& p : table.points)
+      for (float& t : p.thresholds) t -= 1;
+    model::write_dial(moved, table);
+    config.model = moved;
+    config.stages[0] = {.what = What::routers, .tokens = 150 * 4 * 32, .router_lr = 3e-3, .bias_lr = 3e-2, .noise = 0};
+    config.interval.checkpoint_steps = 0;
+    config.interval.eval_tokens = 2048;
+    tune(config, {.run = run});
+    const std::vector<Json> lines = stage_metrics(join_path(run, "1-routers"));
+    const double before = lines.front().at("dials")[0].at("block_fraction"), after = lines.back().at("dials")[0].at("block_fraction");
+    EXPECT_GT(std::abs(before - 0.8), 0.03) << "the start tests nothing";
+    EXPECT_NEAR(after, 0.8, 0.02 * 0.8) << seed;
+  }
+}
+
+TEST(Tune, AStaticModelLearnsWithoutRouters) {
+  const TemporaryFolder folder;
+  const std::string run = join_path(folder.path(), "run");
+  TuneConfig config = tiny(models().statics, {What::adapters});
+  config.stages[0].tokens = 40 * 4 * 32;
+  const Json summary = tune(config, {.run = run});
+  EXPECT_TRUE(summary.at("dial").is_null());
+  const std::vector<Json> lines = stage_metrics(join_path(run, "1-adapters"));
+  EXPECT_LT(lines.back().at("dials")[0].at("kl").get<double>(), lines.front().at("dials")[0].at("kl").get<double>());
+}
+
+TEST(Tune, EverythingIsTrainedAndHasNoArtifact) {
+  const TemporaryFolder folder;
+  const std::string run = join_path(folder.path(), "run");
+  const Json summary = tune(tiny(models().routed, {What::routers, What::everything}), {.run = run});
+  EXPECT_EQ(summary.at("artifact"), "");
+  EXPECT_FALSE(exists(join_path(run, "artifact")));
+  const auto before = model::ModelFolder::open(models().routed), after = model::ModelFolder::open(join_path(run, "model"));
+  for (const model::TensorSpec& spec : model::schema(before->config())) EXPECT_NE(before->read_f32(spec.name), after->read_f32(spec.name)) << spec.name;
+}
+
+TEST(Tune, RefusesByName) {
+  const TemporaryFolder folder;
+  const auto refusal = [&](const TuneConfig& config) {
+    const std::string run = join_path(folder.path(), "run");
+    const std::string out = error_of([&] { tune(config, {.run = run}); });
+    EXPECT_FALSE(exists(run)) << "something was left behind: " << out;
+    return out;
+  };
+  TuneConfig config = tiny(models().routed);
+  config.teacher = models().routed;
+  EXPECT_THAT(refusal(config), HasSubstr("a model whose tokens choose their depth, expected a dense teacher"));
+  config = tiny(models().dense, {What::routers});
+  EXPECT_THAT(refusal(config), HasSubstr("make them with fathom convert"));
+  config = tiny(models().routed);
+  config.sequence_length = 1 << 19;
+  EXPECT_THAT(refusal(config), HasSubstr("sequence_length"));
+  config = tiny(models().routed, {What::adapters, What::routers});
+  EXPECT_THAT(refusal(config), HasSubstr("stages[0]"));
+  config = tiny(models().routed);
+  config.stages.clear();
+  EXPECT_THAT(refusal(config), HasSubstr("at least one stage"));
+  config = tiny(models().routed);
+  config.lowest = 0.95;
+  EXPECT_THAT(refusal(config), HasSubstr("at most highest, 0.9"));
+  config = tiny(models().routed);
+  config.lora.rank = 0;
+  EXPECT_THAT(refusal(config), HasSubstr("lora_rank"));
+  config = tiny(models().routed);
+  config.teacher.clear();
+  config.loss_weight = 0;
+  EXPECT_THAT(refusal(config), HasSubstr("above 0 without a teacher"));
+}
+
+TEST(Tune, AResumeMustBeTheSameRun) {
+  const TemporaryFolder folder;
+  const std::string run = join_path(folder.path(), "run");
+  const TuneConfig config = tiny(models().routed);
+  int64_t now = 0;
+  RunOptions options{.run = run};
+  options.after_step = [&](size_t, int64_t step, nn::Transformer&) { now = step; };
+  options.stop = [&] { return now == 3; };
+  EXPECT_THROW(tune(config, options), Interrupted);
+  EXPECT_THAT(error_of([&] { tune(config, {.run = run}); }), HasSubstr("go on with it by --resume"));
+  TuneConfig other = config;
+  other.kl_weight = 2;
+  EXPECT_THAT(error_of([&] { tune(other, {.run = run, .resume = true}); }), HasSubstr("kl_weight: found 2"));
+  EXPECT_EQ(config_of_run(run).to_json(), config.to_json());
+}
+
+}  // namespace
+}  // namespace fathom::tune
