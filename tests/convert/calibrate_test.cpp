@@ -97,6 +97,40 @@ TEST(Calibrate, ThresholdsAreThoseOfPlainForwards) {
   }
 }
 
+// Dials other than the default one move its thresholds together, until the fraction is the dial. Drawn models have few tokens and units, whose fraction
+// moves in steps: the nearest that such a threshold gives is found by trying.
+TEST(Calibrate, AShiftMovesAllThresholdsAlike) {
+  int met = 0, points = 0;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    Case c(seed);
+    if (c.config.routing.exits()) continue;
+    SCOPED_TRACE(str(seed, " ", c.config.to_json().dump()));
+    const routing::DialTable plain = calibrate_dial(c.weights, c.grid, c.text()), table = calibrate_dial(c.weights, c.grid, c.text(), {.threads = 1, .shift = true});
+    const auto base = std::ranges::find(plain.points, c.grid.default_dial, &routing::DialPoint::dial)->thresholds;
+    for (size_t i = 0; i < table.points.size(); ++i) {
+      const routing::DialPoint& point = table.points[i];
+      EXPECT_EQ(point.dial, c.grid.points[i].dial);
+      if (point.dial >= 1 || point.dial == c.grid.default_dial) {
+        EXPECT_EQ(point.thresholds, plain.points[i].thresholds);
+        continue;
+      }
+      std::optional<double> amount;
+      for (size_t cut = 0; cut < base.size(); ++cut) {
+        if (!std::isfinite(base[cut])) continue;
+        const double by = static_cast<double>(point.thresholds[cut]) - base[cut];
+        EXPECT_NEAR(by, amount.value_or(by), 1e-5 * (1 + std::abs(by) + std::abs(base[cut])));
+        amount = by;
+      }
+      ++points;
+      met += std::abs(point.block_fraction - point.dial) < 0.02;
+      EXPECT_EQ(point.block_fraction, model::expected_block_fraction(c.config, 64, point.capacity));
+      if (i > 0) EXPECT_GE(point.block_fraction, table.points[i - 1].block_fraction);
+    }
+  }
+  EXPECT_GT(points, 60);
+  EXPECT_GT(met, points * 2 / 3);
+}
+
 TEST(Calibrate, TheRandomControlKeepsItsTable) {
   Random random(7);
   model::ModelConfig config;

@@ -1,7 +1,7 @@
 """Who may include whom. Reads fathom_room(… USES …) of src/*/CMakeLists.txt and every #include under src/.
 
 The order of the rooms is here, once; a room may use only rooms of a lower rank. `infer` and `nn` share `model` and what is
-below it and never see each other; only `nn`, `train` and the commands of fathom-train know LibTorch. The public headers
+below it and never see each other; `tune` alone stands on both: the engine is its teacher, the network its student. Only `nn`, `train`, `tune` and the commands of fathom-train know LibTorch. The public headers
 (include/fathom/) include the standard library and each other, and of the rooms `api` alone includes them.
 """
 import pathlib
@@ -14,7 +14,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 RANK = {"core": 0, "formats": 1, "text": 1, "kernels": 1, "data": 2, "routing": 3, "model": 4, "infer": 5, "api": 6, "convert": 6, "study": 7, "serve": 7, "cli": 8}
 RANK_NN = {room: rank for room, rank in RANK.items() if rank <= RANK["model"]} | {"nn": 5, "train": 6}
 TRAINING = {"nn", "train"}
-ROOMS = set(RANK) | TRAINING
+RANK_TUNE = RANK_NN | {room: rank for room, rank in RANK.items() if rank <= RANK["convert"]} | {"tune": 7}
+ROOMS = set(RANK) | TRAINING | {"tune"}
 LARGEST_BYTES = 20 * 1024
 SUFFIXES = {".h", ".cpp", ".cu", ".cuh", ".inc", ".inl"}
 
@@ -59,7 +60,7 @@ def upward_uses(root):
         if room not in ROOMS:
             faults.append(f"{room}: a room that the order in tests/structure does not know")
             continue
-        ranks = RANK_NN if room in TRAINING else RANK
+        ranks = RANK_TUNE if room == "tune" else RANK_NN if room in TRAINING else RANK
         for other in used:
             if other not in ranks:
                 faults.append(f"{room} uses {other}, which is not below it")
@@ -75,7 +76,7 @@ def allowed_rooms(root, graph, path):
     if room != "cli":
         return {room} | closure(graph, room)
     if len(parts) > 2 and parts[1] == "train":  # the commands of fathom-train
-        return {"cli", "train"} | closure(graph, "train")
+        return {"cli", "train", "tune"} | closure(graph, "train") | closure(graph, "tune")
     return set(RANK)
 
 
@@ -97,7 +98,7 @@ def libtorch_includes(root):
     faults = []
     for path in sources(root):
         parts = path.relative_to(root / "src").parts
-        if parts[0] in TRAINING or parts[:2] == ("cli", "train"):
+        if parts[0] in TRAINING | {"tune"} or parts[:2] == ("cli", "train"):
             continue
         faults += [f"{path.relative_to(root)} includes {included}" for _, included in INCLUDE.findall(path.read_text(errors="replace")) if LIBTORCH.search(included)]
     return faults
@@ -108,12 +109,12 @@ def mixed_engine_and_network(root):
     engine, faults = {room for room, rank in RANK.items() if rank > RANK["model"]} - {"cli"}, []
     for path in sources(root):
         room = path.relative_to(root / "src").parts[0]
-        forbidden = TRAINING if room in engine else engine if room in TRAINING else set()
+        forbidden = TRAINING | {"tune"} if room in engine else engine | {"tune"} if room in TRAINING else set()
         for _, included in INCLUDE.findall(path.read_text(errors="replace")):
             if included.split("/")[0] in forbidden:
                 faults.append(f"{path.relative_to(root)} includes {included}")
     for room, used in uses_graph(root).items():
-        forbidden = TRAINING if room in engine else engine if room in TRAINING else set()
+        forbidden = TRAINING | {"tune"} if room in engine else engine | {"tune"} if room in TRAINING else set()
         faults += [f"{room} uses {other}" for other in used if other in forbidden]
     return faults
 
@@ -161,6 +162,7 @@ GOOD = {
     "model/CMakeLists.txt": "fathom_room(model\n  USES routing\n  LIBS x)", "model/README.md": "", "model/config.h": '#include "core/error.h"\n#include "routing/dial.h"\n',
     "infer/CMakeLists.txt": "fathom_room(infer USES model)", "infer/README.md": "", "infer/engine.h": '#include "model/config.h"\n',
     "nn/CMakeLists.txt": "fathom_room(nn USES model LIBS Torch::cpu)", "nn/README.md": "", "nn/net.h": '#include <ATen/ATen.h>\n#include "model/config.h"\n',
+    "tune/CMakeLists.txt": "fathom_room(tune USES nn infer LIBS Torch::cpu)", "tune/README.md": "", "tune/teacher.h": '#include <ATen/ATen.h>\n#include "infer/engine.h"\n#include "nn/net.h"\n',
     "api/CMakeLists.txt": "fathom_room(api USES infer)", "api/README.md": "", "api/engine.cpp": '#include "fathom/engine.h"\n#include "infer/engine.h"\n',
     "include/fathom/engine.h": '#include <string_view>\n#include "fathom/error.h"\n', "include/fathom/error.h": "",
     "cli/README.md": "", "cli/main.cpp": '#include "infer/engine.h"\n', "cli/train/main.cpp": '#include <torch/torch.h>\n',
@@ -185,6 +187,8 @@ def test_a_good_tree_passes(tmp_path):
     (libtorch_includes, {"cli/train_command.cpp": '#include <c10/util/Half.h>\n'}, "includes c10/util/Half.h"),
     (libtorch_includes, {"infer/engine.h": '#include <ATen/ATen.h>\n'}, "infer/engine.h includes ATen/ATen.h"),
     (mixed_engine_and_network, {"infer/engine.h": '#include "nn/net.h"\n'}, "infer/engine.h includes nn/net.h"),
+    (mixed_engine_and_network, {"infer/engine.h": '#include "tune/tuner.h"\n'}, "infer/engine.h includes tune/tuner.h"),
+    (upward_uses, {"tune/CMakeLists.txt": "fathom_room(tune USES nn infer study)"}, "tune uses study, which is not below it"),
     (mixed_engine_and_network, {"nn/net.h": '#include "infer/engine.h"\n'}, "nn/net.h includes infer/engine.h"),
     (public_headers, {"include/fathom/model.h": '#include <string>\n#include "model/config.h"\n'}, "include/fathom/model.h includes model/config.h"),
     (public_headers, {"include/fathom/model.h": "#include <nlohmann/json.hpp>\n"}, "model.h includes nlohmann/json.hpp"),

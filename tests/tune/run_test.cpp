@@ -113,6 +113,31 @@ TEST(Tune, RoutersAloneLeaveDialOneTheDenseModelToTheBit) {
   }
 }
 
+// Rows of the second stage are those behind the first one's, so that a cache holds each once and in order, and it begins with what the first tuned.
+TEST(Tune, TwoStagesAreOneStageAfterAnother) {
+  const TemporaryFolder folder;
+  const std::string run = join_path(folder.path(), "run"), cache = join_path(folder.path(), "cache");
+  TuneConfig config = tiny(models().routed);
+  config.teacher_cache = cache;
+  tune(config, {.run = run});
+  const auto dense = model::ModelFolder::open(models().dense);
+  std::string file;
+  for (const std::string& name : list_folder(cache))
+    if (name.ends_with(".rows")) file = join_path(cache, name);
+  const int64_t record = 32 * config.teacher_top * 4 + 32;
+  EXPECT_EQ((file_size(file) - 4096) / record, 12 * 4);
+  // Row 24, the second stage's first, is the loader's row 24.
+  const auto data = data::Dataset::open(train::corpus(), "train");
+  train::Loader loader(data, 1, 32, train::state_after(*data, 32, config.seed, 24));
+  Teacher teacher(dense, {.top = config.teacher_top, .threads = 1, .cache = cache, .rows = str(hash_bytes(data->manifest().to_json().dump()), ", seed ", config.seed), .row_tokens = 32});
+  ASSERT_EQ(teacher.cached_rows(), 48);
+  const train::Batch row = loader.next();
+  EXPECT_TRUE(teacher.rows(row, 24).log_probability.equal(teacher.rows(row).log_probability));
+  const convert::Tuned first = convert::read_tuned(join_path(run, "1-routers/tuned.safetensors"));
+  const Json end = stage_metrics(join_path(run, "1-routers")).back(), begin = stage_metrics(join_path(run, "2-adapters")).front();
+  EXPECT_EQ(begin.at("dials"), end.at("dials"));
+}
+
 TEST(Tune, AdaptersChangeTheirTargetsAlone) {
   const TemporaryFolder folder;
   const std::string run = join_path(folder.path(), "run");
