@@ -56,6 +56,7 @@ Command tune_table() {
   c.flag(number_flag("checkpoint-seconds", "X", "save every so many seconds; 0: by steps only").range(0, 1e9).otherwise("300"));
   c.flag(text_flag("type", "TYPE", "of matrices that tuning changed: q8_0, q4_1, bf16, f32, …").noted("MODEL's, Q8_0 where that has fewer than eight bits"));
   c.flag(text_flag("precision", "TYPE", "what products are computed in").one_of({"auto", "bf16", "f32"}).otherwise("auto"));
+  c.flag(text_flag("f32-route", "NAME", "what computes f32 products").one_of({"auto", "mkl", "onednn"}).otherwise("auto"));
   c.flag(integer_flag("threads", "N", "0: all cores that this process may use").range(0, 4096).otherwise("0"));
   c.group("Output");
   c.flag(boolean_flag("json", "print the summary as JSON"));

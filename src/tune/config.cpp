@@ -110,6 +110,9 @@ void require_sane(const TuneConfig& c, const std::string& where) {
     if (!last && c.stages[i].what != What::routers)
       wrong(str("stages[", i, "]"), name_of(c.stages[i].what, kWhatNames), "routers, or the last stage", "adapters belong to one stage, and after all weights have changed nothing is left for another");
   }
+  const std::vector<std::string> projections = nn::Lora().targets;
+  for (const std::string& target : c.lora.targets)
+    if (std::ranges::find(projections, target) == projections.end()) wrong("lora_targets", "\"" + printable(target) + "\"", "some of q, k, v, o, gate, up, down");
   if (c.teacher.empty() && c.loss_weight == 0) wrong("loss_weight", "0", "above 0 without a teacher");
 }
 

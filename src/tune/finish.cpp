@@ -104,14 +104,15 @@ routing::DialTable calibrate(const Shared& shared, const model::ModelFolder& wri
   return table;
 }
 
-GgmlType changed_type(const TuneConfig& config, GgmlType source) {
+}  // namespace
+
+GgmlType changed_type(const TuneConfig& config, const model::ModelFolder& student) {
+  const GgmlType source = convert::surgery_type(student);
   if (config.type.empty()) return formats::is_quantized(source) ? GgmlType::Q8_0 : source;
   for (const auto& [name, type] : convert::quantize_types())
     if (config.type == name) return type;
   throw UserError({"fathom tune", "type", "\"" + printable(config.type) + "\"", "a type of fathom quantize", ""});
 }
-
-}  // namespace
 
 Finished finish(const Shared& shared, const std::vector<convert::Tuned>& stages, const std::vector<Standing>& standings, const Json& recipe) {
   const TuneConfig& config = shared.config;
@@ -121,7 +122,7 @@ Finished finish(const Shared& shared, const std::vector<convert::Tuned>& stages,
   convert::Contents base = convert::contents_of(student);
   const bool decides = base.config.routing.decides();
   if (decides) set_capacities(base.config, standings.at(standings.size() / 2).shares);
-  const GgmlType source = convert::surgery_type(student), changed = changed_type(config, source);
+  const GgmlType source = convert::surgery_type(student), changed = changed_type(config, student);
   const std::string artifact = join_path(shared.run, "artifact");
   remove_all(artifact);
   remove_all(out.model);

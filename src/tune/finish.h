@@ -13,6 +13,9 @@ struct Finished {
   Json dial;                    // the table's points; null where nothing decides
 };
 
+// The type of changed matrices in the result. UserError where config.type is none.
+formats::GgmlType changed_type(const TuneConfig& config, const model::ModelFolder& student);
+
 // `tuned`: of all stages, in order. `standings`: how it stands at the end, whose middle one gives the capacities of the default dial. `recipe`: into
 // the artifact. Replaces what an earlier try left.
 Finished finish(const Shared& shared, const std::vector<convert::Tuned>& tuned, const std::vector<Standing>& standings, const Json& recipe);

@@ -111,6 +111,7 @@ Json go(const TuneConfig& config, const RunOptions& options, bool& stepped) {
   if (shape.routing.decides()) nn::require_tunable(shape, config.model);
   for (const StageConfig& stage : config.stages)
     if (stage.what == What::routers && shape.routing.units.empty()) throw UserError({config.model, "fathom", "a dense model", "routers or light paths to train", "make them with fathom convert, or tune by --stages adapters"});
+  changed_type(config, *student);
   if (config.sequence_length > shape.max_position_embeddings) throw UserError({where, "sequence_length", str(config.sequence_length), str("at most ", shape.max_position_embeddings, ", the model's max_position_embeddings"), ""});
   std::shared_ptr<model::ModelFolder> source;
   std::string identity = student->fingerprint();
@@ -165,12 +166,14 @@ Json tune(const TuneConfig& config, const RunOptions& options) {
   } catch (const Interrupted&) {
     throw;
   } catch (...) {
-    // As it was before, so that the corrected command can be given as it is; what was prepared may have taken hours and stays.
-    if (!stepped && !exists(join_path(run, "data")) && !exists(self_path(run))) {
-      for (const std::string& name : {"config.json", ".lock"}) remove_all(join_path(run, name));
-      for (size_t i = 0; i < config.stages.size(); ++i) remove_all(join_path(run, str(i + 1, "-", name_of(config.stages[i].what, kWhatNames))));
-      if (made) remove_all(run);
-    }
+    // As it was before, so that the corrected command can be given as it is; text that was prepared may have taken hours and stays.
+    if (stepped) throw;
+    for (const std::string& name : {"config.json", ".lock"}) remove_all(join_path(run, name));
+    for (size_t i = 0; i < config.stages.size(); ++i) remove_all(join_path(run, str(i + 1, "-", name_of(config.stages[i].what, kWhatNames))));
+    const std::string data = join_path(run, "data");
+    if (data::is_dataset(data)) log_warning("the text is prepared and stays: tune on it by --data ", data);
+    else if (exists(self_path(run))) log_warning("what the teacher wrote stays: tune on it by --data ", self_path(run));
+    else if (made) remove_all(run);
     throw;
   }
 }

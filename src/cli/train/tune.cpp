@@ -86,6 +86,8 @@ tune::TuneConfig config_of(const Arguments& a) {
   c.type = a.text("type");
   for (const auto& [name, precision] : train::kPrecisionNames)
     if (a.text("precision") == name) c.precision = precision;
+  for (const auto& [name, route] : train::kRouteNames)
+    if (a.text("f32-route") == name) c.f32_route = route;
   c.seed = static_cast<uint64_t>(a.integer("seed"));
   c.threads = a.integer("threads");
   return c;

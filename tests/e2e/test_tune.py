@@ -1,0 +1,125 @@
+"""`fathom tune` as a person runs it: from a converted model to a better one, stopped, resumed, laid over its source, and every wrong word."""
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from conftest import BUILD
+
+pytestmark = pytest.mark.skipif(not (BUILD / "fathom-train").exists(), reason="no fathom-train in the build folder")
+
+SHORT = ("--tokens", 2048, "--context", 64, "--batch-size", 4, "--eval-tokens", 1024, "--lora-rank", 2, "--lora-alpha", 4, "--teacher-top", 8, "--threads", 1, "--precision", "f32", "--f32-route", "onednn")
+
+
+@pytest.fixture(scope="module")
+def routed(fathom, folder):
+    fathom("convert", "dense", "tune-routed", "--data", "corpus.txt", "--context", 64, "--tokens", 4000, "--loss-tokens", 500, "--light", "fit:6", "--target", 0.8, "--blocks", "inner", "--quiet")
+    return "tune-routed"
+
+
+@pytest.fixture(scope="module")
+def tuned(fathom, folder, routed):
+    return json.loads(fathom("tune", routed, "--teacher", "dense", "--data", "corpus.txt", "--target", "0.7-0.9", *SHORT, "--out", "tune-run", "--json", "--quiet", timeout=300).out)
+
+
+def loss(fathom, model, *words):
+    return json.loads(fathom("eval", model, "--data", "corpus.txt", "--context", 64, "--limit", 2000, "--json", "--quiet", *words).out)["model"]
+
+
+def test_what_a_run_leaves(fathom, folder, tuned):
+    run = folder / "tune-run"
+    assert sorted(os.listdir(run)) == [".lock", "1-routers", "2-adapters", "artifact", "config.json", "data", "model", "summary.json"]
+    assert json.loads((run / "summary.json").read_text()) == tuned
+    assert [s["what"] for s in tuned["stages"]] == ["routers", "adapters"] and tuned["tokens"] == 2048
+    for stage in tuned["stages"]:
+        assert [s["dial"] for s in stage["standings"]] == pytest.approx([0.7, 0.8, 0.9])
+        assert all(0 < s["agreement"] <= 1 and s["kl"] >= 0 and len(s["shares"]) == 2 for s in stage["standings"])
+    # A model for every command, with a dial that asks for what it gives on the text that set it.
+    dial = json.loads((run / "model" / "fathom_dial.json").read_text())
+    assert dial == tuned["dial"] and {0.7, 0.9, 1.0} <= {p["dial"] for p in dial["points"]}
+    assert "light,full" in fathom("info", "tune-run/model").out
+    assert fathom("generate", "tune-run/model", "--prompt", "The sea", "--max-tokens", 4, "--temperature", 0).out
+    assert loss(fathom, "tune-run/model", "--dial", 0.7)["block_fraction"] < loss(fathom, "tune-run/model", "--dial", 0.9)["block_fraction"] < 1
+    lines = [json.loads(line) for line in (run / "1-routers" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["type"] == "eval" and lines[0]["step"] == 0 and lines[-1]["type"] == "eval"
+    train = [line for line in lines if line["type"] == "train"]
+    assert train and all(0.6 < line["target"] < 1 and 0 < line["block_fraction"] <= 1 and line["aux"]["distillation"] >= 0 for line in train)
+
+
+def test_the_summary_for_people(fathom, folder, routed):
+    shown = fathom("tune", routed, "--teacher", "dense", "--data", "corpus.txt", "--stages", "routers", *SHORT, "--out", "tune-people", "--quiet").out
+    for words in ("stage routers: 2.05k tokens", "asked for 65 % of the blocks", "over the teacher", "likeliest tokens agree", "model     tune-people/model", "artifact  tune-people/artifact"):
+        assert words in shown, (words, shown)
+    again = fathom("tune", "--resume", "tune-people")
+    assert again.out == shown and "is finished" in again.err
+    # Routers alone: dial 1 is the dense model.
+    assert loss(fathom, "tune-people/model", "--dial", 1)["loss"] == loss(fathom, "dense")["loss"]
+
+
+def test_the_artifact_laid_over_the_source(fathom, folder, tuned):
+    fathom("convert", "dense", "tune-laid", "--from", "tune-run/artifact", "--quiet")
+    for name in ("config.json", "fathom_dial.json", "model.safetensors", "tokenizer.json"):
+        assert (folder / "tune-laid" / name).read_bytes() == (folder / "tune-run" / "model" / name).read_bytes(), name
+    assert "2 routed" in fathom("convert", "dense", "tune-none", "--from", "tune-run/artifact", "--plan", "--quiet").out and not (folder / "tune-none").exists()
+    fathom("quantize", "dense", "dense-other", "--type", "f16", "--data", "corpus.txt", "--context", 64, "--quiet")
+    assert "tuned for those weights and no others" in fathom("convert", "dense-other", "tune-none", "--from", "tune-run/artifact", "--quiet", code=1).err
+    assert "--target: found beside --from" in fathom("convert", "dense", "tune-none", "--from", "tune-run/artifact", "--target", 0.5, code=2).err
+    assert "without fathom_artifact.json" in fathom("convert", "dense", "tune-none", "--from", "dense", code=1).err
+
+
+def test_stopped_and_gone_on_with(fathom, folder, routed):
+    words = [str(w) for w in ("tune", routed, "--teacher", "dense", "--data", "corpus.txt", "--tokens", "40k", *SHORT[2:], "--out", "tune-cut")]
+    process = subprocess.Popen([BUILD / "fathom", *words], cwd=folder, stderr=subprocess.PIPE, text=True)
+    stage = folder / "tune-cut" / "1-routers"
+    deadline = time.time() + 60
+    while not (stage / "metrics.jsonl").exists() or '"type":"train"' not in (stage / "metrics.jsonl").read_text():
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "go on with: fathom tune --resume tune-cut" in said, said
+    assert list((stage / "checkpoints").iterdir())
+    fathom("tune", "--resume", "tune-cut", "--quiet", timeout=300)
+    assert (folder / "tune-cut" / "model" / "config.json").exists()
+
+
+def test_text_that_the_teacher_writes(fathom, folder, routed):
+    fathom("tune", routed, "--teacher", "dense", "--data", "self", "--self-tokens", 3000, "--validation-share", 0.2, "--stages", "routers", *SHORT, "--out", "tune-self", "--quiet")
+    texts = [json.loads(line)["text"] for line in (folder / "tune-self" / "self.jsonl").read_text().splitlines()]
+    assert len(texts) > 5 and any(texts)
+
+
+def test_a_cache_says_its_size_first(fathom, folder, routed):
+    words = (routed, "--teacher", "dense", "--data", "corpus.txt", "--stages", "routers", *SHORT, "--teacher-cache", "tune-kept")
+    said = fathom("tune", *words, "--out", "tune-first").err
+    assert "the likeliest 8 of 2.05k tokens take" in said and "0 of 32 rows are there" in said
+    said = fathom("tune", *words, "--out", "tune-second").err
+    assert "32 of 32 rows are there" in said
+    for name in ("model/model.safetensors", "model/fathom_dial.json"):
+        assert (folder / "tune-first" / name).read_bytes() == (folder / "tune-second" / name).read_bytes()
+
+
+@pytest.mark.parametrize("words,code,says", [
+    ((), 2, "no model, expected the folder of a converted model"),
+    (("tune-routed",), 2, "--data: found no text"),
+    (("tune-routed", "--data", "corpus.txt", "--target", "0.9-0.7"), 2, '--target: found "0.9-0.7"'),
+    (("tune-routed", "--data", "corpus.txt", "--target", "half"), 2, '--target: found "half"'),
+    (("tune-routed", "--data", "corpus.txt", "--stages", "routers,all"), 2, '--stages: found "all"'),
+    (("tune-routed", "--data", "corpus.txt", "--stages", "adapters,routers"), 1, "routers, or the last stage"),
+    (("tune-routed", "--data", "corpus.txt", "--lora-targets", "q,x", *SHORT), 1, 'lora_targets: found "x"'),
+    (("tune-routed", "--data", "corpus.txt", "--teacher", "tune-routed", *SHORT), 1, "expected a dense teacher"),
+    (("tune-routed", "--data", "nothing.txt", *SHORT), 1, "no file or folder"),
+    (("dense", "--data", "corpus.txt", "--stages", "routers", *SHORT), 1, "make them with fathom convert"),
+    (("tune-routed", "--data", "corpus.txt", "--type", "q9", *SHORT), 1, 'type: found "q9"'),
+    (("--resume", "dense"), 1, "config.json"),
+    (("--resume", "no-run"), 1, "no such folder"),
+    (("tune-routed", "--resume", "no-run"), 2, "a model or --out beside it"),
+])
+def test_wrong_words(fathom, folder, routed, words, code, says):
+    before = sorted(os.listdir(folder))
+    said = fathom("tune", *words, *(() if "--resume" in words else ("--out", "tune-wrong")), code=code).err
+    assert says in said, said
+    assert sorted(os.listdir(folder)) == before, "something was left behind"
