@@ -6,7 +6,7 @@ MUTATIONS = [
     ("tune-documents", "the teacher keeps documents apart", "src/tune/teacher.cpp", "batch.document_start[at(end)] == batch.document_start[at(begin)]", "true", "test_tune", "Teacher*"),
     ("tune-cache-row", "a kept row is the row that is asked for", "src/tune/teacher.cpp", "s.cache->read(first_row + row)", "s.cache->read(row)", "test_tune", "Teacher*"),
     ("tune-torn", "a record that was not finished is dropped", "src/tune/teacher_cache.cpp", "::ftruncate(fd_, file_bytes(records_)) != 0 ||", "", "test_tune", "TeacherCache*"),
-    ("tune-budget", "the budget's target is this step's", "src/tune/stage.cpp", "budget.target = target;", "budget.target = 0.9;", "test_tune", "*Budget*"),
+    ("tune-target", "the budget's target is this step's", "src/tune/stage.cpp", "budget.target = target;", "budget.target = 0.9;", "test_tune", "*Budget*"),
     ("tune-artifact-rounding", "the model is that of the artifact", "src/tune/finish.cpp", "tuned = convert::read_tuned(rounded);", "", "test_tune", "*Artifact*"),
     ("tune-adapter-lr", "routers alone leave the backbone as it is", "src/tune/stage.cpp", "t.everything = stage.what == What::everything;", "t.everything = true;", "test_tune", "*DialOne*"),
 ]
