@@ -17,7 +17,7 @@ routing::DialTable calibrate_dial(std::shared_ptr<const infer::Weights> weights,
   FATHOM_ASSERT(config.routing.decides(), "a model that decides nothing has no dial");
   if (config.routing.random()) return grid;
   routing::DialTable table;
-  table.default_dial = grid.default_dial;
+  table.default_dial = grid.default_dial, table.trained_dial = grid.trained_dial;
   size_t longest = 0;
   for (const std::span<const int32_t> window : text.windows) {
     longest = std::max(longest, window.size());
@@ -36,7 +36,7 @@ routing::DialTable calibrate_dial(std::shared_ptr<const infer::Weights> weights,
     point.dial = old.dial;
     std::vector<double> capacity = trained;
     if (old.dial >= 1) capacity.assign(trained.size(), 1.0);
-    else if (std::abs(old.dial - grid.default_dial) > kSameDial) capacity = routing::capacities_for_dial(old.dial, trained, fraction);
+    else if (std::abs(old.dial - grid.trained()) > kSameDial) capacity = routing::capacities_for_dial(old.dial, trained, fraction);
     walk.restart();
     point.thresholds = routing::calibrate(config.routing, capacity, [&](size_t u, const std::vector<float>& before) { return walk.scores(u, before); });
     const infer::BlockWalk::Figures figures = walk.finish(point.thresholds);

@@ -13,6 +13,6 @@ MUTATIONS = [
     ("trained-tokenizer", "the engine takes what training wrote", "src/train/finish.cpp", "out.tokenizer_json = corpus.tokenizer.json();", 'out.tokenizer_json = "{}";', "test_agree", "*Trained*"),
     ("trained-thresholds", "the engine measures what the trainer measured", "src/train/evaluate.cpp", "dial ? dial->thresholds(dial->default_dial) : thresholds(tokens)", "thresholds(tokens / 2)",
      "test_agree", "*Trained*"),
-    ("calibrate-grid", "every dial gets the capacities that meet it", "src/convert/calibrate.cpp", "else if (std::abs(old.dial - grid.default_dial) > kSameDial) capacity", "else if (old.dial > 2) capacity",
+    ("calibrate-grid", "every dial gets the capacities that meet it", "src/convert/calibrate.cpp", "else if (std::abs(old.dial - grid.trained()) > kSameDial) capacity", "else if (old.dial > 2) capacity",
      "test_agree", "*CalibratesAlike*"),
 ]

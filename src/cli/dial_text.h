@@ -1,0 +1,13 @@
+// A measured curve of the dial as tables, for `fathom dial` and in short for `fathom info`.
+#pragma once
+#include <string>
+
+#include "model/curve.h"
+
+namespace fathom::cli {
+
+std::string curve_text(const model::DialCurve& curve);
+// One line per dial; `current`: whether the model's thresholds are still those that were measured.
+std::string curve_summary(const model::DialCurve& curve, bool current);
+
+}  // namespace fathom::cli
