@@ -63,10 +63,12 @@ std::optional<study::LossBound> bound_of(const Arguments& args) {
 void check_words(const Arguments& args) {
   const bool only_default = args.given("set-default") && !args.given("data");
   if (!args.given("data") && !only_default) args.wrong("data", "nothing", "text to measure on", "a file, a folder or a dataset folder; or --set-default alone");
-  for (const char* flag : {"calibrate", "max-loss-increase", "out", "tasks", "task-file", "rival", "against"})
+  for (const char* flag : {"dials", "calibrate", "max-loss-increase", "out", "tasks", "task-file", "rival", "against"})
     if (only_default && args.given(flag)) args.wrong(flag, "no --data", "text to measure on");
   if (args.given("set-default") && args.given("max-loss-increase")) args.wrong("set-default", "--max-loss-increase as well", "one of the two");
   if (args.given("calibrate-on") && !args.boolean("calibrate")) args.wrong("calibrate-on", "no --calibrate", "--calibrate as well");
+  for (const char* flag : {"task-data", "task-limit"})
+    if (args.given(flag) && !args.given("tasks") && !args.given("task-file")) args.wrong(flag, "neither --tasks nor --task-file", "the task that it is about");
   if (!args.text("out").empty()) require_place(args.text("out"));
 }
 

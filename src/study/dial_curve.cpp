@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/human.h"
+#include "core/log.h"
 #include "study/speed.h"
 #include "study/statistics.h"
 
@@ -58,7 +59,10 @@ void measure_tasks(Row& row, const std::vector<Task>& tasks, const CurveProgress
       if (progress.update) progress.update(done, "");
     };
     row.tasks.push_back(evaluate_task(*row.subject, task, options));
-    const Mean accuracy = row.tasks.back().accuracy();
+    const TaskResult& result = row.tasks.back();
+    if (result.cut > 0 && row.dial.value_or(1) == 1)
+      log_warning(task.name, ": ", result.cut, result.cut == 1 ? " item is" : " items are", " longer than the context of ", row.subject->name, ": their beginnings are left out");
+    const Mean accuracy = result.accuracy();
     row.point.tasks.push_back({.name = task.name, .items = std::ssize(task.items), .accuracy = accuracy.value, .error = accuracy.error, .over_full = {}, .over_dense = {}});
   }
 }
