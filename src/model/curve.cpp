@@ -54,7 +54,7 @@ std::vector<T> read_list(const Fields& f, const std::string& key, Read read) {
 }
 
 CurveTask read_task(const Fields& f) {
-  const CurveTask t{.name = f.string("task"), .items = f.integer("items", 1, limits::kJsonValues), .accuracy = f.number("accuracy", 0, 1), .error = maybe(f, "standard_error", 0, 1),
+  const CurveTask t{.name = f.string("task"), .items = f.integer("items", 1, limits::kEvaluationTokens), .accuracy = f.number("accuracy", 0, 1), .error = maybe(f, "standard_error", 0, 1),
                     .over_full = read_estimate(f, "over_full", -1, limits::kMeasured), .over_dense = read_estimate(f, "over_dense", -1, limits::kMeasured)};
   f.done();
   return t;

@@ -128,7 +128,8 @@ TEST(DialCurve, TasksArePairedOverItems) {
 TEST(DialCurve, SpeedsStandBesideWhatCostsAllow) {
   const TemporaryFolder folder;
   const Subject mod = sample_subject(folder, "mod", true, 1), dense = sample_subject(folder, "dense", false, 2);
-  const HeldOut text = sample_text(mod, 40);
+  const std::vector<int32_t> ids = mod.tokenizer->encode(kText);
+  const HeldOut text = cut_windows(std::vector(10, std::vector(ids.begin(), ids.begin() + 40)), 40);
   const BenchWork work{.prompt = 40, .generate = 6, .depth = 8, .batches = {1, 3}, .rounds = 2};
   int64_t turns = 0, of = 0;
   CurveOptions options{.dials = {1, 0.6}, .speed = work};
@@ -149,9 +150,12 @@ TEST(DialCurve, SpeedsStandBesideWhatCostsAllow) {
   }
   for (const model::CurveSpeed& s : curve.points[0].speeds) EXPECT_EQ(s.over_full * s.full_allows, 1);
   for (const model::CurveSpeed& s : curve.dense->speeds) EXPECT_EQ(s.over_dense * s.dense_allows, 1);
-  // A prompt of the text's own first windows, round after round: its FLOPs at both dials, decided by the text.
-  EXPECT_GT(curve.points[1].speeds[0].full_allows, 1.2);
-  EXPECT_LT(curve.points[1].speeds[2].full_allows, curve.points[1].speeds[1].full_allows) << "of three texts one often needs the block";
+  // The prompt is the text's one window, round after round: its FLOPs at both dials are those of its own decisions.
+  const auto flops = [&](double dial) {
+    const infer::RoutingPolicy policy = infer::RoutingPolicy::at_dial(mod.engine->config(), mod.folder->dial(), dial);
+    return model::forward_cost(mod.engine->config(), 40, infer::score_document(*mod.engine, text.windows[0].tokens, {.policy = policy}).decisions, 1).flops();
+  };
+  EXPECT_DOUBLE_EQ(curve.points[1].speeds[0].full_allows, flops(1) / flops(0.6));
   options.progress.update = [&](int64_t done, const std::string&) { if (of == 27 && done == 5) throw Interrupted("enough"); };
   EXPECT_THROW(measure_curve(mod, &dense, {}, text, options), Interrupted);
 }
