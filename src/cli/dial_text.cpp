@@ -14,8 +14,9 @@ using model::CurveTask;
 using model::DialCurve;
 using model::Estimate;
 
+// Nothing to say of what is compared with itself.
 std::string difference(const Estimate& e, int digits, double factor = 1) {
-  if (!e.known()) return "–";
+  if (!e.known() || e == Estimate{0, 0}) return "–";
   return (e.value < 0 ? "−" : "+") + fixed(factor * std::abs(e.value), digits) + (std::isfinite(e.half) ? " ±" + fixed(factor * e.half, digits) : "");
 }
 
@@ -23,8 +24,8 @@ std::string share(const CurveTask& t) { return percent(t.accuracy) + (std::isfin
 
 // A table of all dials, then the dense model, then the rivals.
 template <class Cells>
-std::string table(const DialCurve& c, std::vector<std::string> head, const Cells& cells) {
-  head.insert(head.begin(), "");
+std::string table(const DialCurve& c, std::vector<std::string> head, const Cells& cells, const std::string& corner = "") {
+  head.insert(head.begin(), corner);
   std::vector<std::vector<std::string>> rows = {head};
   const auto row = [&](const std::string& name, const CurvePoint& p) {
     rows.push_back(cells(p));
@@ -69,19 +70,17 @@ std::string accuracy_text(const DialCurve& c) {
 }
 
 std::string speed_text(const DialCurve& c) {
-  std::vector<std::string> head = {"FLOPs saved"};
-  for (const CurveSpeed& s : c.points[0].speeds) {
-    head.insert(head.end(), {s.words(), "× dial 1", "allowed"});
-    if (c.dense) head.insert(head.end(), {"× dense", "allowed"});
-  }
-  return "\nTokens per second, medians in turns; allowed: what the FLOPs of a prompt or the bytes that decoding reads would make of it\n" + table(c, head, [&](const CurvePoint& p) {
-           std::vector<std::string> row = {percent(1 - p.total_fraction)};
-           for (const CurveSpeed& s : p.speeds) {
-             row.insert(row.end(), {fixed(s.tokens_per_second, s.tokens_per_second < 100 ? 1 : 0), fixed(s.over_full, 2), fixed(s.full_allows, 2)});
-             if (c.dense) row.insert(row.end(), {fixed(s.over_dense, 2), fixed(s.dense_allows, 2)});
-           }
-           return row;
-         });
+  std::string text = "\nTokens per second, medians in turns; allowed: what the FLOPs of a prompt or the bytes that decoding reads would make of it\n";
+  std::vector<std::string> head = {"FLOPs saved", "tokens/s", "× dial 1", "allowed"};
+  if (c.dense) head.insert(head.end(), {"× dense", "allowed"});
+  for (size_t w = 0; w < c.points[0].speeds.size(); ++w)
+    text += table(c, head, [&](const CurvePoint& p) {
+      const CurveSpeed& s = p.speeds[w];
+      std::vector<std::string> row = {percent(1 - p.total_fraction), fixed(s.tokens_per_second, s.tokens_per_second < 100 ? 1 : 0), fixed(s.over_full, 2), fixed(s.full_allows, 2)};
+      if (c.dense) row.insert(row.end(), {fixed(s.over_dense, 2), fixed(s.dense_allows, 2)});
+      return row;
+    }, "  " + c.points[0].speeds[w].words());
+  return text;
 }
 
 std::string memory_text(const DialCurve& c) {

@@ -1,6 +1,8 @@
 #include "study/curve_page.h"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 
 #include "core/human.h"
 #include "formats/html.h"
@@ -21,8 +23,9 @@ constexpr int kHalf = 460;  // width of a chart that shares its line with anothe
 
 std::string plain(const Estimate& e, int digits) { return fixed(e.value, digits) + (std::isfinite(e.half) ? " ± " + fixed(e.half, digits) : ""); }
 
+// Nothing to say of what is compared with itself.
 std::string difference(const Estimate& e, int digits, double factor = 1) {
-  if (!e.known()) return "–";
+  if (!e.known() || e == Estimate{0, 0}) return "–";
   return (e.value < 0 ? "−" : "+") + fixed(factor * std::abs(e.value), digits) + (std::isfinite(e.half) ? " ± " + fixed(factor * e.half, digits) : "");
 }
 
@@ -39,7 +42,14 @@ std::vector<const CurvePoint*> all_points(const DialCurve& c) {
 
 std::string row_name(const DialCurve& c, const CurvePoint& p) {
   if (c.dense && &p == &*c.dense) return p.name + " (dense)";
-  return &p >= c.points.data() && &p < c.points.data() + c.points.size() ? "dial " + fixed(p.dial, 3) : p.name + " (rival)";
+  return &p >= c.points.data() && &p < c.points.data() + c.points.size() ? "dial\u00a0" + fixed(p.dial, 3) : p.name + " (rival)";
+}
+
+// The axis of block fractions, with room around what stands on it.
+Axis fractions(const DialCurve& c) {
+  double low = 1, high = 1;
+  for (const CurvePoint* p : all_points(c)) low = std::min(low, p->block_fraction), high = std::max(high, p->block_fraction);
+  return {.label = "block fraction", .low = std::floor(20 * low - 0.2) / 20, .high = high + 0.02};
 }
 
 // A chart over block fractions: the dials as a line, the rivals as dots, the dense model's value as a dashed line across.
@@ -48,7 +58,7 @@ struct Value {
 };
 
 Chart over_fractions(const DialCurve& c, const std::string& title, const std::string& label, const Value& value) {
-  Chart chart{.title = title, .x = {.label = "block fraction"}, .y = {.label = label}, .width = kHalf, .height = 330};
+  Chart chart{.title = title, .x = fractions(c), .y = {.label = label}, .width = kHalf, .height = 330};
   Series line{.name = c.model, .markers = true, .color = 0};
   for (const CurvePoint& p : c.points) {
     line.x.push_back(p.block_fraction), line.y.push_back(value.at(p));
@@ -58,8 +68,8 @@ Chart over_fractions(const DialCurve& c, const std::string& title, const std::st
   }
   chart.series.push_back(line);
   if (c.dense) {
-    const double low = std::ranges::min(line.x), high = std::max(1.0, std::ranges::max(line.x)), y = value.at(*c.dense);
-    chart.series.push_back({.name = c.dense->name + " (dense)", .x = {low, high}, .y = {y, y}, .dashed = true, .color = 1});
+    const double y = value.at(*c.dense);
+    chart.series.push_back({.name = c.dense->name + " (dense)", .x = {*chart.x.low, *chart.x.high}, .y = {y, y}, .dashed = true, .color = 1});
   }
   int color = 2;
   for (const CurvePoint& p : c.rivals) chart.series.push_back({.name = p.name, .x = {p.block_fraction}, .y = {value.at(p)}, .markers = true, .color = color++ % 8});
@@ -67,18 +77,21 @@ Chart over_fractions(const DialCurve& c, const std::string& title, const std::st
 }
 
 std::string quality_table(const DialCurve& c) {
-  std::vector<std::string> head = {"", "block fraction", "total fraction", "loss", "over dial 1"};
+  std::vector<std::string> head = {"", "block fraction", "loss", "over dial 1"};
   if (c.dense) head.push_back("over dense");
-  if (!c.rivals.empty()) head.push_back("curve minus this");
   head.push_back("perplexity");
   std::vector<std::vector<std::string>> rows;
   for (const CurvePoint* p : all_points(c)) {
-    rows.push_back({row_name(c, *p), fixed(p->block_fraction, 3), fixed(p->total_fraction, 3), plain(p->loss, 4), difference(p->over_full, 4)});
+    rows.push_back({row_name(c, *p), fixed(p->block_fraction, 3), plain(p->loss, 4), difference(p->over_full, 4)});
     if (c.dense) rows.back().push_back(difference(p->over_dense, 4));
-    if (!c.rivals.empty()) rows.back().push_back(difference(p->curve_minus_this, 4));
     rows.back().push_back(fixed(p->perplexity(), 3));
   }
-  return html_table(head, rows);
+  std::string out = html_table(head, rows);
+  for (const CurvePoint& p : c.rivals)
+    out += "<p>" + html_escape(p.curve_minus_this.known() ? str("At the block fraction of ", p.name, ", ", fixed(p.block_fraction, 3), ", the curve, straight between its two nearest dials, is ", difference(p.curve_minus_this, 4),
+                                                                 " nats per token from it, paired; below 0 the router wins.")
+                                                          : str("The curve was not measured at the block fraction of ", p.name, ", ", fixed(p.block_fraction, 3), ".")) + "</p>";
+  return out;
 }
 
 std::string accuracy_section(const DialCurve& c) {
@@ -96,7 +109,7 @@ std::string accuracy_section(const DialCurve& c) {
   }
   Chart chart = over_fractions(c, "Accuracy, mean of the tasks", "share of right answers", {.at = [](const CurvePoint& p) { return p.mean().accuracy; }, .half = [](const CurvePoint& p) { return p.mean().error; }});
   chart.y.format = TickFormat::percent;
-  Chart each{.title = "Accuracy by task", .x = {.label = "block fraction"}, .y = {.label = "share of right answers", .format = TickFormat::percent}, .width = kHalf, .height = 330};
+  Chart each{.title = "Accuracy by task", .x = fractions(c), .y = {.label = "share of right answers", .format = TickFormat::percent}, .width = kHalf, .height = 330};
   for (size_t t = 0; t < c.points[0].tasks.size(); ++t) {
     Series s{.name = c.points[0].tasks[t].name, .markers = true};
     for (const CurvePoint& p : c.points) s.x.push_back(p.block_fraction), s.y.push_back(p.tasks[t].accuracy);
@@ -108,23 +121,21 @@ std::string accuracy_section(const DialCurve& c) {
 }
 
 std::string speed_section(const DialCurve& c) {
-  std::string charts;
-  std::vector<std::string> head = {"", "FLOPs saved"};
-  for (const CurveSpeed& s : c.points[0].speeds) {
-    head.insert(head.end(), {s.words() + ", tokens/s", "× dial 1", "allowed"});
+  std::string charts, tables;
+  for (size_t w = 0; w < c.points[0].speeds.size(); ++w) {
+    std::vector<std::string> head = {"", "FLOPs saved", "tokens/s", "× dial 1", "allowed"};
     if (c.dense) head.insert(head.end(), {"× dense", "allowed"});
-  }
-  std::vector<std::vector<std::string>> rows;
-  for (const CurvePoint* p : all_points(c)) {
-    rows.push_back({row_name(c, *p), percent(1 - p->total_fraction)});
-    for (const CurveSpeed& s : p->speeds) {
-      rows.back().insert(rows.back().end(), {fixed(s.tokens_per_second, s.tokens_per_second < 100 ? 1 : 0), fixed(s.over_full, 2), fixed(s.full_allows, 2)});
+    std::vector<std::vector<std::string>> rows;
+    for (const CurvePoint* p : all_points(c)) {
+      const CurveSpeed& s = p->speeds[w];
+      rows.push_back({row_name(c, *p), percent(1 - p->total_fraction), fixed(s.tokens_per_second, s.tokens_per_second < 100 ? 1 : 0), fixed(s.over_full, 2), fixed(s.full_allows, 2)});
       if (c.dense) rows.back().insert(rows.back().end(), {fixed(s.over_dense, 2), fixed(s.dense_allows, 2)});
     }
+    tables += "<h3>" + html_escape(c.points[0].speeds[w].words()) + "</h3>" + html_table(head, rows);
   }
   for (const bool dense : {false, true}) {
     if (dense && !c.dense) break;
-    Chart chart{.title = dense ? "Times as fast as the dense model" : "Times as fast as dial 1", .x = {.label = "block fraction"}, .y = {.label = "×"}, .width = kHalf, .height = 330};
+    Chart chart{.title = dense ? "Times as fast as the dense model" : "Times as fast as dial 1", .x = fractions(c), .y = {.label = "×"}, .width = kHalf, .height = 330};
     for (size_t w = 0; w < c.points[0].speeds.size(); ++w)
       for (const bool allowed : {false, true}) {
         Series s{.name = c.points[0].speeds[w].words() + (allowed ? ", allowed" : ""), .dashed = allowed, .markers = !allowed, .color = static_cast<int>(w)};
@@ -136,19 +147,19 @@ std::string speed_section(const DialCurve& c) {
       }
     charts += html_figure(line_chart(chart), dense ? "The same beside the dense model, which pays no router." : "Measured, and dashed what the cost model allows: the FLOPs of a prompt, the bytes that decoding reads.");
   }
-  return "<div class=\"pair\">" + charts + "</div>" + html_table(head, rows) +
+  return "<div class=\"pair\">" + charts + "</div>" + tables +
          "<p>Medians of rounds in turns in one window, on the text itself. Allowed: by the FLOPs of a prompt, by the bytes of weights, keys and values that decoding reads. "
          "A batch skips a block's weights only where all of its tokens skip.</p>";
 }
 
 std::string memory_section(const DialCurve& c) {
   Chart chart = over_fractions(c, "Keys and values of a token", "bytes per token", {.at = [](const CurvePoint& p) { return p.kv_bytes; }});
-  chart.y.format = TickFormat::bytes, chart.y.zero = true;
+  chart.y.format = TickFormat::bytes, chart.y.zero = true, chart.width = 720, chart.height = 280;
   std::vector<std::vector<std::string>> rows;
   for (const CurvePoint* p : all_points(c))
     rows.push_back({row_name(c, *p), human_bytes(p->kv_bytes), percent(p->kv_bytes / (c.dense ? *c.dense : c.points[0]).kv_bytes), human_bytes(p->kv_bytes_expected)});
   return html_figure(line_chart(chart), "Of the slots that the cache gave out on this text, in " + html_escape(c.kv_type) + ".") +
-         html_table({"", "KV bytes per token", c.dense ? "of dense" : "of dial 1", "expected by the dial's table"}, rows);
+         html_table({"", "KV bytes per token", c.dense ? "of dense" : "of dial 1", "expected"}, rows) + "<p>Expected: by the shares that the dial's table was calibrated to.</p>";
 }
 
 std::string depth_section(const DialCurve& c, const std::vector<DepthStudy>& depths) {
@@ -197,8 +208,7 @@ std::string curve_page(const DialCurve& c, const std::vector<DepthStudy>& depths
                                             "Under the causal rule; the band is 95 % over " + over + ".") +
                                 html_figure(line_chart(over_fractions(c, "Loss over dial 1, paired", "nats per token", {.at = [](const CurvePoint& p) { return p.over_full.value; }, .half = [](const CurvePoint& p) { return p.over_full.half; }})),
                                             "The same text at both dials: most of what makes the band on the left wide is gone.") +
-                                "</div>" + quality_table(c) + "<p>Fractions are of the FLOPs of the routed model with every token full, routers and light paths counted. Differences are paired, 95 % over " + over +
-                                (c.rivals.empty() ? "." : ". Curve minus this: the routed model between its two nearest dials at the rival's block fraction, less the rival; below 0 the router wins.") + "</p>");
+                                "</div>" + quality_table(c) + "<p>Fractions are of the FLOPs of the routed model with every token full, routers and light paths counted. Differences are paired, 95 % over " + over + ".</p>");
   if (!c.points[0].tasks.empty()) page.body += html_section("accuracy", "Accuracy", accuracy_section(c));
   if (!c.points[0].speeds.empty()) page.body += html_section("speed", "Speed: what was saved, and what it saves", speed_section(c));
   page.body += html_section("memory", "Memory", memory_section(c));
