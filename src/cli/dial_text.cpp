@@ -14,11 +14,14 @@ using model::CurveTask;
 using model::DialCurve;
 using model::Estimate;
 
-// Nothing to say of what is compared with itself.
 std::string difference(const Estimate& e, int digits, double factor = 1) {
-  if (!e.known() || e == Estimate{0, 0}) return "–";
+  if (!e.known()) return "–";
   return (e.value < 0 ? "−" : "+") + fixed(factor * std::abs(e.value), digits) + (std::isfinite(e.half) ? " ±" + fixed(factor * e.half, digits) : "");
 }
+
+// To dial 1 and to the dense model; nothing where a line is compared with itself.
+std::string over_full(const DialCurve& c, const CurvePoint& p, const Estimate& e, int digits, double factor = 1) { return &p == &c.points[0] ? "–" : difference(e, digits, factor); }
+std::string over_dense(const DialCurve& c, const CurvePoint& p, const Estimate& e, int digits, double factor = 1) { return &p == &*c.dense ? "–" : difference(e, digits, factor); }
 
 std::string share(const CurveTask& t) { return percent(t.accuracy) + (std::isfinite(t.error) ? " ±" + fixed(100 * t.error, 1) : ""); }
 
@@ -46,8 +49,8 @@ std::string quality_text(const DialCurve& c) {
   head.push_back("perplexity");
   return str("Loss in nats per token under the causal rule; ± is 95 % over ", units_text(c), ", differences are paired\n") + table(c, head, [&](const CurvePoint& p) {
            std::vector<std::string> row = {fixed(p.block_fraction, 4), fixed(p.total_fraction, 4), fixed(p.loss.value, 4) + (std::isfinite(p.loss.half) ? " ±" + fixed(p.loss.half, 4) : ""),
-                                           difference(p.over_full, 4)};
-           if (c.dense) row.push_back(difference(p.over_dense, 4));
+                                           over_full(c, p, p.over_full, 4)};
+           if (c.dense) row.push_back(over_dense(c, p, p.over_dense, 4));
            if (!c.rivals.empty()) row.push_back(difference(p.curve_minus_this, 4));
            row.push_back(fixed(p.perplexity(), 3));
            return row;
@@ -63,8 +66,8 @@ std::string accuracy_text(const DialCurve& c) {
            std::vector<std::string> row;
            for (const CurveTask& t : p.tasks) row.push_back(share(t));
            const CurveTask mean = p.mean();
-           row.insert(row.end(), {share(mean), difference(mean.over_full, 2, 100)});
-           if (c.dense) row.push_back(difference(mean.over_dense, 2, 100));
+           row.insert(row.end(), {share(mean), over_full(c, p, mean.over_full, 2, 100)});
+           if (c.dense) row.push_back(over_dense(c, p, mean.over_dense, 2, 100));
            return row;
          });
 }
@@ -112,7 +115,7 @@ std::string curve_summary(const DialCurve& c, bool current) {
   head.push_back("KV per token");
   std::vector<std::vector<std::string>> rows = {head};
   for (const CurvePoint& p : c.points) {
-    rows.push_back({"  " + fixed(p.dial, 3), fixed(p.block_fraction, 3), fixed(p.loss.value, 4), difference(p.over_full, 4)});
+    rows.push_back({"  " + fixed(p.dial, 3), fixed(p.block_fraction, 3), fixed(p.loss.value, 4), over_full(c, p, p.over_full, 4)});
     if (tasks) rows.back().push_back(percent(p.mean().accuracy));
     for (const CurveSpeed& s : p.speeds) rows.back().push_back(fixed(s.tokens_per_second, s.tokens_per_second < 100 ? 1 : 0) + " (" + fixed(s.over_full, 2) + " ×)");
     rows.back().push_back(human_bytes(p.kv_bytes));

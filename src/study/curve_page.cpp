@@ -23,9 +23,8 @@ constexpr int kHalf = 460;  // width of a chart that shares its line with anothe
 
 std::string plain(const Estimate& e, int digits) { return fixed(e.value, digits) + (std::isfinite(e.half) ? " ± " + fixed(e.half, digits) : ""); }
 
-// Nothing to say of what is compared with itself.
 std::string difference(const Estimate& e, int digits, double factor = 1) {
-  if (!e.known() || e == Estimate{0, 0}) return "–";
+  if (!e.known()) return "–";
   return (e.value < 0 ? "−" : "+") + fixed(factor * std::abs(e.value), digits) + (std::isfinite(e.half) ? " ± " + fixed(factor * e.half, digits) : "");
 }
 
@@ -51,6 +50,10 @@ Axis fractions(const DialCurve& c) {
   for (const CurvePoint* p : all_points(c)) low = std::min(low, p->block_fraction), high = std::max(high, p->block_fraction);
   return {.label = "block fraction", .low = std::floor(20 * low - 0.2) / 20, .high = high + 0.02};
 }
+
+// Differences to dial 1 and to the dense model; nothing where a line is compared with itself.
+std::string over_full(const DialCurve& c, const CurvePoint& p, const Estimate& e, int digits, double factor = 1) { return &p == &c.points[0] ? "–" : difference(e, digits, factor); }
+std::string over_dense(const DialCurve& c, const CurvePoint& p, const Estimate& e, int digits, double factor = 1) { return &p == &*c.dense ? "–" : difference(e, digits, factor); }
 
 // A chart over block fractions: the dials as a line, the rivals as dots, the dense model's value as a dashed line across.
 struct Value {
@@ -82,8 +85,8 @@ std::string quality_table(const DialCurve& c) {
   head.push_back("perplexity");
   std::vector<std::vector<std::string>> rows;
   for (const CurvePoint* p : all_points(c)) {
-    rows.push_back({row_name(c, *p), fixed(p->block_fraction, 3), plain(p->loss, 4), difference(p->over_full, 4)});
-    if (c.dense) rows.back().push_back(difference(p->over_dense, 4));
+    rows.push_back({row_name(c, *p), fixed(p->block_fraction, 3), plain(p->loss, 4), over_full(c, *p, p->over_full, 4)});
+    if (c.dense) rows.back().push_back(over_dense(c, *p, p->over_dense, 4));
     rows.back().push_back(fixed(p->perplexity(), 3));
   }
   std::string out = html_table(head, rows);
@@ -104,8 +107,8 @@ std::string accuracy_section(const DialCurve& c) {
     rows.push_back({row_name(c, *p)});
     for (const CurveTask& t : p->tasks) rows.back().push_back(share(t));
     const CurveTask mean = p->mean();
-    rows.back().insert(rows.back().end(), {share(mean), difference(mean.over_full, 2, 100)});
-    if (c.dense) rows.back().push_back(difference(mean.over_dense, 2, 100));
+    rows.back().insert(rows.back().end(), {share(mean), over_full(c, *p, mean.over_full, 2, 100)});
+    if (c.dense) rows.back().push_back(over_dense(c, *p, mean.over_dense, 2, 100));
   }
   Chart chart = over_fractions(c, "Accuracy, mean of the tasks", "share of right answers", {.at = [](const CurvePoint& p) { return p.mean().accuracy; }, .half = [](const CurvePoint& p) { return p.mean().error; }});
   chart.y.format = TickFormat::percent;
