@@ -114,6 +114,7 @@ DialTable DialTable::from_json(const Json& json, const std::string& where, size_
   table.default_dial = f.number("default_dial", 0, 1);
   if (table.default_dial == 0) f.wrong("default_dial", "0", "a block fraction above 0 and at most 1");
   if (version > 1) table.trained_dial = f.number("trained_dial", 0, 1);
+  if (version > 1 && table.trained_dial == 0) f.wrong("trained_dial", "0", "a block fraction above 0 and at most 1");
   table.text = f.string("text", "");
   table.tokens = f.integer("tokens", 0, limits::kShardTokens, 0);
   const Json& points = f.raw("points");

@@ -176,6 +176,7 @@ TEST(DialFile, BadFiles) {
   EXPECT_EQ(edit("\"version\": 1", "\"version\": 3"), "d: version: found the number 3, expected a whole number from 1 to 2");
   EXPECT_EQ(edit("\"version\": 1", "\"version\": 2"), "d: trained_dial: found no such key, expected a number from 0 to 1");
   EXPECT_EQ(edit("\"version\": 1", "\"version\": 2, \"trained_dial\": 0.5"), "no error");
+  EXPECT_EQ(edit("\"version\": 1", "\"version\": 2, \"trained_dial\": 0"), "d: trained_dial: found 0, expected a block fraction above 0 and at most 1");
   EXPECT_NE(edit("\"version\": 1", "\"version\": 1, \"trained_dial\": 0.5").find("trained_dial: found an unknown key"), std::string::npos);
   EXPECT_EQ(edit("\"version\": 1, ", ""), "d: version: found no such key, expected a whole number from 1 to 2");
   EXPECT_EQ(edit("\"default_dial\": 0.5", "\"default_dial\": 0"), "d: default_dial: found 0, expected a block fraction above 0 and at most 1");
