@@ -121,7 +121,7 @@ std::vector<study::DepthStudy> depth_maps(const Subject& model, const study::Hel
 std::string chosen_words(const model::DialCurve& c, const CurvePoint& p, const std::string& bound, bool stored) {
   const model::Estimate& over = c.dense ? p.over_dense : p.over_full;
   std::string text = str("Dial ", fixed(p.dial, 3), bound.empty() ? "" : str(" is the lowest measured one whose loss rises by at most ", bound), ": ", over.value < 0 ? "−" : "+", fixed(std::abs(over.value), 4),
-                         std::isfinite(over.half) ? " ±" + fixed(over.half, 4) : "", " nats per token over ", c.dense ? c.dense->name : "dial 1", ", ", percent(1 - p.total_fraction), " of FLOPs saved");
+                         std::isfinite(over.half) ? " ±" + fixed(over.half, 4) : "", " nats per token over ", c.dense ? c.dense->name : "dial 1", ", ", percent(p.saved()), " of FLOPs saved");
   for (const model::CurveSpeed& s : p.speeds) text += str(", ", s.words(), " ", fixed(s.over_full, 2), " ×");
   return text + (stored ? ". It is the model's default now." : ".");
 }

@@ -79,7 +79,7 @@ std::string speed_text(const DialCurve& c) {
   for (size_t w = 0; w < c.points[0].speeds.size(); ++w)
     text += table(c, head, [&](const CurvePoint& p) {
       const CurveSpeed& s = p.speeds[w];
-      std::vector<std::string> row = {percent(1 - p.total_fraction), fixed(s.tokens_per_second, s.tokens_per_second < 100 ? 1 : 0), fixed(s.over_full, 2), fixed(s.full_allows, 2)};
+      std::vector<std::string> row = {percent(p.saved()), fixed(s.tokens_per_second, s.tokens_per_second < 100 ? 1 : 0), fixed(s.over_full, 2), fixed(s.full_allows, 2)};
       if (c.dense) row.insert(row.end(), {fixed(s.over_dense, 2), fixed(s.dense_allows, 2)});
       return row;
     }, "  " + c.points[0].speeds[w].words());

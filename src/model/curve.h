@@ -50,6 +50,7 @@ struct CurvePoint {
   std::vector<CurveTask> tasks;
   std::vector<CurveSpeed> speeds;
   double perplexity() const { return std::exp(loss.value); }
+  double saved() const { return std::abs(1 - total_fraction) < 5e-4 ? 0 : 1 - total_fraction; }  // of all FLOPs; no "-0.0 %" where routers cost next to nothing
   CurveTask mean() const;            // over tasks: the mean of accuracies and of differences
 };
 

@@ -131,7 +131,7 @@ std::string speed_section(const DialCurve& c) {
     std::vector<std::vector<std::string>> rows;
     for (const CurvePoint* p : all_points(c)) {
       const CurveSpeed& s = p->speeds[w];
-      rows.push_back({row_name(c, *p), percent(1 - p->total_fraction), fixed(s.tokens_per_second, s.tokens_per_second < 100 ? 1 : 0), fixed(s.over_full, 2), fixed(s.full_allows, 2)});
+      rows.push_back({row_name(c, *p), percent(p->saved()), fixed(s.tokens_per_second, s.tokens_per_second < 100 ? 1 : 0), fixed(s.over_full, 2), fixed(s.full_allows, 2)});
       if (c.dense) rows.back().insert(rows.back().end(), {fixed(s.over_dense, 2), fixed(s.dense_allows, 2)});
     }
     tables += "<h3>" + html_escape(c.points[0].speeds[w].words()) + "</h3>" + html_table(head, rows);
@@ -191,7 +191,7 @@ std::vector<HtmlTile> tiles(const DialCurve& c) {
   const CurvePoint &full = c.points.front(), &low = c.points.back();
   std::vector<HtmlTile> out = {{fixed(full.loss.value, 3), "nats per token at dial 1", std::isfinite(full.loss.half) ? "± " + fixed(full.loss.half, 3) : ""},
                                {fixed(low.loss.value, 3), "nats per token at dial " + fixed(low.dial, 2), difference(low.over_full, 4) + ", paired"},
-                               {percent(1 - low.total_fraction), "FLOPs saved there", "of the whole model, with embedding and head"}};
+                               {percent(low.saved()), "FLOPs saved there", "of the whole model, with embedding and head"}};
   for (const CurveSpeed& s : low.speeds) out.push_back({fixed(s.over_full, 2) + " ×", s.words(), fixed(s.full_allows, 2) + " × allowed"});
   return out;
 }
