@@ -17,6 +17,4 @@ MUTATIONS = [
      "expected += routing.shares(u, routing.capacities()).light;", "tests/e2e/test_bench.py", "shape_and_its or table"),
     ("bench-operations", "the operations of decoding are those of its tokens alone", "src/study/bench.cpp", "    flops -= flops_of(depth, decisions[sequences.size() - 1], 0);\n", "",
      "tests/e2e/test_bench.py", "shape_and_its"),
-    ("dial-default", "a calibration takes the configured shares for what the model was made for", "src/routing/dial.h", "return trained_dial > 0 ? trained_dial : default_dial;", "return default_dial;",
-     "tests/e2e/test_dial.py", "within_a_bound"),
 ]
