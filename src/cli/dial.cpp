@@ -24,8 +24,6 @@ using model::CurvePoint;
 using study::Subject;
 
 constexpr double kSameDial = 1e-9;
-constexpr size_t kDepthMaps = 3;
-constexpr int64_t kDepthTokens = 8192;  // that each of them is drawn from
 
 // --dials as they are wanted, falling, with dial 1 first; empty where they are not given.
 std::vector<double> dials_of(const Arguments& args) {
@@ -100,30 +98,6 @@ routing::DialTable grid_of(const Subject& model, const std::vector<double>& dial
   grid.points.clear();
   for (auto dial = all.rbegin(); dial != all.rend(); ++dial) grid.points.push_back({.dial = *dial, .block_fraction = *dial, .thresholds = {}, .capacity = {}, .loss = 0});
   return grid;
-}
-
-std::vector<study::DepthStudy> depth_maps(const Subject& model, const study::HeldOut& text, const std::vector<double>& dials, Stage& stage) {
-  study::HeldOut some;
-  some.windows = study::spread_windows(text.windows, kDepthTokens);
-  some.predicted = study::predicted_tokens(some.windows), some.units = text.units, some.by_stretch = text.by_stretch, some.name = text.name;
-  std::vector<study::DepthStudy> out;
-  const std::span<const double> below = std::span(dials).subspan(1);  // at dial 1 all go everywhere
-  const size_t count = std::min(kDepthMaps, below.size());
-  for (size_t i = 0; i < count; ++i) {
-    const double dial = below[count == 1 ? 0 : i * (below.size() - 1) / (count - 1)];
-    stage.begin(str("reading depths at dial ", fixed(dial, 3)), "tokens", some.predicted);
-    out.push_back(study::study_depth(model, some, dial, [&](int64_t done, int64_t, double) { stage.update(done); }));
-  }
-  return out;
-}
-
-// What was picked, and what it saves.
-std::string chosen_words(const model::DialCurve& c, const CurvePoint& p, const std::string& bound, bool stored) {
-  const model::Estimate& over = c.dense ? p.over_dense : p.over_full;
-  std::string text = str("Dial ", fixed(p.dial, 3), bound.empty() ? "" : str(" is the lowest measured one whose loss rises by at most ", bound), ": ", over.value < 0 ? "−" : "+", fixed(std::abs(over.value), 4),
-                         std::isfinite(over.half) ? " ±" + fixed(over.half, 4) : "", " nats per token over ", c.dense ? c.dense->name : "dial 1", ", ", percent(p.saved()), " of FLOPs saved");
-  for (const model::CurveSpeed& s : p.speeds) text += str(", ", s.words(), " ", fixed(s.over_full, 2), " ×");
-  return text + (stored ? ". It is the model's default now." : ".");
 }
 
 int set_default_alone(const Arguments& args) {
@@ -201,7 +175,7 @@ int run(const Arguments& args) {
   std::string words;
   if (chosen) {
     table.set_default(chosen->dial);
-    words = chosen_words(curve, *chosen, args.text("max-loss-increase"), store);
+    words = chosen_text(curve, *chosen, args.text("max-loss-increase"), store);
   }
   std::string page;
   if (!args.text("out").empty()) {
@@ -209,7 +183,7 @@ int run(const Arguments& args) {
     for (const std::string& path : args.texts("data")) command += " --data " + path;
     if (dense) command += " --against " + args.text("against");
     for (const std::string& path : args.texts("rival")) command += " --rival " + path;
-    page = study::curve_page(curve, depth_maps(model, text, dials, stage), words, command);
+    page = study::curve_page(curve, study::depth_maps(model, text, options), words, command);
   }
   stage.end();
   stop_if_interrupted();

@@ -15,6 +15,9 @@ using model::CurvePoint;
 using model::DialCurve;
 using model::Estimate;
 
+constexpr size_t kDepthMaps = 3;
+constexpr int64_t kDepthTokens = 8192;  // that each of them is drawn from
+
 // A line of the curve before its numbers are compared.
 struct Row {
   const Subject* subject;
@@ -147,6 +150,23 @@ DialCurve measure_curve(const Subject& model, const Subject* dense, const std::v
     else curve.rivals.push_back(rows[i].point);
   }
   return curve;
+}
+
+std::vector<DepthStudy> depth_maps(const Subject& model, const HeldOut& text, const CurveOptions& options) {
+  HeldOut some;
+  some.windows = spread_windows(text.windows, kDepthTokens);
+  some.predicted = predicted_tokens(some.windows), some.units = text.units, some.by_stretch = text.by_stretch, some.name = text.name;
+  std::vector<DepthStudy> out;
+  const std::span<const double> below = std::span(options.dials).subspan(1);  // at dial 1 all go everywhere
+  const size_t count = std::min(kDepthMaps, below.size());
+  for (size_t i = 0; i < count; ++i) {
+    const double dial = below[count == 1 ? 0 : i * (below.size() - 1) / (count - 1)];
+    if (options.progress.begin) options.progress.begin(str("reading depths at dial ", fixed(dial, 3)), "tokens", some.predicted);
+    out.push_back(study_depth(model, some, dial, [&](int64_t done, int64_t, double) {
+      if (options.progress.update) options.progress.update(done, "");
+    }));
+  }
+  return out;
 }
 
 const CurvePoint* pick(const DialCurve& curve, const LossBound& bound) {

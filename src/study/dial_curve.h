@@ -10,6 +10,7 @@
 
 #include "model/curve.h"
 #include "study/bench.h"
+#include "study/depth.h"
 #include "study/evaluate.h"
 #include "study/task_eval.h"
 
@@ -31,6 +32,9 @@ struct CurveOptions {
 // `dense` (may be null) and `rivals` share the tokenizer of `model`, and run at their default dials. Of the result names, quality, speed
 // and thresholds are filled in; who measured where and when is the caller's to say. UserError: what the evaluations throw.
 model::DialCurve measure_curve(const Subject& model, const Subject* dense, const std::vector<Subject>& rivals, const HeldOut& text, const CurveOptions& options);
+
+// Who goes how deep at three of the options' dials below 1, the highest, the lowest and one between, on a part of the text.
+std::vector<DepthStudy> depth_maps(const Subject& model, const HeldOut& text, const CurveOptions& options);
 
 // What a loss may rise by: a share of the reference's, or nats per token.
 struct LossBound {
