@@ -28,4 +28,26 @@ class Bar {
   std::unique_ptr<Progress> bar_;
 };
 
+// The bar of what goes on now: one at a time, none with --quiet. Whoever works reports to it and is stopped by Ctrl-C there.
+class Stage {
+ public:
+  explicit Stage(bool quiet) : quiet_(quiet) {}
+  void begin(const std::string& what, const std::string& unit, int64_t total) {
+    end();
+    if (!quiet_) bar_ = std::make_unique<Progress>(what, unit, total);
+  }
+  void update(int64_t done, const std::string& note = "") {
+    stop_if_interrupted();
+    if (bar_) bar_->update(done, note);
+  }
+  void end() {
+    if (bar_) bar_->finish();
+    bar_.reset();
+  }
+
+ private:
+  bool quiet_;
+  std::unique_ptr<Progress> bar_;
+};
+
 }  // namespace fathom::cli

@@ -21,6 +21,7 @@ Command info_command();
 Command report_command();
 Command sensitivity_command();
 Command convert_command();
+Command dial_command();
 Command quantize_command();
 Command export_command();
 Command bench_machine_command();

@@ -1,10 +1,13 @@
 #include "cli/common.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <unistd.h>
 
@@ -15,6 +18,8 @@
 #include "core/log.h"
 #include "core/thread_pool.h"
 #include "infer/policy.h"
+#include "kernels/kernels.h"
+#include "study/runs.h"
 
 namespace fathom::cli {
 
@@ -68,6 +73,44 @@ void apply_colour(const Arguments& args) {
 
 void apply_quiet(const Arguments& args) {
   if (args.boolean("quiet")) set_log_level(LogLevel::quiet);
+}
+
+int64_t context_of(const Arguments& args, const std::vector<const model::ModelFolder*>& models) {
+  std::vector<std::string> folders;
+  std::vector<int64_t> lengths;
+  for (const model::ModelFolder* m : models) folders.push_back(m->path()), lengths.push_back(m->config().max_position_embeddings);
+  const int64_t most = *std::ranges::min_element(lengths), context = args.maybe_integer("context").value_or(study::default_context(folders, lengths));
+  if (context > most) args.wrong("context", str(context), str("at most ", most, models.size() > 1 ? ", the models' max_position_embeddings" : ", the model's max_position_embeddings"));
+  return context;
+}
+
+int64_t context_of(const Arguments& args, const std::vector<study::Subject>& subjects) {
+  std::vector<const model::ModelFolder*> folders;
+  for (const study::Subject& s : subjects) folders.push_back(s.folder.get());
+  return context_of(args, folders);
+}
+
+std::string today() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%d", &utc);
+  return text;
+}
+
+std::string machine_words(int threads) { return str(threads, threads == 1 ? " thread, " : " threads, ", kernels::chosen().name, " kernels"); }
+
+std::string stored_as(const model::ModelFolder& folder) {
+  std::map<std::string, int64_t> count;
+  for (const model::TensorSpec& spec : model::schema(folder.config())) ++count[folder.dtype(spec.name)];
+  std::vector<std::pair<int64_t, std::string>> types;
+  for (const auto& [type, n] : count) types.emplace_back(-n, type);
+  std::sort(types.begin(), types.end());
+  if (types.size() == 1) return types[0].second;
+  std::string out;
+  for (const auto& [n, type] : types) out += str(out.empty() ? "" : ", ", type, " (", -n, ")");
+  return out;
 }
 
 std::string program_folder() {

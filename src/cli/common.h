@@ -7,6 +7,7 @@
 #include "cli/flags.h"
 #include "data/documents.h"
 #include "model/folder.h"
+#include "study/evaluate.h"
 #include "study/held_out.h"
 
 namespace fathom::cli {
@@ -31,6 +32,15 @@ void apply_quiet(const Arguments& args);
 // warning. Refuses a dial that the model cannot run at.
 std::optional<double> dial_of(const Arguments& args, const model::ModelFolder& folder);
 std::optional<double> dial_of(std::optional<double> asked, const model::ModelFolder& folder);
+
+// --context, or what quality is measured in when nobody says (study/runs.h); refused where a model does not read so far.
+int64_t context_of(const Arguments& args, const std::vector<const model::ModelFolder*>& models);
+int64_t context_of(const Arguments& args, const std::vector<study::Subject>& subjects);
+
+std::string today();                     // "2026-11-29"
+std::string machine_words(int threads);  // "2 threads, avx512 kernels"
+// The types of a model's tensors: "F32", or "Q4_1 (210), F32 (61), Q8_0 (1)".
+std::string stored_as(const model::ModelFolder& folder);
 
 // Of a tokenizer.json, a folder that holds one, or a GGUF file.
 text::Tokenizer tokenizer_at(const std::string& path);

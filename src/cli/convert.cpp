@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "cli/bar.h"
+#include "cli/calibration.h"
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/convert_text.h"
@@ -118,24 +119,14 @@ Text load_text(const Arguments& args, const model::ModelFolder& source, std::sha
   return out;
 }
 
-routing::DialTable calibrate(const Arguments& args, const model::ModelFolder& written, const Text& text, int64_t context) {
-  const model::ModelConfig& c = written.config();
-  const std::vector<double> nobody(c.routing.cuts(), 0.0), chosen = c.routing.capacities();
-  const auto fraction = [&](const std::vector<double>& capacity) { return model::expected_block_fraction(c, context, capacity); };
-  routing::DialTable grid;
-  grid.default_dial = std::min(fraction(chosen), 1.0);
-  for (const double dial : routing::default_grid(fraction(nobody), grid.default_dial)) grid.points.push_back({.dial = dial, .block_fraction = dial, .thresholds = {}, .capacity = {}, .loss = 0});
+routing::DialTable calibrate_written(const Arguments& args, const model::ModelFolder& written, const Text& text, int64_t context) {
   // One number per dial needs no more text than this; windows evenly from all of it.
   constexpr size_t kTokens = 8192;
   size_t tokens = 0;
   for (const auto& window : text.windows) tokens += window.size();
   std::vector<std::span<const int32_t>> some;
   for (size_t i = 0; i < text.windows.size(); i += (tokens + kTokens - 1) / kTokens) some.push_back(text.windows[i]);
-  Bar bar(args, "calibrating", "dials", static_cast<int64_t>(grid.points.size()));
-  const auto table = convert::calibrate_dial(infer::Weights::load(written, threads_of(args)), grid, {some, text.name, context},
-                                             {.threads = threads_of(args), .shift = true, .progress = [&](size_t done, size_t) { bar.update(static_cast<int64_t>(done)); }, .check = stop_if_interrupted});
-  bar.finish();
-  return table;
+  return calibrate(args, infer::Weights::load(written, threads_of(args)), uncalibrated(written.config(), context), {some, text.name, context}, true);
 }
 
 // What was tuned before, laid over its source.
@@ -206,7 +197,7 @@ int run(const Arguments& args) {
   if (fit && surgery.config.routing.decides())
     write.calibrate = [&](const model::ModelFolder& written) {
       bar.finish();
-      report.dial = calibrate(args, written, text, options.context);
+      report.dial = calibrate_written(args, written, text, options.context);
       return *report.dial;
     };
   convert::write_folder(contents, out_path, type, plan, write);

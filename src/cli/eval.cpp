@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/engine_flags.h"
@@ -11,7 +9,6 @@
 #include "core/human.h"
 #include "core/progress.h"
 #include "study/evaluate.h"
-#include "study/runs.h"
 
 namespace fathom::cli {
 namespace {
@@ -46,16 +43,6 @@ std::vector<Subject> open_subjects(const Arguments& args) {
       throw UserError({path, "fathom.routed_blocks", "a twin with routed blocks", "a dense twin when --dial is given", ""});
   }
   return subjects;
-}
-
-int64_t context_of(const Arguments& args, const std::vector<Subject>& subjects) {
-  std::vector<int64_t> lengths;
-  std::vector<std::string> folders;
-  for (const Subject& s : subjects) lengths.push_back(s.engine->config().max_position_embeddings), folders.push_back(s.folder->path());
-  const int64_t most = *std::min_element(lengths.begin(), lengths.end());
-  const int64_t context = args.maybe_integer("context").value_or(study::default_context(folders, lengths));
-  if (context > most) args.wrong("context", str(context), str("at most ", most, ", the models' max_position_embeddings"));
-  return context;
 }
 
 int run(const Arguments& args) {

@@ -49,18 +49,6 @@ std::vector<std::string> task_names(const Arguments& args) {
   return names;
 }
 
-std::vector<Task> read_tasks(const Arguments& args) {
-  std::vector<Task> tasks;
-  for (const std::string& name : task_names(args)) tasks.push_back(study::read_known_task(name, args.text("task-data")));
-  for (const std::string& path : args.texts("task-file")) tasks.push_back(study::read_task(path));
-  for (Task& t : tasks) {
-    if (std::ranges::count(tasks, t.name, &Task::name) > 1)
-      throw UserError({t.path, "", "a second task " + printable(t.name), "tasks of different names", "name each once"});
-    if (const int64_t limit = args.integer("limit"); limit > 0 && limit < std::ssize(t.items)) t.items.resize(static_cast<size_t>(limit));
-  }
-  return tasks;
-}
-
 TaskResult evaluate(const Arguments& args, const Subject& subject, const Task& task, std::optional<double> dial, study::TaskProgress* kept, size_t s, size_t t) {
   std::unique_ptr<Progress> bar;
   if (!args.boolean("quiet")) bar = std::make_unique<Progress>(task.name + " by " + subject.name, "items", std::ssize(task.items), kept ? kept->known(s, t) : 0);
@@ -81,11 +69,27 @@ TaskResult evaluate(const Arguments& args, const Subject& subject, const Task& t
 
 }  // namespace
 
-void task_flags(Command& c) {
+std::vector<Task> read_tasks(const Arguments& args, int64_t limit) {
+  std::vector<Task> tasks;
+  for (const std::string& name : task_names(args)) tasks.push_back(study::read_known_task(name, args.text("task-data")));
+  for (const std::string& path : args.texts("task-file")) tasks.push_back(study::read_task(path));
+  for (Task& t : tasks) {
+    if (std::ranges::count(tasks, t.name, &Task::name) > 1)
+      throw UserError({t.path, "", "a second task " + printable(t.name), "tasks of different names", "name each once"});
+    if (limit > 0 && limit < std::ssize(t.items)) t.items.resize(static_cast<size_t>(limit));
+  }
+  return tasks;
+}
+
+void task_source_flags(Command& c) {
   c.group("Tasks");
-  c.flag(text_flag("tasks", "NAMES", "log-likelihood tasks instead of text: " + joined(study::known_tasks()) + ", with commas between them").many());
+  c.flag(text_flag("tasks", "NAMES", "log-likelihood tasks: " + joined(study::known_tasks()) + ", with commas between them").many());
   c.flag(path_flag("task-file", "FILE", "a task of your own: .jsonl, or six lines an item, or their .zst").many());
   c.flag(path_flag("task-data", "FOLDER", "where the files of --tasks are").otherwise("data/eval"));
+}
+
+void task_flags(Command& c) {
+  task_source_flags(c);
   c.flag(path_flag("against", "MODEL", "a dense model that answers the same items, for the paired difference"));
   c.flag(path_flag("resume", "FILE", "keep results of items in this file, and go on from those that it holds"));
   c.flag(boolean_flag("items", "with --json: the log-likelihoods of every item"));
@@ -108,7 +112,7 @@ bool wants_tasks(const Arguments& args) {
 int run_tasks(const Arguments& args) {
   if (args.boolean("items") && !args.boolean("json")) args.wrong("items", "no --json", "--json as well", "items are shown nowhere else");
   if (args.given("resume")) require_place(args.text("resume"));
-  const std::vector<Task> tasks = read_tasks(args);
+  const std::vector<Task> tasks = read_tasks(args, args.integer("limit"));
   const infer::EngineOptions engine = engine_options(args, threads_of(args));
   std::vector<Subject> subjects = {Subject::open(args.positional("MODEL"), engine)};
   const std::optional<double> dial = dial_of(args, *subjects[0].folder);

@@ -1,8 +1,8 @@
 #include <algorithm>
-#include <map>
 
 #include "cli/commands.h"
 #include "cli/common.h"
+#include "cli/dial_text.h"
 #include "cli/engine_flags.h"
 #include "cli/output.h"
 #include "cli/program.h"
@@ -12,7 +12,7 @@
 #include "model/cost.h"
 #include "model/folder.h"
 #include "model/rope_config.h"
-#include "study/runs.h"
+#include "study/evaluate.h"
 #include "study/speed.h"
 
 namespace fathom::cli {
@@ -82,6 +82,9 @@ Json to_json(const ModelConfig& c, const model::ModelFolder& folder, const Costs
     for (const routing::DialPoint& point : folder.dial()->points)
       j["dials"].push_back({{"dial", point.dial}, {"block_fraction", point.block_fraction}, {"capacity", point.capacity},
                             {"loss", std::isfinite(point.loss) ? Json(point.loss) : Json()}});
+  const auto curve = folder.dial() ? model::read_curve(folder.path()) : std::nullopt;
+  j["curve"] = curve ? curve->to_json() : Json();
+  if (curve) j["curve"]["current"] = curve->measured_at(*folder.dial());
   return j;
 }
 
@@ -107,19 +110,6 @@ std::string properties_line(const ModelConfig& c) {
   for (const std::string& part : {biases.empty() ? biases : "biases on " + biases, std::string(c.qk_norm ? "norms of queries and keys" : ""),
                                   scaling.empty() ? scaling : "positions scaled: " + scaling})
     if (!part.empty()) out += (out.empty() ? "" : "; ") + part;
-  return out;
-}
-
-// The types of its tensors: "F32", or "Q4_1 (210), F32 (61), Q8_0 (1)".
-std::string stored_as(const model::ModelFolder& folder) {
-  std::map<std::string, int64_t> count;
-  for (const model::TensorSpec& spec : model::schema(folder.config())) ++count[folder.dtype(spec.name)];
-  std::vector<std::pair<int64_t, std::string>> types;
-  for (const auto& [type, n] : count) types.emplace_back(-n, type);
-  std::sort(types.begin(), types.end());
-  if (types.size() == 1) return types[0].second;
-  std::string out;
-  for (const auto& [n, type] : types) out += str(out.empty() ? "" : ", ", type, " (", -n, ")");
   return out;
 }
 
@@ -167,9 +157,7 @@ int run(const Arguments& args) {
   const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
   const ModelConfig& c = folder->config();
   const double dial = dial_of(args, *folder).value_or(folder->dial() ? folder->dial()->default_dial : 1.0);
-  const int64_t context = args.maybe_integer("context").value_or(study::default_context({folder->path()}, {c.max_position_embeddings}));
-  if (context > c.max_position_embeddings)
-    args.wrong("context", str(context), str("at most the model's max_position_embeddings ", c.max_position_embeddings));
+  const int64_t context = context_of(args, {folder.get()});
   const KvType kv = kv_type_of(args);
   const Costs k = costs(c, *folder, dial, context, kv);
   if (args.boolean("json")) return out_json(to_json(c, *folder, k, dial, kv)), kExitDone;
@@ -207,7 +195,8 @@ int run(const Arguments& args) {
       for (const double share : point.capacity) shares += (shares.empty() ? "" : "  ") + percent(share);
       rows.push_back({"  " + fixed(point.dial, 3) + (point.dial == folder->dial()->default_dial ? " *" : ""), fixed(point.block_fraction, 3), fixed(point.loss, 4), shares});
     }
-    out(text_table(rows) + "  * the point that the model was trained for\n");
+    out(text_table(rows) + (folder->dial()->trained_dial > 0 ? str("  * the default; the model was made for ", fixed(folder->dial()->trained(), 3), "\n") : "  * the point that the model was trained for\n"));
+    if (const auto curve = model::read_curve(folder->path())) out(curve_summary(*curve, curve->measured_at(*folder->dial())));
   }
   return kExitDone;
 }

@@ -14,6 +14,6 @@ int main(int argc, char** argv) {
   program.commands = {tokenizer_train_command(), tokenizer_encode_command(), tokenizer_decode_command(), data_prepare_command(),
                       data_verify_command(),     train_command(), tune_command(), eval_command(),             generate_command(),
                       chat_command(),            depthmap_command(),        info_command(),             report_command(),
-                      sensitivity_command(),     convert_command(),         quantize_command(),        export_command(),          bench_machine_command(),   bench_command()};
+                      sensitivity_command(),     convert_command(),         dial_command(),            quantize_command(),        export_command(),          bench_machine_command(),   bench_command()};
   return run_program(program, argc, argv);
 }

@@ -1,31 +1,22 @@
 #include "convert/quantize.h"
 
 #include "cli/bar.h"
+#include "cli/calibration.h"
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/program.h"
 #include "cli/quantize_text.h"
-#include "convert/calibrate.h"
 #include "core/file.h"
 #include "core/human.h"
 #include "core/log.h"
 #include "study/divergence.h"
-#include "study/runs.h"
 
 namespace fathom::cli {
 namespace {
 
 using study::HeldOut;
-
-// Text to calibrate on and text to measure on, where asked for. Windows point into the documents.
-struct Texts {
-  std::optional<HeldOut> data, other;
-  std::vector<std::span<const int32_t>> calibration;
-  std::string calibration_name;
-  int64_t context = 0;
-};
 
 bool to_calibrate(const Arguments& args, const model::ModelFolder& model) {
   return model.config().routing.decides() && !model.config().routing.random() && args.boolean("calibrate");
@@ -36,43 +27,6 @@ void check_words(const Arguments& args, const model::ModelFolder& model) {
   if (args.given("calibrate-on") && !args.boolean("calibrate")) args.wrong("calibrate-on", "text beside --no-calibrate", "one of the two");
   if (to_calibrate(args, model) && !args.given("data") && !args.given("calibrate-on"))
     args.wrong("data", "no text", "text to calibrate the thresholds of the routed blocks on", "or --no-calibrate, to keep those of the original weights");
-}
-
-Texts load_texts(const Arguments& args, const model::ModelFolder& model) {
-  Texts texts;
-  const bool calibrate = to_calibrate(args, model), shared = calibrate && !args.given("calibrate-on");
-  if (!args.given("data") && !calibrate) return texts;
-  const text::Tokenizer tokenizer = model.tokenizer();
-  const int64_t most = model.config().max_position_embeddings;
-  texts.context = args.maybe_integer("context").value_or(study::default_context({model.path()}, {most}));
-  if (texts.context > most) args.wrong("context", str(texts.context), str("at most ", most, ", the model's max_position_embeddings"));
-  const auto load = [&](const char* flag, int64_t limit) {
-    return study::load_held_out(args.texts(flag), tokenizer, study::document_ends(model.config(), tokenizer), held_out_options(args, texts.context, limit));
-  };
-  const auto use = [&](const std::vector<study::Window>& windows, const std::string& name) {
-    for (const study::Window& w : windows) texts.calibration.push_back(w.tokens);
-    texts.calibration_name = name;
-  };
-  if (args.given("data")) texts.data = load("data", shared ? 0 : args.integer("limit"));
-  if (shared) {
-    use(study::spread_windows(study::take_half(*texts.data), args.integer("calibration-tokens")), texts.data->name + ", every second window");
-    texts.data->windows = study::spread_windows(texts.data->windows, args.integer("limit"));
-    texts.data->predicted = study::predicted_tokens(texts.data->windows);
-  } else if (calibrate) {
-    texts.other = load("calibrate-on", args.integer("calibration-tokens"));
-    use(texts.other->windows, texts.other->name);
-  }
-  return texts;
-}
-
-routing::DialTable calibrate(const Arguments& args, const model::ModelFolder& original, const model::ModelFolder& written, const Texts& texts) {
-  const routing::DialTable& grid = *original.dial();
-  Bar bar(args, "calibrating", "dials", static_cast<int64_t>(grid.points.size()));
-  const auto table = convert::calibrate_dial(infer::Weights::load(written, threads_of(args)), grid, {texts.calibration, texts.calibration_name, texts.context},
-                                             {.threads = threads_of(args), .progress = [&](size_t done, size_t) { bar.update(static_cast<int64_t>(done)); },
-                                              .check = stop_if_interrupted});
-  bar.finish();
-  return table;
 }
 
 study::Divergence measure(const Arguments& args, const std::string& model, const std::string& out, const HeldOut& text) {
@@ -105,7 +59,8 @@ int run(const Arguments& args) {
   options.overwrite = args.boolean("overwrite");
   options.threads = threads_of(args);
   convert::check_quantize(*model, out_path, options);
-  const Texts texts = load_texts(args, *model);
+  const bool calibrated = to_calibrate(args, *model);
+  const Texts texts = calibrated || args.given("data") ? load_texts(args, *model, calibrated, context_of(args, {model.get()})) : Texts{};
 
   QuantizeReport report{.model = args.positional("MODEL"), .out = out_path, .type = args.text("type"), .plan = convert::plan_quantize(*model, options.type),
                         .tied = model->config().tie_word_embeddings, .before = model->dial(), .after = {}, .text = {}, .quality = {}};
@@ -115,10 +70,10 @@ int run(const Arguments& args) {
     log_warning("the thresholds of the routed blocks are those of the original weights: the share of tokens that run may differ");
   Bar bar(args, "quantising", "weights", convert::totals(report.plan).elements);
   options.progress = [&](int64_t done, int64_t) { bar.update(done); };
-  if (to_calibrate(args, *model))
+  if (calibrated)
     options.calibrate = [&](const model::ModelFolder& written) {
       bar.finish();
-      report.after = calibrate(args, *model, written, texts);
+      report.after = calibrate(args, infer::Weights::load(written, threads_of(args)), *model->dial(), texts.to_calibrate());
       return *report.after;
     };
   convert::quantize(*model, out_path, report.plan, options);
@@ -148,8 +103,7 @@ Command quantize_command() {
   c.flag(path_flag("data", "PATH", "text to measure on: a file, a folder, or a dataset folder (its validation split)").many());
   c.flag(count_flag("limit", "N", "tokens to measure on, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("10k"));
   c.flag(boolean_flag("calibrate", "calibrate the dial of routed blocks again").otherwise("true"));
-  c.flag(path_flag("calibrate-on", "PATH", "other text to calibrate on").many());
-  c.flag(count_flag("calibration-tokens", "N", "tokens to calibrate on, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("32768"));
+  calibration_flags(c);
   c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).noted("that of the training run, else the model's, at most 1024"));
   c.flag(field_flag()).flag(repair_flag());
   c.group("Output");

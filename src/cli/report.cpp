@@ -1,22 +1,18 @@
 #include "study/report.h"
 
 #include <algorithm>
-#include <ctime>
 #include <functional>
-#include <memory>
 
+#include "cli/bar.h"
 #include "cli/commands.h"
 #include "cli/common.h"
-#include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/program.h"
 #include "core/file.h"
 #include "core/human.h"
 #include "core/limits.h"
-#include "core/progress.h"
 #include "infer/generate.h"
 #include "infer/weights.h"
-#include "kernels/kernels.h"
 
 namespace fathom::cli {
 namespace {
@@ -26,42 +22,11 @@ using study::Subject;
 
 constexpr int kDecodeRounds = 15;
 
-std::string today() {
-  const std::time_t now = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%d", &utc);
-  return text;
-}
-
 std::vector<std::string> inputs_of(const Arguments& args, const study::RunRecord& run) {
   if (args.given("data")) return args.texts("data");
   if (!run.dataset.empty()) return {run.dataset};
   args.wrong("data", "nothing, and no dataset that " + run.path + " was trained on", "held-out text");
 }
-
-// The bar of what goes on now: one at a time, none with --quiet. Whoever works reports to it and is stopped by Ctrl-C there.
-class Stage {
- public:
-  explicit Stage(bool quiet) : quiet_(quiet) {}
-  void begin(const std::string& what, int64_t total) {
-    end();
-    if (!quiet_) bar_ = std::make_unique<Progress>(what, "tokens", total);
-  }
-  void update(int64_t done, const std::string& note = "") {
-    stop_if_interrupted();
-    if (bar_) bar_->update(done, note);
-  }
-  void end() {
-    if (bar_) bar_->finish();
-    bar_.reset();
-  }
-
- private:
-  bool quiet_;
-  std::unique_ptr<Progress> bar_;
-};
 
 study::Sample sample(const Subject& s, std::optional<double> dial, const std::vector<int32_t>& prompt, int64_t tokens, uint64_t seed, const std::function<void(int64_t)>& progress) {
   infer::GenerateOptions o;
@@ -98,7 +63,7 @@ void add_samples(const Arguments& args, const Subject& s, std::optional<double> 
     if (p.empty()) args.wrong("prompt", "a text without tokens", "a text of at least one token");
     if (static_cast<int64_t>(p.size()) >= room) p.resize(static_cast<size_t>(std::max<int64_t>(1, room / 2)));
   }
-  stage.begin("sampling " + report.models[0].run.name, length * static_cast<int64_t>(prompts.size()));
+  stage.begin("sampling " + report.models[0].run.name, "tokens", length * static_cast<int64_t>(prompts.size()));
   for (size_t i = 0; i < prompts.size(); ++i) {
     const std::vector<int32_t>& p = prompts[i];
     const int64_t before = length * static_cast<int64_t>(i);
@@ -112,8 +77,6 @@ Report make_report(const Arguments& args) {
   const int threads = threads_of(args);
   Report report;
   std::vector<Subject> subjects;
-  std::vector<int64_t> lengths;
-  std::vector<std::string> folders;
   for (const std::string& path : args.rest()) {
     report.models.push_back({.run = study::read_run(path), .role = "", .quality = {}, .teacher = {}, .speed = {}});
     subjects.push_back(Subject::open(report.models.back().run.model, {.threads = threads}));
@@ -121,27 +84,24 @@ Report make_report(const Arguments& args) {
     if (subjects.back().tokenizer->identity() != subjects.front().tokenizer->identity())
       throw UserError({path, "tokenizer.json", "another tokenizer than that of " + args.rest()[0], "the same one", "losses per token of different tokenizers do not compare"});
     study::warn_of_other_ends(subjects.front(), subjects.back());
-    lengths.push_back(c.max_position_embeddings), folders.push_back(subjects.back().folder->path());
     study::ReportModel& m = report.models.back();
     m.role = study::role_of(subjects.front().engine->config(), report.models.front().run, c, m.run);
     m.blocks = c.num_hidden_layers, m.width = c.hidden_size;
     m.parameters = model::parameters(c).total();
   }
   const std::optional<double> dial = dial_of(args, *subjects[0].folder);
-  const int64_t most = *std::min_element(lengths.begin(), lengths.end());
-  const int64_t context = args.maybe_integer("context").value_or(study::default_context(folders, lengths));
-  if (context > most) args.wrong("context", str(context), str("at most ", most, ", the models' max_position_embeddings"));
+  const int64_t context = context_of(args, subjects);
   const std::vector<std::string> inputs = inputs_of(args, report.models[0].run);
   const study::HeldOut text = study::load_held_out(inputs, *subjects[0].tokenizer, subjects[0].ends(), held_out_options(args, context, args.integer("limit")));
   report.text = text.name, report.date = today();
   report.held_out = std::all_of(report.models.begin(), report.models.end(), [&](const study::ReportModel& m) {
     return std::all_of(inputs.begin(), inputs.end(), [&](const std::string& input) { return study::trained_on(m.run, input); });
   });
-  report.machine = str(threads, threads == 1 ? " thread, " : " threads, ", kernels::chosen().name, " kernels");
+  report.machine = machine_words(threads);
 
   Stage stage(args.boolean("quiet"));
   const auto watch = [&](const std::string& what) -> study::EvaluateProgress {
-    stage.begin(what, text.predicted);
+    stage.begin(what, "tokens", text.predicted);
     return [&stage](int64_t done, int64_t, double loss) { stage.update(done, "loss " + fixed(loss, 3)); };
   };
   std::vector<const Subject*> all;
@@ -161,7 +121,7 @@ Report make_report(const Arguments& args) {
   const auto first = text.windows[0].tokens;
   const auto prompt = first.subspan(0, std::max<size_t>(1, std::min<size_t>(first.size() / 2, 32)));
   const int64_t new_tokens = std::min<int64_t>(128, context - static_cast<int64_t>(prompt.size()));
-  stage.begin("measuring decoding", new_tokens * kDecodeRounds * static_cast<int64_t>(all.size()));
+  stage.begin("measuring decoding", "tokens", new_tokens * kDecodeRounds * static_cast<int64_t>(all.size()));
   const std::vector<study::DecodeSpeed> speeds =
       study::measure_decode(all, dial, prompt, new_tokens, kDecodeRounds, [&](int64_t done, int64_t) { stage.update(done); });
   for (size_t i = 0; i < speeds.size(); ++i) report.models[i].speed = speeds[i];

@@ -68,7 +68,7 @@ routing::DialTable calibrate_dial(std::shared_ptr<const infer::Weights> weights,
   FATHOM_ASSERT(config.routing.decides(), "a model that decides nothing has no dial");
   if (config.routing.random()) return grid;
   routing::DialTable table;
-  table.default_dial = grid.default_dial;
+  table.default_dial = grid.default_dial, table.trained_dial = grid.trained_dial;
   size_t longest = 0;
   for (const std::span<const int32_t> window : text.windows) {
     longest = std::max(longest, window.size());
@@ -98,7 +98,7 @@ routing::DialTable calibrate_dial(std::shared_ptr<const infer::Weights> weights,
   for (const routing::DialPoint& old : grid.points) {
     routing::DialPoint point;
     if (old.dial >= 1) point = meeting(std::vector<double>(trained.size(), 1.0));
-    else if (std::abs(old.dial - grid.default_dial) <= kSameDial) point = trained_point;
+    else if (std::abs(old.dial - grid.trained()) <= kSameDial) point = trained_point;
     else if (options.shift) point = shift.find(old.dial);
     else point = meeting(!old.capacity.empty() ? old.capacity : routing::capacities_for_dial(old.dial, trained, fraction));
     point.dial = old.dial;

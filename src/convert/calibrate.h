@@ -28,8 +28,8 @@ struct CalibrationOptions {
   std::function<void()> check;                           // between steps; may throw to interrupt
 };
 
-// The grid and the default dial of `grid`, measured anew: thresholds, realised capacity and block fraction, loss. The point of the
-// default dial gets the trained capacities, dial 1 every token, the others the capacities that their points in `grid` have, and where those have none
+// The grid and the default dial of `grid`, measured anew: thresholds, realised capacity and block fraction, loss. The point that the model was
+// trained for gets the trained capacities, dial 1 every token, the others the capacities that their points in `grid` have, and where those have none
 // the ones whose expected block fraction is the dial at that context (or see `shift`). Where tokens exit, fewer than a capacity may be left; the realised one says so. A model of random selection reads no threshold: its table comes back
 // as it is. UserError when the windows hold no token, or the weights make NaN.
 routing::DialTable calibrate_dial(std::shared_ptr<const infer::Weights> weights, const routing::DialTable& grid, const CalibrationText& text,

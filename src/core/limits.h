@@ -47,6 +47,7 @@ inline constexpr double kRopeFactorLow = 0.0009765625, kRopeFactorHigh = 1e6;  /
 inline constexpr double kGateScale = 100;           // from 0
 inline constexpr int64_t kDialPoints = 1024;        // of a fathom_dial.json
 inline constexpr double kLoss = 1e9;               // nats per token
+inline constexpr double kMeasured = 1e18;         // tokens per second, bytes and ratios of a fathom_curve.json
 inline constexpr double kBlockFraction = 1e6;       // routers of a tiny model may cost more than its blocks
 
 // Tokenizer

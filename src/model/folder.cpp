@@ -172,6 +172,8 @@ const ModelConfig& ModelFolder::config() const { return state_->config; }
 const GenerationConfig& ModelFolder::generation() const { return state_->generation; }
 const std::optional<routing::DialTable>& ModelFolder::dial() const { return state_->dial; }
 
+void ModelFolder::set_dial(routing::DialTable table) { state_->dial = std::move(table); }
+
 text::Tokenizer ModelFolder::tokenizer() const {
   if (state_->whole) return gguf_tokenizer(*state_->gguf);
   const std::string file = join_path(path(), "tokenizer.json");

@@ -53,6 +53,7 @@ class ModelFolder {
   const std::string& path() const;
   const ModelConfig& config() const;
   const GenerationConfig& generation() const;
+  void set_dial(routing::DialTable table);                // here, not in the folder: write_dial does that
   const std::optional<routing::DialTable>& dial() const;  // always there when a block is routed and need_dial was true
   // tokenizer.json, or what a GGUF file's metadata says. UserError when there is none.
   text::Tokenizer tokenizer() const;

@@ -86,6 +86,12 @@ std::vector<float> DialTable::thresholds(double dial) const {
   return out;
 }
 
+void DialTable::set_default(double dial) {
+  check_dial(dial);
+  trained_dial = dial == trained() ? 0 : trained();
+  default_dial = dial;
+}
+
 double DialTable::reachable(double dial) const { return std::max(dial, points.front().dial); }
 
 DialPoint DialTable::at(double dial) const {
@@ -104,9 +110,11 @@ DialPoint DialTable::at(double dial) const {
 DialTable DialTable::from_json(const Json& json, const std::string& where, size_t cuts) {
   const Fields f(json, where);
   DialTable table;
-  f.integer("version", kDialVersion, kDialVersion);
+  const int64_t version = f.integer("version", 1, kDialVersion);
   table.default_dial = f.number("default_dial", 0, 1);
   if (table.default_dial == 0) f.wrong("default_dial", "0", "a block fraction above 0 and at most 1");
+  if (version > 1) table.trained_dial = f.number("trained_dial", 0, 1);
+  if (version > 1 && table.trained_dial == 0) f.wrong("trained_dial", "0", "a block fraction above 0 and at most 1");
   table.text = f.string("text", "");
   table.tokens = f.integer("tokens", 0, limits::kShardTokens, 0);
   const Json& points = f.raw("points");
@@ -134,7 +142,9 @@ Json DialTable::to_json() const {
     list.push_back({{"dial", p.dial}, {"block_fraction", p.block_fraction}, {"thresholds", thresholds},
                     {"capacity", p.capacity}, {"loss", loss}});
   }
-  return {{"version", kDialVersion}, {"default_dial", default_dial}, {"text", text}, {"tokens", tokens}, {"points", list}};
+  Json j = {{"version", trained_dial > 0 ? kDialVersion : 1}, {"default_dial", default_dial}, {"text", text}, {"tokens", tokens}, {"points", list}};
+  if (trained_dial > 0) j["trained_dial"] = trained_dial;
+  return j;
 }
 
 void DialTable::require_order(const RoutingConfig& routing, const std::string& where) const {

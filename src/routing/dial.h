@@ -2,7 +2,7 @@
 // run, two where light lies between). Calibrated on held-out text for a grid of dials, stored as fathom_dial.json,
 // interpolated between grid points.
 //
-// The file: {"version": 1, "default_dial", "text", "tokens", "points": [{"dial", "block_fraction", "thresholds": [..],
+// The file: {"version": 1 or 2, "default_dial", "trained_dial" (version 2), "text", "tokens", "points": [{"dial", "block_fraction", "thresholds": [..],
 // "capacity": [..], "loss"}]}. Thresholds are the shortest decimals that read back as the same f32; JSON has no
 // infinity, so +∞ (nobody runs) is the string "inf" and −∞ "-inf". A loss that was not measured is null.
 #pragma once
@@ -16,7 +16,7 @@
 
 namespace fathom::routing {
 
-inline constexpr int kDialVersion = 1;
+inline constexpr int kDialVersion = 2;  // written where trained_dial is needed, else 1
 
 struct DialPoint {
   double dial = 1.0;               // block fraction that was asked for
@@ -27,7 +27,8 @@ struct DialPoint {
 };
 
 struct DialTable {
-  double default_dial = 1.0;       // the point that the model was trained for
+  double default_dial = 1.0;       // what runs when nobody asks for another
+  double trained_dial = 0;         // the point that the configured capacities are of; 0: the default, as training and conversion leave it
   std::vector<DialPoint> points;   // ascending by dial; the last is dial 1
   std::string text;                // what it was calibrated on: name, tokens, sequence length
   int64_t tokens = 0;
@@ -35,6 +36,8 @@ struct DialTable {
   // Thresholds for a dial: linear between grid points (where an end is infinite, the lower point's), −∞ at dial ≥ 1,
   // the lowest point's below it. Throws UserError when dial is not in (0, 1].
   std::vector<float> thresholds(double dial) const;
+  double trained() const { return trained_dial > 0 ? trained_dial : default_dial; }
+  void set_default(double dial);    // keeps what it was trained for
   double reachable(double dial) const;  // the dial, or that of the lowest point where it lies below
   DialPoint at(double dial) const;  // thresholds as above, the figures interpolated; `dial` as asked for
 

@@ -110,7 +110,7 @@ kernels::Arithmetic arithmetic_of(const infer::Engine& engine) {
   FATHOM_ASSERT(false, "an operand without arithmetic");
 }
 
-BenchLine line_of(const std::string& work, const BenchModel& model, const std::vector<Timed>& rounds, const std::vector<Timed>& first, bool decodes) {
+BenchLine line_of(const std::string& work, const BenchModel& model, const std::vector<Timed>& rounds, const std::vector<Timed>& first, bool decodes, bool limits) {
   std::vector<double> rates, ratios;
   double tokens = 0, bytes = 0, flops = 0, first_bytes = 0, first_flops = 0, step_bytes = 0, rows = 0, run = 0;
   for (size_t i = 0; i < rounds.size(); ++i) {
@@ -124,14 +124,14 @@ BenchLine line_of(const std::string& work, const BenchModel& model, const std::v
                  .fastest = *std::ranges::max_element(rates), .decodes = decodes};
   line.gb = line.tokens_per_second * bytes / tokens / 1e9;
   line.gop = line.tokens_per_second * flops / tokens / 1e9;
-  line.limit = decodes ? kernels::read_bandwidth(static_cast<int64_t>(step_bytes / n), model.engine->threads())
-                       : kernels::multiply_add_peak(arithmetic_of(*model.engine), model.engine->threads());
+  if (limits) line.limit = decodes ? kernels::read_bandwidth(static_cast<int64_t>(step_bytes / n), model.engine->threads())
+                                    : kernels::multiply_add_peak(arithmetic_of(*model.engine), model.engine->threads());
   if (decodes) {
     std::vector<double> attention;
     double step_kv = 0;
     for (const Timed& t : rounds) attention.push_back(t.attention_bytes / t.attention_seconds / 1e9), step_kv += t.attention_bytes / t.steps / n, line.kv_bytes += t.kv_bytes / n;
     line.attention = median(attention);
-    line.attention_limit = kernels::read_bandwidth(static_cast<int64_t>(step_kv), model.engine->threads());
+    if (limits) line.attention_limit = kernels::read_bandwidth(static_cast<int64_t>(step_kv), model.engine->threads());
   }
   line.run_share = rows > 0 ? run / rows : 1;
   const routing::RoutingConfig& routing = model.engine->config().routing;
@@ -139,6 +139,7 @@ BenchLine line_of(const std::string& work, const BenchModel& model, const std::v
   for (size_t u = 0; u < routing.units.size(); ++u) expected += routing.shares(u, model.capacity).full;
   line.expected_run_share = routing.units.empty() ? 1 : expected / static_cast<double>(routing.units.size());
   line.speedup = median(ratios);
+  line.rates = rates;
   line.allowed = decodes ? first_bytes / bytes : first_flops / flops;  // of the same tokens
   return line;
 }
@@ -162,22 +163,44 @@ std::vector<BenchLine> bench_engines(const std::vector<BenchModel>& models, cons
     if (work.generate > 0) tasks.push_back({decode_name(work, batch), batch});
   std::vector<std::vector<std::vector<Timed>>> times(tasks.size(), std::vector<std::vector<Timed>>(models.size()));
   Random random(7);
+  size_t next = 0;  // of work.texts
+  const auto text = [&](int64_t tokens) {
+    if (work.texts.empty()) return model::random_tokens(models[0].engine->config(), tokens, random);
+    std::vector<int32_t> ids;
+    while (std::ssize(ids) < tokens) {
+      const std::span<const int32_t> stretch = work.texts[next++ % work.texts.size()];
+      ids.insert(ids.end(), stretch.begin(), stretch.begin() + std::min(std::ssize(stretch), tokens - std::ssize(ids)));
+    }
+    return ids;
+  };
   for (int round = -1; round < work.rounds; ++round) {  // round −1 warms up
     for (size_t t = 0; t < tasks.size(); ++t) {
       std::vector<std::vector<int32_t>> texts;
       for (int64_t i = 0; i < std::max<int64_t>(1, tasks[t].batch); ++i)
-        texts.push_back(model::random_tokens(models[0].engine->config(), tasks[t].batch ? work.depth + work.generate : work.prompt, random));
+        texts.push_back(text(tasks[t].batch ? work.depth + work.generate : work.prompt));
       for (size_t m = 0; m < models.size(); ++m) {
         const Timed now = tasks[t].batch ? decode(models[m], texts, work.depth, work.chunk) : prompt(models[m], texts[0], work.chunk);
         if (round >= 0) times[t][m].push_back(now);
+        if (work.turn) work.turn();
       }
     }
     if (between) between(round);
   }
   std::vector<BenchLine> lines;
   for (size_t t = 0; t < tasks.size(); ++t)
-    for (size_t m = 0; m < models.size(); ++m) lines.push_back(line_of(tasks[t].name, models[m], times[t][m], times[t][0], tasks[t].batch > 0));
+    for (size_t m = 0; m < models.size(); ++m) lines.push_back(line_of(tasks[t].name, models[m], times[t][m], times[t][0], tasks[t].batch > 0, work.limits));
   return lines;
+}
+
+double speedup(const BenchLine& a, const BenchLine& b) {
+  std::vector<double> ratios;
+  for (size_t i = 0; i < a.rates.size(); ++i) ratios.push_back(a.rates[i] / b.rates[i]);
+  return median(ratios);
+}
+
+double allowed_speedup(const BenchLine& a, const BenchLine& b) {
+  const auto per_token = [&](const BenchLine& l) { return (l.decodes ? l.gb : l.gop) / l.tokens_per_second; };
+  return per_token(b) / per_token(a);
 }
 
 double share_of_limit(const BenchLine& line) { return line.limit > 0 ? (line.decodes ? line.gb : line.gop) / line.limit : 0; }

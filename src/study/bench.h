@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,9 @@ struct BenchWork {
   std::vector<int64_t> batches = {1};      // texts that are decoded together
   int64_t chunk = 512;                     // rows of a prompt in one step
   int rounds = 5;                          // after one that warms up
+  std::span<const std::span<const int32_t>> texts = {};  // what is read, stretch after stretch; drawn tokens when there is none
+  bool limits = true;                      // measure what the machine allows beside it
+  std::function<void()> turn = {};         // after every turn of a model at a work; may throw to interrupt
 };
 
 // What a line is called: "prompt 512"; "generate 64, batch 8, depth 64".
@@ -59,10 +63,16 @@ struct BenchLine {
   double allowed = 1;                      // what the bytes or FLOPs allow it to be
   double attention = 0, attention_limit = 0;  // GB/s of keys and values, decoding: read over the pages, and what the machine reads as many bytes at
   double kv_bytes = 0;                     // of the pages that the texts took, decoding
+  std::vector<double> rates = {};          // tokens per second of each round
 };
 
 // `between` is called after every round (progress, an interruption that it throws, a peer that has its turn).
 std::vector<BenchLine> bench_engines(const std::vector<BenchModel>& models, const BenchWork& work, const std::function<void(int round)>& between);
+
+// How many times as fast a is as b at one work in the same rounds, the median of their ratios; and what its bytes (decoding) or FLOPs (a
+// prompt) per token allow it to be.
+double speedup(const BenchLine& a, const BenchLine& b);
+double allowed_speedup(const BenchLine& a, const BenchLine& b);
 
 double share_of_limit(const BenchLine& line);  // 0 where there is no measure
 

@@ -108,9 +108,9 @@ std::string model_folder_of(const std::string& path) {
   return path;
 }
 
-Subject Subject::open(const std::string& path, const infer::EngineOptions& options) {
+Subject Subject::open(const std::string& path, const infer::EngineOptions& options, bool need_dial) {
   Subject s;
-  s.folder = model::ModelFolder::open(model_folder_of(path));
+  s.folder = model::ModelFolder::open(model_folder_of(path), need_dial);
   s.tokenizer = std::make_shared<const text::Tokenizer>(s.folder->tokenizer());
   if (s.tokenizer->vocab_size() > s.folder->config().vocab_size)
     throw UserError({s.folder->path(), "tokenizer", str(s.tokenizer->vocab_size(), " tokens"),
@@ -195,8 +195,9 @@ infer::RoutingPolicy policy_of(const Subject& subject, infer::Rule rule, std::op
   if (rule == infer::Rule::causal) return infer::RoutingPolicy::at_dial(config, subject.folder->dial(), dial);
   FATHOM_ASSERT(rule == infer::Rule::topk || rule == infer::Rule::random, "no policy without decisions");
   infer::RoutingPolicy policy = rule == infer::Rule::topk ? infer::RoutingPolicy::teacher(config) : infer::RoutingPolicy::control(config);
-  // The configured capacities are those of the default dial; another dial brings its own.
-  if (dial && subject.folder->dial()) policy.capacity = subject.folder->dial()->at(*dial).capacity;
+  // The configured capacities are those of the dial that the model was trained for; another brings its own.
+  const std::optional<routing::DialTable>& table = subject.folder->dial();
+  if (table && (dial || table->default_dial != table->trained())) policy.capacity = table->at(dial_of(subject, dial)).capacity;
   return policy;
 }
 

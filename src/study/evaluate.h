@@ -28,7 +28,8 @@ struct Subject {
   std::shared_ptr<model::ModelFolder> folder;
   std::shared_ptr<const text::Tokenizer> tokenizer;
   std::shared_ptr<infer::Engine> engine;
-  static Subject open(const std::string& path, const infer::EngineOptions& options);
+  // `need_dial`: as ModelFolder::open has it.
+  static Subject open(const std::string& path, const infer::EngineOptions& options, bool need_dial = true);
   DocumentEnds ends() const { return document_ends(folder->config(), *tokenizer); }
 };
 

@@ -27,4 +27,6 @@ MUTATIONS = [
      "test_convert", "Surgery.Dropped*"),
     ("surgery-gate", "with every path full the result is the source", "src/convert/surgery.cpp", "  routing.gate = options.gate;\n", "  routing.gate = routing::Gate::sigmoid;\n", "test_convert", "Surgery.WithEvery*"),
     ("self-text-end", "a text that the model ended has its end", "src/convert/self_text.cpp", "text.finish == infer::Finish::stop_id && !ends.empty()", "false", "test_convert", "SelfText.*"),
+    ("dial-default", "a calibration takes the configured shares for what the model was made for", "src/convert/calibrate.cpp", "std::abs(old.dial - grid.trained())", "std::abs(old.dial - grid.default_dial)",
+     "test_convert", "Calibrate.Thresholds*"),
 ]

@@ -1,10 +1,11 @@
-// libFuzzer target: config.json, fathom_dial.json and generation_config.json. Any bytes end in a value or a UserError;
+// libFuzzer target: config.json, fathom_dial.json, fathom_curve.json and generation_config.json. Any bytes end in a value or a UserError;
 // a value comes back equal through its own JSON, and what is computed from sizes alone does not overflow.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
 
 #include "model/cost.h"
+#include "model/curve.h"
 #include "model/folder.h"
 
 namespace {
@@ -38,12 +39,18 @@ void try_dial(const Json& json, size_t cuts) {
   for (double dial : {1e-9, 0.3, table.default_dial, 1.0}) FATHOM_ASSERT(table.at(dial).thresholds.size() == cuts);
 }
 
+void try_curve(const Json& json) {
+  const Json written = model::DialCurve::from_json(json, "fuzz").to_json();
+  FATHOM_ASSERT(model::DialCurve::from_json(written, "again").to_json() == written, written.dump());
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   or_user_error([&] {
     const Json json = parse_json(std::string_view(reinterpret_cast<const char*>(data), size), "fuzz");
     or_user_error([&] { try_config(json); });
+    or_user_error([&] { try_curve(json); });
     for (size_t cuts : {0, 1, 2}) or_user_error([&] { try_dial(json, cuts); });
   });
   return 0;

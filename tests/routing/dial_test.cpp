@@ -145,6 +145,21 @@ TEST(DialFile, FloatsAreShortDecimals) {
   EXPECT_NE(t.to_json().dump().find("[0.1,-1.7]"), std::string::npos) << t.to_json().dump();
 }
 
+TEST(DialFile, AnotherDefaultKeepsTheTrainedPoint) {
+  DialTable t = table();
+  const double trained = t.default_dial;
+  EXPECT_EQ(t.to_json()["version"], 1);
+  t.set_default(0.4);
+  EXPECT_EQ(t.default_dial, 0.4);
+  const DialTable back = through_text(t);
+  EXPECT_EQ(t.to_json()["version"], 2);
+  EXPECT_EQ(back.default_dial, 0.4);
+  EXPECT_EQ(back.trained(), trained);
+  t.set_default(0.3), t.set_default(trained);
+  EXPECT_EQ(t.to_json(), table().to_json()) << "as if nothing had been";
+  EXPECT_THROW(t.set_default(0), UserError);
+}
+
 TEST(DialFile, BadFiles) {
   const std::string good = R"({"version": 1, "default_dial": 0.5, "points": [
     {"dial": 0.5, "block_fraction": 0.5, "thresholds": [1], "capacity": [0.1], "loss": null},
@@ -158,8 +173,12 @@ TEST(DialFile, BadFiles) {
     return load(text.replace(at, from.size(), to));
   };
   EXPECT_EQ(load("[]"), "d: found an array of 0, expected an object { … }");
-  EXPECT_EQ(edit("\"version\": 1", "\"version\": 2"), "d: version: found the number 2, expected a whole number from 1 to 1");
-  EXPECT_EQ(edit("\"version\": 1, ", ""), "d: version: found no such key, expected a whole number from 1 to 1");
+  EXPECT_EQ(edit("\"version\": 1", "\"version\": 3"), "d: version: found the number 3, expected a whole number from 1 to 2");
+  EXPECT_EQ(edit("\"version\": 1", "\"version\": 2"), "d: trained_dial: found no such key, expected a number from 0 to 1");
+  EXPECT_EQ(edit("\"version\": 1", "\"version\": 2, \"trained_dial\": 0.5"), "no error");
+  EXPECT_EQ(edit("\"version\": 1", "\"version\": 2, \"trained_dial\": 0"), "d: trained_dial: found 0, expected a block fraction above 0 and at most 1");
+  EXPECT_NE(edit("\"version\": 1", "\"version\": 1, \"trained_dial\": 0.5").find("trained_dial: found an unknown key"), std::string::npos);
+  EXPECT_EQ(edit("\"version\": 1, ", ""), "d: version: found no such key, expected a whole number from 1 to 2");
   EXPECT_EQ(edit("\"default_dial\": 0.5", "\"default_dial\": 0"), "d: default_dial: found 0, expected a block fraction above 0 and at most 1");
   EXPECT_EQ(edit("\"default_dial\": 0.5", "\"default_dial\": 2"), "d: default_dial: found the number 2, expected a number from 0 to 1");
   EXPECT_EQ(edit("\"dial\": 0.5", "\"dial\": 0"), "d: points[0].dial: found 0, expected a block fraction above 0 and at most 1");

@@ -17,4 +17,10 @@ MUTATIONS = [
     ("task-cost", "a shared context is paid once", "src/study/task_eval.cpp", "0, 1 - std::ssize(r.choices));", "0, 0);", "test_study", "TaskEval.Sums*"),
     ("task-resumed", "half a line at the end is cut off", "src/study/task_progress.cpp", "if (whole < text.size()) std::filesystem", "if (whole > text.size()) std::filesystem", "test_study", "Resumed.*"),
     ("task-foreign", "results of another model are refused", "src/study/task_progress.cpp", "!other.empty())", "other == \"nothing\")", "test_study", "Resumed.*"),
+    ("curve-paired", "differences are paired with dial 1", "src/study/dial_curve.cpp", "loss_difference(row.quality, other.quality)", "loss_difference(row.quality, row.quality)", "test_study", "DialCurve.*"),
+    ("curve-kv", "bytes of keys and values are those of this dial's pass", "src/study/dial_curve.cpp", "(slots(engine.counters()) - slots_before)", "slots(engine.counters())", "test_study", "DialCurve.*"),
+    ("curve-rival", "a rival stands on the axis of the routed model's blocks", "src/study/dial_curve.cpp", "static_cast<double>(full.quality.dense.blocks_total())", "static_cast<double>(row.quality.dense.blocks_total())",
+     "test_study", "DialCurve.ARival*"),
+    ("curve-pick", "a bound beside a dense model is over its loss", "src/study/dial_curve.cpp", "(curve.dense ? p.over_dense : p.over_full).value <= most", "p.over_full.value <= most", "test_study", "DialCurve.TheLowest*"),
+    ("curve-text", "speeds are measured on the text", "src/study/bench.cpp", "if (work.texts.empty()) return", "if (true) return", "test_study", "DialCurve.Speeds*"),
 ]
