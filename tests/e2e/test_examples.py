@@ -1,5 +1,6 @@
 """The programs of examples/, which know the public C++ interface alone, beside `fathom`."""
 import json
+import pathlib
 import re
 import subprocess
 
@@ -68,3 +69,9 @@ def test_a_bad_dial(example, fathom):
     said = example("generate", "dense", "The sea", 0.5, code=1)
     assert said == "generate: dense: dial: found 0.5, expected 1; this model has no routed block\n"
     assert fathom("generate", "dense", "--prompt", "The sea", "--dial", 0.5, code=1).err == said.replace("generate: ", "fathom: ", 1)
+
+
+@pytest.mark.parametrize("words,code,says", [(["--help"], 0, "--tokens N"), (["--datum", "x"], 2, "unknown option '--datum'"), (["--data"], 2, "--data needs a value")])
+def test_the_road_of_a_conversion(words, code, says):
+    done = subprocess.run([pathlib.Path(__file__).resolve().parents[2] / "examples/convert-smollm2.sh", *words], capture_output=True, text=True, timeout=20)
+    assert done.returncode == code and says in done.stdout + done.stderr
