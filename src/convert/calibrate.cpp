@@ -13,7 +13,7 @@ namespace fathom::convert {
 namespace {
 
 constexpr double kSameDial = 1e-9;
-constexpr double kFractionError = 0.002;  // of a dial that was found by moving thresholds
+constexpr double kFractionError = 0.003;  // of a dial that was found by moving thresholds
 constexpr int kMostPasses = 8;            // over the text, for one such dial
 
 std::vector<float> moved(std::vector<float> thresholds, double by) {

@@ -47,7 +47,7 @@ struct TuneConfig {
   train::OptimizerConfig optimizer = {.lr = 1, .beta1 = 0.9, .beta2 = 0.98, .weight_decay = 0, .clip = 1};
   train::ScheduleConfig schedule;
   train::IntervalConfig interval = {.log_steps = 10, .eval_steps = 0, .eval_tokens = 8192, .final_eval_tokens = 32768, .checkpoint_steps = 0, .checkpoint_seconds = 300, .keep_last = 1};
-  int64_t calibration_tokens = 16384;
+  int64_t calibration_tokens = 8192;
   std::string type;                   // of changed matrices in the result; "" = the model's, Q8_0 where that has fewer than eight bits
   train::Precision precision = train::Precision::automatic;
   train::Route f32_route = train::Route::automatic;

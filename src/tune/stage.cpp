@@ -33,6 +33,12 @@ double lr_of(const StageConfig& stage, const nn::Parameter& p) {
   return stage.lr;
 }
 
+double elements(const std::vector<nn::Parameter>& parameters) {
+  double sum = 0;
+  for (const nn::Parameter& p : parameters) sum += static_cast<double>(p.tensor.numel());
+  return sum;
+}
+
 // Of the student's own dial; 0 where that was not calibrated: convert's routers have their thresholds behind their bias.
 std::vector<float> thresholds_for(const model::ModelFolder& student, double dial) {
   const size_t cuts = student.config().routing.cuts();
@@ -109,13 +115,8 @@ convert::Tuned Stage::train() {
   train::Progression& p = now_.progression;
   const TuneConfig& config = shared_.config;
   const int64_t step_tokens = config.rows_per_step() * config.sequence_length;
-  int64_t trained = 0;
-  for (const nn::Parameter& parameter : network_->parameters()) trained += parameter.tensor.numel();
-  log_info("stage ", name_of(stage_.what, kWhatNames), ": ", human_count(static_cast<double>(trained)), " of ", human_count([&] {
-             double all = 0;
-             for (const nn::Parameter& t : network_->tensors()) all += static_cast<double>(t.tensor.numel());
-             return all;
-           }()), " parameters, ", p.total, p.total == 1 ? " step of " : " steps of ", grouped(step_tokens), " tokens");
+  log_info("stage ", name_of(stage_.what, kWhatNames), ": ", human_count(elements(network_->parameters())), " parameters to train in a model of ", human_count(elements(network_->tensors())), ", ", p.total,
+           p.total == 1 ? " step of " : " steps of ", grouped(step_tokens), " tokens");
   if (p.step == 0) evaluate();
   progress_ = std::make_unique<Progress>("tune", "tokens", step_tokens * p.total, p.tokens);
   saved_at_ = Clock::now();
