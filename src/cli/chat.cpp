@@ -176,7 +176,7 @@ class Chat {
                                                           : part.text);
       out_flush();
     };
-    infer::Request request{.prompt = conversation_.ids(), .policies = conversation_.policies(), .sampling = sampling_of(args_, folder_->generation()),
+    infer::Request request{.prompt = conversation_.ids(), .policies = conversation_.policies(), .sampling = sampling_of(args_, for_conversation(folder_->generation())),
                            .stream = asked_++, .max_new_tokens = args_.integer("max-tokens"), .stop_ids = end_ids_, .tokenizer = &tokenizer_};
     request.on_token = [&](const infer::TokenEvent& e) {
       record.add(e);

@@ -55,8 +55,11 @@ std::optional<study::LossBound> bound_of(const Arguments& args) {
   if (relative) text.pop_back();
   const auto value = parse_number(text);
   if (!value || *value < 0) args.wrong("max-loss-increase", "\"" + printable(args.text("max-loss-increase")) + "\"", "a share of the loss, 1%, or nats per token, 0.05");
+  if (!relative && *value >= 1) args.wrong("max-loss-increase", "\"" + text + "\"", "a share of the loss, " + text + "%, or nats per token below 1, as in 0.05");
   return study::LossBound{.value = relative ? *value / 100 : *value, .relative = relative};
 }
+
+std::string bound_words(const Arguments& args) { return args.text("max-loss-increase") + (args.text("max-loss-increase").ends_with('%') ? "" : " nats"); }
 
 void check_words(const Arguments& args) {
   const bool only_default = args.given("set-default") && !args.given("data");
@@ -165,9 +168,10 @@ int run(const Arguments& args) {
   if (bound) {
     chosen = study::pick(curve, *bound);
     if (!chosen) {
-      const CurvePoint& best = *std::ranges::min_element(curve.points, {}, [](const CurvePoint& p) { return p.over_dense.value; });
-      throw UserError({model.folder->path(), "--max-loss-increase", str("no dial within ", args.text("max-loss-increase"), " of ", dense->name, "'s loss; the least is ", fixed(best.over_dense.value, 4), " nats over it, at dial ", fixed(best.dial, 3)),
-                       "one that is", "nothing was stored; allow more, or convert again"});
+      const auto rise = [&](const CurvePoint& p) { return p.dial < 1 ? (dense ? p.over_dense : p.over_full).value : std::numeric_limits<double>::infinity(); };
+      const CurvePoint& best = *std::ranges::min_element(curve.points, {}, rise);
+      throw UserError({model.folder->path(), "--max-loss-increase", str("no dial below 1 within ", bound_words(args), " of ", dense ? dense->name + "'s" : "dial 1's", " loss", best.dial < 1 ? str("; the least is ", fixed(rise(best), 4), " nats over it, at dial ", fixed(best.dial, 3)) : ""),
+                       "one that is", "nothing was stored; allow more, measure other --dials, or tune the model"});
     }
   } else if (args.given("set-default")) {
     chosen = &*std::ranges::find_if(curve.points, [&](const CurvePoint& p) { return std::abs(p.dial - args.number("set-default")) < kSameDial; });
@@ -176,7 +180,7 @@ int run(const Arguments& args) {
   std::string words;
   if (chosen) {
     table.set_default(chosen->dial);
-    words = chosen_text(curve, *chosen, args.text("max-loss-increase"), store);
+    words = chosen_text(curve, *chosen, bound ? bound_words(args) : "", store);
   }
   std::string page;
   if (!args.text("out").empty()) {
@@ -216,7 +220,7 @@ Command dial_command() {
   c.flag(text_flag("dials", "LIST", "falling block fractions to measure, with commas between").noted("all of the model's table"));
   c.flag(path_flag("against", "MODEL", "the dense model, for paired differences and speeds beside it"));
   c.flag(path_flag("rival", "MODEL", "a model with static blocks, or any other, as a point beside the curve").many());
-  c.flag(text_flag("max-loss-increase", "X", "make the lowest dial the default whose loss rises by at most 1% or 0.05 nats per token"));
+  c.flag(text_flag("max-loss-increase", "X", "make the lowest dial below 1 the default whose loss rises by at most 1% or 0.05 nats per token"));
   c.flag(number_flag("set-default", "X", "make this dial the model's default; without --data nothing is measured").range(1e-6, 1));
   c.flag(boolean_flag("store", "keep the curve, and what else was found, in the model's folder").otherwise("true"));
   c.group("Text");

@@ -110,7 +110,7 @@ std::string curve_text(const DialCurve& c) {
 std::string chosen_text(const DialCurve& c, const CurvePoint& p, const std::string& bound, bool stored) {
   std::string text = str("Dial ", fixed(p.dial, 3), bound.empty() ? "" : str(" is the lowest measured one whose loss rises by at most ", bound), ": ", difference(c.dense ? p.over_dense : p.over_full, 4), " nats per token over ",
                          c.dense ? c.dense->name : "dial 1", ", ", percent(p.saved()), " of FLOPs saved");
-  for (const CurveSpeed& s : p.speeds) text += str(", ", s.words(), " ", fixed(s.over_full, 2), " ×");
+  for (const CurveSpeed& s : p.speeds) text += str(", ", s.words(), " ", fixed(c.dense ? s.over_dense : s.over_full, 2), " ×");
   return text + (stored ? ". It is the model's default now." : ".");
 }
 

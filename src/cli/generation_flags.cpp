@@ -64,4 +64,10 @@ infer::SamplerOptions sampling_of(const Arguments& args, const model::Generation
   return o;
 }
 
+model::GenerationConfig for_conversation(model::GenerationConfig own) {
+  const model::GenerationConfig none;
+  if (own.temperature == none.temperature && own.top_k == none.top_k && own.top_p == none.top_p) own.temperature = 0.7, own.top_p = 0.95;
+  return own;
+}
+
 }  // namespace fathom::cli

@@ -16,5 +16,8 @@ std::map<int32_t, float> logit_bias_of(const Arguments& args, int64_t vocabulary
 std::vector<int32_t> stop_ids_of(const Arguments& args, int64_t vocabulary);
 // The flags, and where one was not given the model's own.
 infer::SamplerOptions sampling_of(const Arguments& args, const model::GenerationConfig& own);
+// What a conversation samples by where the model recommends nothing: temperature 0.7 of the 0.95 likeliest. All of a small model's distribution, its tail
+// included, makes no answer.
+model::GenerationConfig for_conversation(model::GenerationConfig own);
 
 }  // namespace fathom::cli

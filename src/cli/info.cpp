@@ -88,15 +88,22 @@ Json to_json(const ModelConfig& c, const model::ModelFolder& folder, const Costs
   return j;
 }
 
+constexpr std::ptrdiff_t kFewUnits = 8;  // that fit on a line with what each of them does
+
 std::string routing_line(const ModelConfig& c) {
   if (c.routing.dense()) return "none: a dense model";
+  const auto paths = [](const routing::RoutedUnit& unit) {
+    return unit.paths == routing::Paths{} ? "" : str(" (", unit.is_static() ? "static: " : "", unit.paths.text(), unit.paths.light ? str(", rank ", unit.light_rank) : "", ")");
+  };
+  const std::string common = paths(c.routing.units[0]);
+  const bool alike = std::ssize(c.routing.units) > kFewUnits && std::ranges::all_of(c.routing.units, [&](const auto& unit) { return paths(unit) == common; });
   std::string blocks;
   for (const routing::RoutedUnit& unit : c.routing.units) {
     blocks += (blocks.empty() ? "" : ", ") + unit.label();
     if (!unit.is_static()) blocks += " at " + percent(unit.capacity);
-    if (unit.paths != routing::Paths{}) blocks += str(" (", unit.is_static() ? "static: " : "", unit.paths.text(), unit.paths.light ? str(", rank ", unit.light_rank) : "", ")");
+    if (!alike) blocks += paths(unit);
   }
-  return str("blocks ", blocks, "; gate ", name_of(c.routing.gate, routing::kGateNames), ", ",
+  return str("blocks ", blocks, alike && !common.empty() ? ", each" + common : "", "; gate ", name_of(c.routing.gate, routing::kGateNames), ", ",
              c.routing.random() ? "tokens picked at random (control)" : str("rule ", name_of(c.routing.rule, routing::kCausalRuleNames)),
              ", keys and values of skipped tokens ", c.routing.kv == routing::KvPolicy::drop ? "dropped" : "kept");
 }
@@ -189,13 +196,17 @@ int run(const Arguments& args) {
   if (args.boolean("blocks")) out("\nExpected per token, block by block: forward FLOPs, and bytes moved at decode\n" + block_table(c, k));
   if (folder->dial()) {
     out(str("\nDial (calibrated on ", folder->dial()->text.empty() ? "text" : printable(folder->dial()->text), ", ", grouped(folder->dial()->tokens), " tokens)\n"));
-    std::vector<std::vector<std::string>> rows = {{"  dial", "block fraction", "loss", "share of tokens per routed block"}};
+    const bool wide = std::ssize(c.routing.units) > kFewUnits && !args.boolean("blocks");
+    std::vector<std::vector<std::string>> rows = {{"  dial", "block fraction", "loss"}};
+    if (!wide) rows[0].push_back("share of tokens per routed block");
     for (const routing::DialPoint& point : folder->dial()->points) {
       std::string shares;
       for (const double share : point.capacity) shares += (shares.empty() ? "" : "  ") + percent(share);
-      rows.push_back({"  " + fixed(point.dial, 3) + (point.dial == folder->dial()->default_dial ? " *" : ""), fixed(point.block_fraction, 3), fixed(point.loss, 4), shares});
+      rows.push_back({"  " + fixed(point.dial, 3) + (point.dial == folder->dial()->default_dial ? " *" : ""), fixed(point.block_fraction, 3), fixed(point.loss, 4)});
+      if (!wide) rows.back().push_back(shares);
     }
     out(text_table(rows) + (folder->dial()->trained_dial > 0 ? str("  * the default; the model was made for ", fixed(folder->dial()->trained(), 3), "\n") : "  * the point that the model was trained for\n"));
+    if (wide) out("  --blocks shows the share of tokens of every block\n");
     if (const auto curve = model::read_curve(folder->path())) out(curve_summary(*curve, curve->measured_at(*folder->dial())));
   }
   return kExitDone;

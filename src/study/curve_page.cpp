@@ -183,7 +183,7 @@ std::string reading(const DialCurve& c) {
   std::string text = str("At dial ", fixed(low.dial, 3), " ", c.model, " spends ", percent(low.block_fraction), " of its blocks' FLOPs, and its loss is ", difference(low.over_full, 4), " nats per token over dial 1");
   if (c.dense) text += str(", ", difference(low.over_dense, 4), " over ", c.dense->name);
   text += ".";
-  for (const CurveSpeed& s : low.speeds) text += str(" ", s.batch == 0 ? "A prompt is read" : s.batch == 1 ? "One text is decoded" : str(s.batch, " texts are decoded"), " ", fixed(s.over_full, 2), " times as fast (", fixed(s.full_allows, 2), " allowed).");
+  for (const CurveSpeed& s : low.speeds) text += str(" ", s.batch == 0 ? "A prompt is read" : s.batch == 1 ? "One text is decoded" : str(s.batch, " texts are decoded"), " ", fixed(c.dense ? s.over_dense : s.over_full, 2), " times as fast as ", c.dense ? c.dense->name : "at dial 1", " (", fixed(c.dense ? s.dense_allows : s.full_allows, 2), " by bytes and FLOPs).");
   return text + (c.points.size() > 1 ? "" : str(" There is one dial only, ", fixed(full.dial, 3), "."));
 }
 
@@ -192,7 +192,7 @@ std::vector<HtmlTile> tiles(const DialCurve& c) {
   std::vector<HtmlTile> out = {{fixed(full.loss.value, 3), "nats per token at dial 1", std::isfinite(full.loss.half) ? "± " + fixed(full.loss.half, 3) : ""},
                                {fixed(low.loss.value, 3), "nats per token at dial " + fixed(low.dial, 2), difference(low.over_full, 4) + ", paired"},
                                {percent(low.saved()), "FLOPs saved there", "of the whole model, with embedding and head"}};
-  for (const CurveSpeed& s : low.speeds) out.push_back({fixed(s.over_full, 2) + " ×", s.words(), fixed(s.full_allows, 2) + " × allowed"});
+  for (const CurveSpeed& s : low.speeds) out.push_back({fixed(c.dense ? s.over_dense : s.over_full, 2) + " ×", s.words() + (c.dense ? " beside the dense model" : " beside dial 1"), fixed(c.dense ? s.dense_allows : s.full_allows, 2) + " × by bytes and FLOPs"});
   return out;
 }
 

@@ -173,7 +173,7 @@ const CurvePoint* pick(const DialCurve& curve, const LossBound& bound) {
   const double most = bound.nats(curve.dense ? curve.dense->loss.value : curve.points[0].loss.value);
   const CurvePoint* lowest = nullptr;
   for (const CurvePoint& p : curve.points)  // falling
-    if ((curve.dense ? p.over_dense : p.over_full).value <= most) lowest = &p;
+    if (p.dial < 1 && (curve.dense ? p.over_dense : p.over_full).value <= most) lowest = &p;
   return lowest;
 }
 

@@ -43,7 +43,7 @@ struct LossBound {
   double nats(double reference) const { return relative ? value * reference : value; }
 };
 
-// The lowest measured dial whose loss is at most the bound above that of the dense model, or without one of dial 1: by the differences as they are
+// The lowest measured dial below 1 whose loss is at most the bound above that of the dense model, or without one of dial 1: by the differences as they are
 // measured, not by the ends of their intervals. nullptr where none is.
 const model::CurvePoint* pick(const model::DialCurve& curve, const LossBound& bound);
 

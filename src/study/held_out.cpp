@@ -40,9 +40,11 @@ void read_text(const std::vector<std::string>& inputs, const text::Tokenizer& to
 }
 
 // A path below the working folder as it would be typed here: pages are shown to others.
+// As it stands in what is kept and passed on: where a text lies on this machine is nobody's business.
 std::string from_here(const std::string& path) {
-  const std::filesystem::path relative = std::filesystem::path(path).lexically_relative(std::filesystem::current_path());
-  return relative.empty() || *relative.begin() == ".." || !std::filesystem::path(path).is_absolute() ? path : relative.string();
+  const std::filesystem::path p(path), relative = p.lexically_relative(std::filesystem::current_path());
+  if (!p.is_absolute()) return path;
+  return relative.empty() || *relative.begin() == ".." ? p.filename().string() : relative.string();
 }
 
 }  // namespace

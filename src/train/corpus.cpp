@@ -50,7 +50,7 @@ void prepare(const DataConfig& config, const CorpusOptions& given, const std::st
   for (const std::string& path : config.text)
     if (!exists(path))
       throw UserError({"configuration", "data.text", "no file or folder " + path, "text to train on",
-                       "give your own: --data.text FILE_OR_FOLDER, or what fathom data prepare made: --data.dataset FOLDER"});
+                       given.hint});
   data::require_files(data::find_sources(config.text), "data.text is read more than once", "write it to a file first, or prepare it with: fathom data prepare");
   if (given.before_text) given.before_text();
   const text::Tokenizer tokenizer = make_tokenizer(config, given);

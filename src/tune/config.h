@@ -37,7 +37,7 @@ struct TuneConfig {
   std::string teacher_cache;          // folder that keeps what the teacher said; "" = it is asked every time
   int64_t teacher_top = 64;           // of its log-probabilities per token; 0: all logits (not cached)
   train::DataConfig data;
-  int64_t self_tokens = 0;            // text that the teacher (without one, the model at dial 1) writes, beside data.text
+  int64_t self_tokens = 0;            // text that the teacher writes, where data.text has "self"; 0: as many as are tuned on
   int64_t sequence_length = 512, batch_size = 4, accumulation = 1;
   double lowest = 0.65, highest = 0.85;   // block fractions that steps take turns over; equal: one
   std::vector<StageConfig> stages;

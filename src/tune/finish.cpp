@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "convert/artifact.h"
 #include "convert/calibrate.h"
 #include "convert/quantize.h"
 #include "convert/surgery.h"
 #include "core/file.h"
+#include "core/human.h"
 #include "core/log.h"
 #include "core/progress.h"
 #include "infer/weights.h"
@@ -29,25 +31,6 @@ convert::Tuned together(const std::vector<convert::Tuned>& stages) {
     if (stage.adapter_scale != 0) out.adapter_scale = stage.adapter_scale;
   }
   return out;
-}
-
-// Whether what tuning left alone is the teacher's to the bit, so that the rest can be laid over it.
-bool rests_on(const model::ModelFolder& teacher, const model::ModelFolder& student, const convert::Tuned& tuned) {
-  if (teacher.config().num_hidden_layers != student.config().num_hidden_layers) return false;
-  std::vector<std::string> own;
-  for (const model::TensorSpec& spec : model::schema(teacher.config())) own.push_back(spec.name);
-  for (const model::TensorSpec& spec : model::schema(student.config())) {
-    if (tuned.tensors.contains(spec.name)) continue;
-    if (std::ranges::find(own, spec.name) == own.end()) return false;
-    const model::StoredTensor &a = teacher.stored(spec.name), &b = student.stored(spec.name);
-    if (a.shape != b.shape) return false;
-    for (int64_t row = 0; row < a.rows(); ++row) {
-      std::vector<float> x(static_cast<size_t>(a.columns())), y(x.size());
-      a.row_f32(row, x.data()), b.row_f32(row, y.data());
-      if (std::memcmp(x.data(), y.data(), x.size() * sizeof(float)) != 0) return false;
-    }
-  }
-  return true;
 }
 
 // Shares of the cuts as capacities of the units.
@@ -89,7 +72,7 @@ routing::DialTable calibrate(const Shared& shared, const model::ModelFolder& wri
   const model::ModelConfig& model = written.config();
   const auto fraction = [&](const std::vector<double>& capacity) { return model::expected_block_fraction(model, config.sequence_length, capacity); };
   routing::DialTable grid;
-  grid.default_dial = std::min(fraction(model.routing.capacities()), 0.999);
+  grid.default_dial = std::min(fraction(model.routing.capacities()), 0.999);  // set_capacities: the middle of the range
   std::vector<double> dials = routing::default_grid(fraction(std::vector<double>(model.routing.cuts(), 0.0)), grid.default_dial);
   dials.insert(dials.end(), {config.lowest, config.highest});
   std::ranges::sort(dials);
@@ -114,14 +97,31 @@ GgmlType changed_type(const TuneConfig& config, const model::ModelFolder& studen
   throw UserError({"fathom tune", "type", "\"" + printable(config.type) + "\"", "a type of fathom quantize", ""});
 }
 
-Finished finish(const Shared& shared, const std::vector<convert::Tuned>& stages, const std::vector<Standing>& standings, const Json& recipe) {
+bool rests_on(const model::ModelFolder& teacher, const model::ModelFolder& student, const convert::Tuned& tuned) {
+  if (teacher.config().num_hidden_layers != student.config().num_hidden_layers) return false;
+  std::set<std::string> own;
+  for (const model::TensorSpec& spec : model::schema(teacher.config())) own.insert(spec.name);
+  for (const model::TensorSpec& spec : model::schema(student.config())) {
+    if (!own.contains(spec.name) || tuned.tensors.contains(spec.name)) continue;
+    const model::StoredTensor &a = teacher.stored(spec.name), &b = student.stored(spec.name);
+    if (a.shape != b.shape) return false;
+    std::vector<float> x(static_cast<size_t>(a.columns())), y(x.size());
+    for (int64_t row = 0; row < a.rows(); ++row) {
+      a.row_f32(row, x.data()), b.row_f32(row, y.data());
+      if (std::memcmp(x.data(), y.data(), x.size() * sizeof(float)) != 0) return false;
+    }
+  }
+  return true;
+}
+
+Finished finish(const Shared& shared, const std::vector<convert::Tuned>& stages, const std::vector<double>& shares, const Json& recipe) {
   const TuneConfig& config = shared.config;
   const model::ModelFolder& student = *shared.student;
   Finished out{.model = join_path(shared.run, "model"), .artifact = "", .dial = nullptr};
   convert::Tuned tuned = together(stages);
   convert::Contents base = convert::contents_of(student);
   const bool decides = base.config.routing.decides();
-  if (decides) set_capacities(base.config, standings.at(standings.size() / 2).shares);
+  if (decides) set_capacities(base.config, shares);
   const GgmlType source = convert::surgery_type(student), changed = changed_type(config, student);
   const std::string artifact = join_path(shared.run, "artifact");
   remove_all(artifact);
@@ -136,7 +136,13 @@ Finished finish(const Shared& shared, const std::vector<convert::Tuned>& stages,
   const convert::Contents result = convert::contents_of(base, tuned);
   const std::vector<convert::TensorPlan> plan = convert::plan_tuned(base, tuned, changed);
   const GgmlType type = formats::is_quantized(source) || !formats::is_quantized(changed) ? source : changed;
-  Progress progress("write", "weights", convert::totals(plan).elements);
+  const convert::Totals totals = convert::totals(plan);
+  int64_t before = 0;
+  for (const convert::TensorPlan& p : plan) before += formats::ggml_bytes(student.stored(p.spec.name).type, p.spec.elements());
+  if (totals.after > before + before / 20)
+    log_info("the model grows from ", human_bytes(static_cast<double>(before)), " to ", human_bytes(static_cast<double>(totals.after)), ", since what tuning changed is stored as ", formats::ggml_type_name(changed),
+             ": one text is decoded that much slower; --type (or fathom quantize) makes it smaller at some loss, --stages routers leaves it as it is");
+  Progress progress("write", "weights", totals.elements);
   convert::WriteOptions write{.threads = static_cast<int>(config.threads), .progress = [&](int64_t done, int64_t) { progress.update(done); }, .calibrate = {}};
   std::optional<routing::DialTable> dial;
   if (decides)

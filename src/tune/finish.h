@@ -16,8 +16,12 @@ struct Finished {
 // The type of changed matrices in the result. UserError where config.type is none.
 formats::GgmlType changed_type(const TuneConfig& config, const model::ModelFolder& student);
 
-// `tuned`: of all stages, in order. `standings`: how it stands at the end, whose middle one gives the capacities of the default dial. `recipe`: into
+// Whether the student's weights are the teacher's to the bit, all but those that it has beside them and those that `tuned` replaces: then what was tuned can be laid over the
+// teacher.
+bool rests_on(const model::ModelFolder& teacher, const model::ModelFolder& student, const convert::Tuned& tuned);
+
+// `tuned`: of all stages, in order. `shares`: of the cuts at the default dial. `recipe`: into
 // the artifact. Replaces what an earlier try left.
-Finished finish(const Shared& shared, const std::vector<convert::Tuned>& tuned, const std::vector<Standing>& standings, const Json& recipe);
+Finished finish(const Shared& shared, const std::vector<convert::Tuned>& tuned, const std::vector<double>& shares, const Json& recipe);
 
 }  // namespace fathom::tune

@@ -40,7 +40,7 @@ Measure::Measure(nn::Transformer& network, const data::Dataset& validation, int6
   if (teacher && targets_ > 0) teacher_loss_ = sum / static_cast<double>(targets_);
 }
 
-Standing Measure::at(double dial, const std::vector<float>& thresholds) {
+Standing Measure::at(double dial, const std::vector<float>& thresholds, bool beside_teacher) {
   const at::NoGradGuard no_grad;
   const model::ModelConfig& config = network_.config();
   Standing s{.dial = dial, .kl = kNone, .agreement = kNone, .shares = std::vector<double>(config.routing.cuts(), 0.0)};
@@ -50,7 +50,8 @@ Standing Measure::at(double dial, const std::vector<float>& thresholds) {
     options.pick = nn::Pick::causal;
     options.thresholds = thresholds;
     options.compute = compute_;
-    if (part.teacher.defined()) {
+    const bool beside = beside_teacher && part.teacher.defined();
+    if (beside) {
       options.teacher = part.teacher;
       options.aux[nn::kDistillation] = 1;
       options.logits = true;
@@ -60,7 +61,7 @@ Standing Measure::at(double dial, const std::vector<float>& thresholds) {
     loss += n * r.loss.item<double>();
     rows += part_rows;
     for (size_t cut = 0; cut < s.shares.size(); ++cut) s.shares[cut] += part_rows * r.shares[cut];
-    if (!part.teacher.defined()) continue;
+    if (!beside) continue;
     kl += n * r.aux.at(nn::kDistillation).item<double>();
     const at::Tensor counts = part.batch.targets.reshape({-1}).ne(nn::kIgnored);
     const at::Tensor best = part.teacher.logits.defined() ? part.teacher.logits.argmax(-1) : part.teacher.ids.select(1, 0).to(at::kLong);
@@ -68,16 +69,37 @@ Standing Measure::at(double dial, const std::vector<float>& thresholds) {
   }
   const double n = static_cast<double>(std::max<int64_t>(targets_, 1));
   s.loss = loss / n;
-  if (!parts_.empty() && parts_[0].teacher.defined()) s.kl = kl / n, s.agreement = agreed / n;
+  if (beside_teacher && !parts_.empty() && parts_[0].teacher.defined()) s.kl = kl / n, s.agreement = agreed / n;
   for (double& share : s.shares) share /= std::max(rows, 1.0);
   s.block_fraction = config.routing.decides() ? model::expected_block_fraction(config, row_tokens_, s.shares) : model::expected_block_fraction(config, row_tokens_, {});
   return s;
 }
 
+std::vector<double> Measure::shares_at(double dial, std::vector<float> thresholds) {
+  constexpr double kError = 0.003;
+  constexpr int kPasses = 8;
+  double low = 0, high = 0;  // amounts that gave more and less than the dial
+  bool has_low = false, has_high = false;
+  std::vector<double> shares;
+  double amount = 0, low_fraction = 0, high_fraction = 0;
+  for (int pass = 0; pass < kPasses; ++pass) {
+    std::vector<float> moved = thresholds;
+    for (float& t : moved) t = static_cast<float>(t + amount);
+    const Standing s = at(dial, moved, false);
+    shares = s.shares;
+    if (std::abs(s.block_fraction - dial) < kError) break;
+    if (s.block_fraction > dial) low = amount, low_fraction = s.block_fraction, has_low = true;
+    else high = amount, high_fraction = s.block_fraction, has_high = true;
+    if (has_low && has_high) amount = low + (high - low) * (low_fraction - dial) / std::max(low_fraction - high_fraction, 1e-9);
+    else amount += (has_low ? 0.25 : -0.25) * (1 + pass);
+  }
+  return shares;
+}
+
 std::string describe(const Standing& s, double teacher_loss) {
-  std::string out = str("dial ", fixed(s.dial, 2), ": loss ", fixed(s.loss, 4));
+  std::string out = str("thresholds of ", fixed(s.dial, 2), ": ", percent(s.block_fraction), " of the blocks, loss ", fixed(s.loss, 4));
   if (!std::isnan(teacher_loss)) out += str(s.loss >= teacher_loss ? " (+" : " (", fixed(s.loss - teacher_loss, 4), "), ", percent(s.agreement), " agree");
-  return out + str(", ", percent(s.block_fraction), " of the blocks");
+  return out;
 }
 
 }  // namespace fathom::tune

@@ -28,7 +28,10 @@ class Measure {
   // `tokens` of the split in rows of T. `teacher` may be nullptr.
   Measure(nn::Transformer& network, const data::Dataset& validation, int64_t tokens, int64_t row_tokens, int64_t rows_at_once, nn::Compute compute, Teacher* teacher);
 
-  Standing at(double dial, const std::vector<float>& thresholds);
+  // Without `beside_teacher` there is no divergence from it: that takes all logits.
+  Standing at(double dial, const std::vector<float>& thresholds, bool beside_teacher = true);
+  // Shares of the cuts [cuts] where all `thresholds` are moved by the same amount until the block fraction is the dial.
+  std::vector<double> shares_at(double dial, std::vector<float> thresholds);
   double teacher_loss() const { return teacher_loss_; }  // NaN without a teacher
   int64_t targets() const { return targets_; }
 
@@ -45,7 +48,7 @@ class Measure {
   int64_t targets_ = 0;
 };
 
-// "dial 0.75: loss 3.421 (+0.153), 75.2 % of the blocks".
+// "thresholds of 0.75: 75.2 % of the blocks, loss 3.421 (+0.153), 68 % agree".
 std::string describe(const Standing& standing, double teacher_loss);
 
 }  // namespace fathom::tune

@@ -269,6 +269,11 @@ void Stage::evaluate() {
   }
 }
 
+std::vector<double> Stage::shares_at_middle() {
+  const double middle = (shared_.config.lowest + shared_.config.highest) / 2;
+  return network_->config().routing.decides() ? measure_->shares_at(middle, thresholds_for(*shared_.student, middle)) : std::vector<double>();
+}
+
 void Stage::save() {
   metrics_->flush();
   train::save_checkpoint(folder_, now_, *optimizer_);

@@ -45,6 +45,7 @@ class Stage {
   // The steps that are left; writes and returns what was tuned. `standings`: how it stands at the end, at the ends and the middle of the range.
   convert::Tuned train();
   const std::vector<Standing>& standings() const { return standings_; }
+  std::vector<double> shares_at_middle();  // of the range; empty where nothing decides
   double teacher_loss() const { return measure_->teacher_loss(); }
   double seconds() const { return now_.progression.seconds; }  // of all its steps
 

@@ -53,7 +53,7 @@ train::Corpus corpus_of(const TuneConfig& config, const model::ModelFolder& writ
       text = self_path(run);
     }
   if (!data.text.empty()) data.tokenizer = join_path(config.model, "tokenizer.json");
-  return train::open_corpus(data, {.run = run, .resume = "fathom tune --resume", .threads = config.threads, .stop = stop});
+  return train::open_corpus(data, {.run = run, .resume = "fathom tune --resume", .hint = "give your own text, a dataset of fathom data prepare, or self: --data", .threads = config.threads, .stop = stop});
 }
 
 void say_cache(const TuneConfig& config, const Teacher& teacher) {
@@ -72,7 +72,7 @@ Json run_stages(const Shared& shared) {
   const TuneConfig& config = shared.config;
   std::vector<convert::Tuned> tuned;
   Json stages = Json::array();
-  std::vector<Standing> standings;
+  std::vector<double> shares;
   double teacher_loss = std::nan(""), seconds = 0;
   for (size_t i = 0; i < config.stages.size(); ++i) {
     const std::string folder = stage_folder(shared, i);
@@ -85,10 +85,10 @@ Json run_stages(const Shared& shared) {
     }
     Stage stage(shared, i, tuned);
     tuned.push_back(stage.train());
-    standings = stage.standings();
+    if (last) shares = stage.shares_at_middle();
     teacher_loss = stage.teacher_loss();
     Json about = {{"what", name_of(config.stages[i].what, kWhatNames)}, {"tokens", config.steps(i) * config.rows_per_step() * config.sequence_length}, {"seconds", stage.seconds()}, {"standings", Json::array()}};
-    for (const Standing& s : standings) about["standings"].push_back(s.to_json());
+    for (const Standing& s : stage.standings()) about["standings"].push_back(s.to_json());
     if (!std::isnan(teacher_loss)) about["teacher_loss"] = teacher_loss;
     convert::write_tuned(tuned_path(folder), tuned.back(), formats::Dtype::F32);
     atomic_write(standing_path(folder), about.dump(2) + "\n");
@@ -97,7 +97,7 @@ Json run_stages(const Shared& shared) {
   }
   Json recipe = config.to_json();
   recipe.erase("model"), recipe.erase("teacher"), recipe.erase("teacher_cache"), recipe.erase("data");
-  const Finished done = finish(shared, tuned, standings, {{"config", recipe}, {"dataset", shared.corpus.fingerprint}, {"stages", stages}});
+  const Finished done = finish(shared, tuned, shares, {{"config", recipe}, {"dataset", shared.corpus.fingerprint}, {"stages", stages}});
   Json summary = {{"model", done.model}, {"artifact", done.artifact}, {"tokens", all_tokens(config)}, {"seconds", seconds}, {"stages", stages}, {"dial", done.dial}, {"config", config.to_json()}};
   atomic_write(summary_path(shared.run), summary.dump(2) + "\n");
   return summary;
@@ -118,6 +118,7 @@ Json go(const TuneConfig& config, const RunOptions& options, bool& stepped) {
   if (!config.teacher.empty()) {
     source = model::ModelFolder::open(config.teacher);
     require_teacher(*source, *student, config.other_teacher);
+    if (!config.other_teacher && !rests_on(*source, *student, {})) log_warning(config.teacher, " has other weights than ", config.model, ", which was not made of it: it may teach, but no artifact can be laid over it");
     identity += " " + source->fingerprint();
   }
   const train::Corpus corpus = corpus_of(config, source ? *source : *student, options.run, options.stop);
@@ -184,7 +185,8 @@ std::string describe_summary(const Json& summary) {
     const double teacher = stage.contains("teacher_loss") ? stage.at("teacher_loss").get<double>() : std::nan("");
     out += str("stage ", stage.at("what").get<std::string>(), ": ", human_count(stage.at("tokens").get<double>()), " tokens in ", human_duration(stage.at("seconds").get<double>()), "\n");
     for (const Json& s : stage.at("standings")) {
-      out += str("  asked for ", percent(s.at("dial").get<double>(), 0), " of the blocks: ", percent(s.at("block_fraction").get<double>()), ", loss ", fixed(s.at("loss").get<double>(), 4));
+      out += "  " + (s.at("dial").get<double>() < 1 ? str("at MODEL's thresholds for ", percent(s.at("dial").get<double>(), 0), ": ") : "");
+      out += str(percent(s.at("block_fraction").get<double>()), " of the blocks, loss ", fixed(s.at("loss").get<double>(), 4));
       if (!std::isnan(teacher)) out += str(", ", fixed(s.at("loss").get<double>() - teacher, 4), " over the teacher; ", percent(s.at("agreement").get<double>()), " of likeliest tokens agree");
       out += "\n";
     }

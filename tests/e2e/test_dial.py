@@ -121,8 +121,12 @@ def test_the_lowest_dial_within_a_bound_becomes_the_default(fathom, folder, mode
     assert evaluated(fathom, "own")["dial"] == 0.6
     # Bounds between: by differences as measured.
     rises = {p["dial"]: p["over_full"]["value"] for p in curve["points"]}
-    for bound in (0, 0.001, 0.01):
-        assert dial(fathom, *QUICK, "--max-loss-increase", bound, "--json", "--no-store")["chosen"] == min(d for d, rise in rises.items() if rise <= bound)
+    for bound in (0, 0.001, 0.01, 0.1):
+        within = [d for d, rise in rises.items() if d < 1 and rise <= bound]
+        if within:
+            assert dial(fathom, *QUICK, "--max-loss-increase", bound, "--json", "--no-store")["chosen"] == min(within)
+        else:
+            assert f"no dial below 1 within {bound} nats of dial 1's loss" in dial(fathom, *QUICK, "--max-loss-increase", bound, "--no-store", code=1).err
     # A new calibration still takes the configured shares for what the model was made for.
     fathom("quantize", "own", "again", "--type", "f32", "--data", "corpus.txt", "--quiet")
     fathom("quantize", "mod", "as-made", "--type", "f32", "--data", "corpus.txt", "--quiet")
@@ -140,7 +144,7 @@ def test_where_no_dial_is_within_the_bound_nothing_changes(fathom, folder, model
     over = dial(fathom, *QUICK, "--against", "dense", "--json", "--no-store")["points"]
     assert min(p["over_dense"]["value"] for p in over) > 1e-6, "the drawn dense model happens to be the better one"
     done = dial(fathom, *QUICK, "--against", "dense", "--calibrate", "--max-loss-increase", 1e-7, code=1)
-    assert "no dial within 1e-07 of dense's loss" in done.err and "nothing was stored" in done.err
+    assert "no dial below 1 within 1e-07 nats of dense's loss" in done.err and "nothing was stored" in done.err
     assert bytes_of(model) == before
 
 
@@ -208,6 +212,7 @@ def test_tables_for_people(fathom, folder, model):
     ((*QUICK, "--dials", "all"), 'found "all"'),
     ((*QUICK, "--dials", "1,0.3"), "dial 0.3, expected at least 0.6"),
     (("--set-default", 0.3), "expected at least 0.6"),
+    ((*QUICK, "--max-loss-increase", "2"), 'a share of the loss, 2%, or nats per token below 1'),
     ((*QUICK, "--max-loss-increase", "little"), "a share of the loss, 1%, or nats per token"),
     ((*QUICK, "--max-loss-increase=-1%"), "a share of the loss, 1%, or nats per token"),
     ((*QUICK, "--max-loss-increase", "1%", "--set-default", 0.7), "one of the two"),

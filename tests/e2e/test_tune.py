@@ -39,6 +39,7 @@ def test_what_a_run_leaves(fathom, folder, tuned):
         assert all(0 < s["agreement"] <= 1 and s["kl"] >= 0 and len(s["shares"]) == 2 for s in stage["standings"])
     # A model for every command, with a dial that asks for what it gives on the text that set it.
     dial = json.loads((run / "model" / "fathom_dial.json").read_text())
+    assert dial["default_dial"] == pytest.approx(0.8, abs=0.02), "the middle of the range, wherever the old thresholds have come to"
     assert dial == tuned["dial"] and {0.7, 0.9, 1.0} <= {p["dial"] for p in dial["points"]}
     assert "light,full" in fathom("info", "tune-run/model").out
     assert fathom("generate", "tune-run/model", "--prompt", "The sea", "--max-tokens", 4, "--temperature", 0).out
@@ -51,7 +52,7 @@ def test_what_a_run_leaves(fathom, folder, tuned):
 
 def test_the_summary_for_people(fathom, folder, routed):
     shown = fathom("tune", routed, "--teacher", "dense", "--data", "corpus.txt", "--stages", "routers", *SHORT, "--out", "tune-people", "--quiet").out
-    for words in ("stage routers: 2.05k tokens", "asked for 65 % of the blocks", "over the teacher", "likeliest tokens agree", "model     tune-people/model", "artifact  tune-people/artifact"):
+    for words in ("stage routers: 2.05k tokens", "at MODEL's thresholds for 65 %: ", "over the teacher", "likeliest tokens agree", "model     tune-people/model", "artifact  tune-people/artifact"):
         assert words in shown, (words, shown)
     again = fathom("tune", "--resume", "tune-people")
     assert again.out == shown and "is finished" in again.err
@@ -92,6 +93,12 @@ def test_text_that_the_teacher_writes(fathom, folder, routed):
     assert len(texts) > 5 and any(texts)
 
 
+def test_a_teacher_of_other_weights_is_said_to_be_one(fathom, folder, routed):
+    fathom("quantize", "dense", "tune-other", "--type", "q4_0", "--data", "corpus.txt", "--context", 64, "--quiet")
+    said = fathom("tune", routed, "--teacher", "tune-other", "--data", "corpus.txt", "--stages", "routers", *SHORT, "--out", "tune-foreign", "--quiet")
+    assert "which was not made of it" in said.err and not (folder / "tune-foreign" / "artifact").exists()
+
+
 def test_a_cache_says_its_size_first(fathom, folder, routed):
     words = (routed, "--teacher", "dense", "--data", "corpus.txt", "--stages", "routers", *SHORT, "--teacher-cache", "tune-kept")
     said = fathom("tune", *words, "--out", "tune-first").err
@@ -108,7 +115,8 @@ def test_a_cache_says_its_size_first(fathom, folder, routed):
     (("tune-routed", "--data", "corpus.txt", "--target", "0.9-0.7"), 2, '--target: found "0.9-0.7"'),
     (("tune-routed", "--data", "corpus.txt", "--target", "half"), 2, '--target: found "half"'),
     (("tune-routed", "--data", "corpus.txt", "--stages", "routers,all"), 2, '--stages: found "all"'),
-    (("tune-routed", "--data", "corpus.txt", "--stages", "adapters,routers"), 1, "routers, or the last stage"),
+    (("tune-routed", "--data", "corpus.txt", "--stages", "adapters,routers"), 2, '--stages: found "adapters,routers"'),
+    (("tune-routed", "--data", "self"), 2, "--data: found self without --teacher"),
     (("tune-routed", "--data", "corpus.txt", "--lora-targets", "q,x", *SHORT), 1, 'lora_targets: found "x"'),
     (("tune-routed", "--data", "corpus.txt", "--teacher", "tune-routed", *SHORT), 1, "expected a dense teacher"),
     (("tune-routed", "--data", "nothing.txt", *SHORT), 1, "no file or folder"),

@@ -49,6 +49,7 @@ tune::TuneConfig config_of(const Arguments& a) {
   } else {
     for (const std::string& text : texts) c.data.text.push_back(text == "self" ? text : absolute(text));
   }
+  if (c.teacher.empty() && std::ranges::find(texts, "self") != texts.end()) a.wrong("data", "self without --teacher", "the model that is to write the text", "--teacher SRC");
   c.data.field = a.text("field");
   c.data.repair_utf8 = a.boolean("repair-utf8");
   c.data.validation_share = a.number("validation-share");
@@ -72,6 +73,8 @@ tune::TuneConfig config_of(const Arguments& a) {
     stage.noise = a.number("noise");
     c.stages.push_back(stage);
   }
+  for (size_t i = 0; i + 1 < c.stages.size(); ++i)
+    if (c.stages[i].what != tune::What::routers) a.wrong("stages", "\"" + printable(a.text("stages")) + "\"", "routers before the last stage, as in routers,adapters", "adapters belong to one stage, and after all weights have changed nothing is left for another");
   c.lora = {.rank = a.integer("lora-rank"), .alpha = a.number("lora-alpha"), .targets = words(a.text("lora-targets"))};
   c.kl_weight = a.number("kl");
   c.loss_weight = a.number("lm");
