@@ -295,7 +295,8 @@ int run(const Arguments& args) {
 
 Command chat_command() {
   Command c{.name = "chat", .summary = "Talk with a model, at any dial"};
-  c.details = "Reads lines from standard input and answers each. /help lists what may be said besides: /dial, /depth, /stats, …";
+  c.details = "Reads lines from standard input and answers each. /help lists what may be said besides: /dial, /depth, /stats, …\n"
+              "Where the model recommends nothing, answers are drawn at temperature 0.7 from the likeliest 95 %.";
   c.positional("MODEL", "the model folder, the folder of a run, or a .gguf file");
   c.flag(text_flag("system", "TEXT", "how the model is to behave").noted("nothing, or what the template says"));
   c.flag(path_flag("load", "FILE", "go on with a conversation that /save wrote; nothing of it is read again"));
@@ -309,7 +310,7 @@ Command chat_command() {
   engine_flags(c);
   c.group("Output");
   c.flag(threads_flag()).flag(colour_flag());
-  c.examples = {"fathom chat models/SmolLM2-135M-Instruct.Q4_1.gguf --temperature 0.7", "echo 'What is the capital of France?' | fathom chat model/ --temperature 0 --dial 0.6"};
+  c.examples = {"fathom chat models/SmolLM2-135M-Instruct.Q4_1.gguf", "echo 'What is the capital of France?' | fathom chat model/ --temperature 0 --dial 0.6"};
   c.run = run;
   return c;
 }

@@ -228,6 +228,12 @@ def test_sigterm_ends_the_program(terminal, answering):
     assert program.wait(timeout=60) == 130
 
 
+def test_a_model_that_recommends_nothing_is_sampled_with_care(fathom, folder, talker):
+    assert "temperature" not in json.loads((folder / talker / "generation_config.json").read_text())
+    drawn = [fathom("chat", talker, "--max-tokens", "24", *words, stdin="The sea\nis\n").out for words in ((), ("--temperature", "0.7", "--top-p", "0.95"), ("--temperature", "1", "--top-p", "1"))]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 @pytest.mark.skipif(not SMOLLM2.exists(), reason="scripts/get-smollm2 did not run")
 @pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="135 million weights take too long under a sanitizer")
 def test_smollm2_answers(fathom):

@@ -178,11 +178,11 @@ TEST(DialCurve, TheLowestDialWithinABoundIsPicked) {
   EXPECT_DOUBLE_EQ(dial({0.02, false}), 0.7) << "the lowest one, though a higher one is beyond";
   EXPECT_DOUBLE_EQ(dial({0.01, true}), 0.7) << "1 % of 2 nats";
   EXPECT_DOUBLE_EQ(dial({0.009, true}), 0.9);
-  EXPECT_DOUBLE_EQ(dial({0, false}), 1);
+  EXPECT_DOUBLE_EQ(dial({0, false}), 0) << "dial 1 is no cheaper dial";
   curve.dense = model::CurvePoint();
   curve.dense->loss = {4, 0.1};
   EXPECT_DOUBLE_EQ(dial({0.01, true}), 0.9) << "1 % of 4 nats over the dense model";
-  EXPECT_DOUBLE_EQ(dial({0.02, false}), 0) << "dial 1 itself is farther from it";
+  EXPECT_DOUBLE_EQ(dial({0.02, false}), 0) << "none is that near";
 }
 
 TEST(DialCurve, ThePageHoldsItAll) {
