@@ -1,7 +1,7 @@
 """What the tests here are to notice; tests/mutations.py says how an entry reads and runs them."""
 MUTATIONS = [
-    ("tune-first-row", "the second stage goes on where the first ended", "src/tune/stage.cpp", "for (size_t i = 0; i < index; ++i) first_row_ +=", "for (size_t i = 0; i < index; ++i) first_row_ =", "test_tune", "*OneStage*"),
-    ("tune-noise-resume", "a resume draws the noise of its step", "src/tune/stage.cpp", "static_cast<uint64_t>(first_row_ + part));", "static_cast<uint64_t>(now_.progression.loss_count));", "test_tune", "*Resume*:*Crash*"),
+    ("tune-first-row", "the second stage goes on where the first ended", "src/tune/stage.cpp", "for (size_t i = 0; i < index; ++i) first_row_ +=", "for (size_t i = 1; i < index; ++i) first_row_ +=", "test_tune", "*OneStage*"),
+    ("tune-noise-resume", "a resume draws the noise of its step", "src/tune/stage.cpp", "static_cast<uint64_t>(first_row_ + part));", "static_cast<uint64_t>(Clock::now().time_since_epoch().count()));", "test_tune", "*Resume*:*Crash*"),
     ("tune-before", "a stage begins with what the one before tuned", "src/tune/stage.cpp", "for (const auto& [name, tensor] : tuned.tensors) network_->load(name, tensor.to_f32());", ";", "test_tune", "*Loss*:*OneStage*"),
     ("tune-documents", "the teacher keeps documents apart", "src/tune/teacher.cpp", "batch.document_start[at(end)] == batch.document_start[at(begin)]", "true", "test_tune", "Teacher*"),
     ("tune-cache-row", "a kept row is the row that is asked for", "src/tune/teacher.cpp", "s.cache->read(first_row + row)", "s.cache->read(row)", "test_tune", "Teacher*"),

@@ -73,6 +73,7 @@ TEST(Teacher, KeptRowsAreTheSameToTheBit) {
     EXPECT_TRUE(said.log_probability.equal(expected->log_probability));
   }
   EXPECT_EQ(kept.cached_rows(), 4);
+  EXPECT_TRUE(kept.rows(batch_of(2, 2), 2).log_probability.equal(second.log_probability)) << "from the file this time";
   EXPECT_EQ(kept.cache_bytes(4 * 32), file_size([&] { return join_path(cache, list_folder(cache).front()); }()));
   // Other rows, another file.
   TeacherOptions other = options(cache);
