@@ -10,24 +10,6 @@
 
 namespace fathom::cli {
 
-// A bar that --quiet takes away; `update` always looks for Ctrl-C.
-class Bar {
- public:
-  Bar(const Arguments& args, const std::string& label, const std::string& unit, int64_t total) {
-    if (!args.boolean("quiet")) bar_ = std::make_unique<Progress>(label, unit, total);
-  }
-  void update(int64_t done, const std::string& note = "") {
-    stop_if_interrupted();
-    if (bar_) bar_->update(done, note);
-  }
-  void finish() {
-    if (bar_) bar_->finish();
-  }
-
- private:
-  std::unique_ptr<Progress> bar_;
-};
-
 // The bar of what goes on now: one at a time, none with --quiet. Whoever works reports to it and is stopped by Ctrl-C there.
 class Stage {
  public:
@@ -48,6 +30,17 @@ class Stage {
  private:
   bool quiet_;
   std::unique_ptr<Progress> bar_;
+};
+
+// The same of a command that does one thing.
+class Bar {
+ public:
+  Bar(const Arguments& args, const std::string& label, const std::string& unit, int64_t total) : stage_(args.boolean("quiet")) { stage_.begin(label, unit, total); }
+  void update(int64_t done, const std::string& note = "") { stage_.update(done, note); }
+  void finish() { stage_.end(); }
+
+ private:
+  Stage stage_;
 };
 
 }  // namespace fathom::cli

@@ -2,7 +2,6 @@
 
 #include "cli/bar.h"
 #include "cli/common.h"
-#include "model/cost.h"
 
 namespace fathom::cli {
 
@@ -32,15 +31,6 @@ Texts load_texts(const Arguments& args, const model::ModelFolder& model, bool ca
     use(texts.other->windows, texts.other->name);
   }
   return texts;
-}
-
-routing::DialTable uncalibrated(const model::ModelConfig& config, int64_t context) {
-  const auto fraction = [&](const std::vector<double>& capacity) { return model::expected_block_fraction(config, context, capacity); };
-  routing::DialTable grid;
-  grid.default_dial = std::min(fraction(config.routing.capacities()), 1.0);
-  for (const double dial : routing::default_grid(fraction(std::vector<double>(config.routing.cuts(), 0.0)), grid.default_dial))
-    grid.points.push_back({.dial = dial, .block_fraction = dial, .thresholds = {}, .capacity = {}, .loss = 0});
-  return grid;
 }
 
 routing::DialTable calibrate(const Arguments& args, std::shared_ptr<const infer::Weights> weights, const routing::DialTable& grid, const convert::CalibrationText& text, bool shift) {

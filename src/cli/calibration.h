@@ -28,9 +28,6 @@ struct Texts {
 // are measured on.
 Texts load_texts(const Arguments& args, const model::ModelFolder& model, bool calibrate, int64_t context);
 
-// A table for a model that has none: the usual grid, nothing measured.
-routing::DialTable uncalibrated(const model::ModelConfig& config, int64_t context);
-
 routing::DialTable calibrate(const Arguments& args, std::shared_ptr<const infer::Weights> weights, const routing::DialTable& grid, const convert::CalibrationText& text, bool shift = false);
 
 }  // namespace fathom::cli

@@ -31,14 +31,11 @@ std::vector<int> block_list(const Arguments& args, const std::string& flag, int6
   std::vector<int> out;
   const std::string text = args.text(flag);
   const auto wrong = [&] { args.wrong(flag, "\"" + printable(text) + "\"", str("ascending blocks of 0 to ", blocks - 1, ", as 12-18 or 3,5,8-10")); };
-  for (size_t at = 0; at <= text.size() && !text.empty();) {
-    const size_t comma = std::min(text.find(',', at), text.size());
-    const std::string piece = text.substr(at, comma - at);
+  for (const std::string& piece : text.empty() ? std::vector<std::string>() : comma_list(text)) {
     const size_t dash = piece.find('-');
     const auto from = parse_integer(piece.substr(0, dash), false), to = dash == std::string::npos ? from : parse_integer(piece.substr(dash + 1), false);
     if (!from || !to || *from < 0 || *to < *from || *to >= blocks) wrong();
     for (int64_t block = *from; block <= *to; ++block) out.push_back(static_cast<int>(block));
-    at = comma + 1;
   }
   if (!std::ranges::is_sorted(out, std::less_equal<>())) wrong();
   return out;
@@ -126,7 +123,7 @@ routing::DialTable calibrate_written(const Arguments& args, const model::ModelFo
   for (const auto& window : text.windows) tokens += window.size();
   std::vector<std::span<const int32_t>> some;
   for (size_t i = 0; i < text.windows.size(); i += (tokens + kTokens - 1) / kTokens) some.push_back(text.windows[i]);
-  return calibrate(args, infer::Weights::load(written, threads_of(args)), uncalibrated(written.config(), context), {some, text.name, context}, true);
+  return calibrate(args, infer::Weights::load(written, threads_of(args)), convert::uncalibrated(written.config(), context), {some, text.name, context}, true);
 }
 
 // What was tuned before, laid over its source.

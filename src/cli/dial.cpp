@@ -30,13 +30,11 @@ std::vector<double> dials_of(const Arguments& args) {
   std::vector<double> dials;
   const std::string text = args.text("dials");
   const auto wrong = [&](const std::string& found) { args.wrong("dials", "\"" + printable(found) + "\"", "falling block fractions above 0 and at most 1, with commas between: 1,0.85,0.75"); };
-  for (size_t at = 0; args.given("dials") && at <= text.size();) {
-    const size_t comma = std::min(text.find(',', at), text.size());
-    const auto dial = parse_number(text.substr(at, comma - at));
-    if (!dial || !(*dial > 0 && *dial <= 1)) wrong(text.substr(at, comma - at));
+  for (const std::string& word : args.given("dials") ? comma_list(text) : std::vector<std::string>()) {
+    const auto dial = parse_number(word);
+    if (!dial || !(*dial > 0 && *dial <= 1)) wrong(word);
     if (!dials.empty() && *dial >= dials.back()) wrong(text);
     dials.push_back(*dial);
-    at = comma + 1;
   }
   if (!dials.empty() && dials[0] != 1) dials.insert(dials.begin(), 1);
   if (static_cast<int64_t>(dials.size()) > limits::kDialPoints) args.wrong("dials", str(dials.size(), " dials"), str("at most ", limits::kDialPoints));
@@ -95,7 +93,7 @@ Subject open_beside(const Subject& model, const std::string& path, const infer::
 // stay what they were, or lie between those of its neighbours.
 routing::DialTable grid_of(const Subject& model, const std::vector<double>& dials, int64_t context) {
   const std::optional<routing::DialTable>& old = model.folder->dial();
-  routing::DialTable grid = old ? *old : uncalibrated(model.engine->config(), context);
+  routing::DialTable grid = old ? *old : convert::uncalibrated(model.engine->config(), context);
   if (dials.empty()) return grid;
   std::vector<double> all = dials;
   add(all, grid.default_dial), add(all, grid.trained());

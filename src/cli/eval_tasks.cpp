@@ -35,16 +35,13 @@ std::vector<std::string> task_names(const Arguments& args) {
   const std::vector<std::string> known = study::known_tasks();
   std::vector<std::string> names;
   for (const std::string& list : args.texts("tasks"))
-    for (size_t begin = 0; begin <= list.size();) {
-      const size_t end = std::min(list.find(',', begin), list.size());
-      const std::string name = list.substr(begin, end - begin);
+    for (const std::string& name : comma_list(list)) {
       if (std::ranges::find(known, name) == known.end()) {
         const std::string near = nearest(name, known);
         args.wrong("tasks", "\"" + printable(name) + "\"", "some of " + joined(known) + ", with commas between them",
                    near.empty() ? "give a task of your own by --task-file" : "did you mean " + near + "?");
       }
       names.push_back(name);
-      begin = end + 1;
     }
   return names;
 }

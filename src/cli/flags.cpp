@@ -34,6 +34,16 @@ Flag number_flag(std::string name, std::string m, std::string help) { return mak
 Flag text_flag(std::string name, std::string m, std::string help) { return make(Kind::text, std::move(name), std::move(m), std::move(help)); }
 Flag path_flag(std::string name, std::string m, std::string help) { return make(Kind::path, std::move(name), std::move(m), std::move(help)); }
 
+std::vector<std::string> comma_list(const std::string& text) {
+  std::vector<std::string> out;
+  for (size_t at = 0; at <= text.size();) {
+    const size_t comma = std::min(text.find(',', at), text.size());
+    out.push_back(text.substr(at, comma - at));
+    at = comma + 1;
+  }
+  return out;
+}
+
 std::optional<double> parse_number(const std::string& text) {
   std::string digits = text;
   double factor = 1;

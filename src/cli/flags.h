@@ -145,6 +145,7 @@ class Arguments {
 Arguments parse_arguments(const Command& command, const std::string& where, const std::vector<std::string>& words);
 
 // "10k" → 10000, "1e6" → 1000000, "2.5M"; nullopt when the text is no finite number.
+std::vector<std::string> comma_list(const std::string& text);  // "a,b" → a, b; an empty text is one empty word
 std::optional<double> parse_number(const std::string& text);
 std::optional<int64_t> parse_integer(const std::string& text, bool suffixes);
 

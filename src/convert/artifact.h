@@ -4,6 +4,7 @@
 //   config.json, fathom_dial.json   of the result
 //   tuned.safetensors      convert/tuned.h
 #pragma once
+#include <optional>
 #include <string>
 
 #include "convert/tuned.h"

@@ -7,60 +7,23 @@
 #include "core/error.h"
 #include "infer/walk.h"
 #include "model/cost.h"
+#include "routing/shift.h"
 
 namespace fathom::convert {
 
-namespace {
-
 constexpr double kSameDial = 1e-9;
-constexpr double kFractionError = 0.003;  // of a dial that was found by moving thresholds
-constexpr int kMostPasses = 8;            // over the text, for one such dial
 
-std::vector<float> moved(std::vector<float> thresholds, double by) {
-  for (float& t : thresholds) t = static_cast<float>(t + by);
-  return thresholds;
+routing::DialTable uncalibrated(const model::ModelConfig& config, int64_t context, const std::vector<double>& more) {
+  const auto fraction = [&](const std::vector<double>& capacity) { return model::expected_block_fraction(config, context, capacity); };
+  routing::DialTable grid;
+  grid.default_dial = std::min(fraction(config.routing.capacities()), 1.0);
+  std::vector<double> dials = routing::default_grid(fraction(std::vector<double>(config.routing.cuts(), 0.0)), grid.default_dial);
+  dials.insert(dials.end(), more.begin(), more.end());
+  std::ranges::sort(dials);
+  dials.erase(std::unique(dials.begin(), dials.end(), [](double a, double b) { return b - a < kSameDial; }), dials.end());
+  for (const double dial : dials) grid.points.push_back({.dial = dial, .block_fraction = dial, .thresholds = {}, .capacity = {}, .loss = 0});
+  return grid;
 }
-
-// Dials found by moving thresholds together: the block fraction falls with the amount. What was measured for one dial brackets the next.
-class Shift {
- public:
-  // `measure`: the point of these thresholds.
-  Shift(std::vector<float> base, std::function<routing::DialPoint(const std::vector<float>&)> measure) : base_(std::move(base)), measure_(std::move(measure)) {}
-
-  routing::DialPoint find(double dial) {
-    for (int pass = 0; pass < kMostPasses; ++pass) {
-      const auto lower = std::ranges::find_if(tried_, [&](const Tried& t) { return t.point.block_fraction <= dial; });  // the first: the nearest
-      const bool above = lower != tried_.begin(), below = lower != tried_.end();
-      double amount = 0;
-      if (above && below) {
-        const Tried &a = *std::prev(lower), &b = *lower;
-        amount = a.amount + (b.amount - a.amount) * (a.point.block_fraction - dial) / std::max(a.point.block_fraction - b.point.block_fraction, 1e-12);
-      } else if (above) {
-        amount = tried_.back().amount + step(tried_.size());
-      } else if (below) {
-        amount = tried_.front().amount - step(tried_.size());
-      }
-      Tried t{amount, measure_(moved(base_, amount))};
-      const auto place = std::ranges::upper_bound(tried_, t.amount, {}, &Tried::amount);
-      const bool found = std::abs(t.point.block_fraction - dial) < kFractionError;
-      tried_.insert(place, t);
-      if (found) return t.point;
-    }
-    return std::ranges::min_element(tried_, {}, [&](const Tried& t) { return std::abs(t.point.block_fraction - dial); })->point;
-  }
-
- private:
-  struct Tried {
-    double amount;
-    routing::DialPoint point;
-  };
-  static double step(size_t tried) { return 0.5 * static_cast<double>(1 + tried); }  // scores are logarithms: half a unit is much
-  std::vector<float> base_;
-  std::function<routing::DialPoint(const std::vector<float>&)> measure_;
-  std::vector<Tried> tried_;  // ascending by amount, so descending by block fraction
-};
-
-}  // namespace
 
 routing::DialTable calibrate_dial(std::shared_ptr<const infer::Weights> weights, const routing::DialTable& grid, const CalibrationText& text,
                                   const CalibrationOptions& options) {
@@ -91,7 +54,7 @@ routing::DialTable calibrate_dial(std::shared_ptr<const infer::Weights> weights,
     return measure(routing::calibrate(config.routing, capacity, [&](size_t u, const std::vector<float>& before) { return walk.scores(u, before); }));
   };
   const routing::DialPoint trained_point = meeting(trained);
-  Shift shift(trained_point.thresholds, [&](const std::vector<float>& thresholds) {
+  routing::ThresholdShift shift(trained_point.thresholds, [&](const std::vector<float>& thresholds) {
     walk.restart();
     return measure(thresholds);
   });

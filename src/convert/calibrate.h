@@ -13,6 +13,9 @@
 
 namespace fathom::convert {
 
+// A table for a model that has none: the usual grid and `more` dials, nothing measured; the default is what the configured capacities are expected to cost.
+routing::DialTable uncalibrated(const model::ModelConfig& config, int64_t context, const std::vector<double>& more = {});
+
 struct CalibrationText {
   std::span<const std::span<const int32_t>> windows;  // each at most max_position_embeddings tokens, read from position 0
   std::string name;                                   // for people: it stands in the table

@@ -21,7 +21,7 @@ using routing::Path;
 using routing::RoutedUnit;
 
 constexpr float kOpen = 2;             // bias of a router that nobody fitted: well above any threshold that training begins with
-constexpr double kLeastCapacity = 1.0 / 1024, kLeastLoss = 1e-5, kNeeded = 0.98;
+constexpr double kLeastLoss = 1e-5, kNeeded = 0.98;
 
 void check_list(const std::vector<int>& blocks, const char* option, int64_t L) {
   for (size_t i = 0; i < blocks.size(); ++i) {
@@ -241,7 +241,7 @@ std::vector<TensorPlan> plan_tensors(const Contents& contents, GgmlType type) {
   for (model::TensorSpec& spec : model::schema(contents.config)) {
     TensorPlan p;
     p.from = p.to = contents.stored(spec.name).type;
-    if (spec.name.find(".light.") != std::string::npos) p.to = formats::is_quantized(type) ? fitting(GgmlType::Q8_0, spec.shape.back()) : type;
+    if (spec.name.find(".light.") != std::string::npos) p.to = light_type(type, spec.shape.back());
     p.carried = p.from == p.to;
     p.spec = std::move(spec);
     plan.push_back(std::move(p));

@@ -12,6 +12,8 @@
 
 namespace fathom::convert {
 
+inline constexpr double kLeastCapacity = 1.0 / 1024;  // that a unit which decides is given: a cut that no token reaches has no threshold
+
 struct SurgeryOptions {
   std::vector<int> blocks;                                      // that tokens route at; ascending
   std::vector<routing::Part> parts = {routing::Part::block};    // what each router decides about: the block, or attention, MLP or both

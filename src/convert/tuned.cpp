@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <memory>
 
 #include "core/error.h"
 #include "core/float16.h"
@@ -69,14 +70,23 @@ void Tuned::require_fit(const model::ModelConfig& config, const std::string& whe
   }
 }
 
-void write_tuned(const std::string& path, const Tuned& tuned, Dtype dtype, const std::map<std::string, std::string>& metadata) {
+Tuned rounded(Tuned tuned, Dtype dtype) {
+  for (auto& [name, tensor] : tuned.tensors) {
+    if (dtype == Dtype::F32 || decides(name)) continue;
+    std::vector<float> values = tensor.to_f32();
+    for (float& v : values) v = f16_to_f32(f32_to_f16(v));
+    tensor = model::stored_f32(name, tensor.shape, std::move(values));
+  }
+  return tuned;
+}
+
+void write_tuned(const std::string& path, const Tuned& tuned, Dtype dtype) {
   FATHOM_ASSERT(dtype == Dtype::F32 || dtype == Dtype::F16, "");
   std::vector<formats::TensorEntry> entries;
   for (const auto& [name, tensor] : tuned.tensors) entries.push_back({name, decides(name) ? Dtype::F32 : dtype, tensor.shape});
-  std::map<std::string, std::string> more = metadata;
-  more["producer"] = "fathom";
-  if (tuned.adapter_scale != 0) more[kScaleKey] = str(tuned.adapter_scale);
-  formats::SafetensorsWriter writer(path, entries, more);
+  std::map<std::string, std::string> metadata = {{"producer", "fathom"}};
+  if (tuned.adapter_scale != 0) metadata[kScaleKey] = str(tuned.adapter_scale);
+  formats::SafetensorsWriter writer(path, entries, metadata);
   size_t i = 0;
   for (const auto& [name, tensor] : tuned.tensors) {
     const std::vector<float> values = tensor.to_f32();
@@ -137,7 +147,7 @@ std::vector<TensorPlan> plan_tuned(const Contents& base, const Tuned& tuned, Ggm
     p.from = other ? GgmlType::F32 : base.stored(spec.name).type;
     p.to = p.from;
     const bool light = spec.name.find(".light.") != std::string::npos;
-    if (other && model::is_reducible(spec)) p.to = fitting(light && formats::is_quantized(changed) ? GgmlType::Q8_0 : changed, spec.shape.back());
+    if (other && model::is_reducible(spec)) p.to = light ? light_type(changed, spec.shape.back()) : fitting(changed, spec.shape.back());
     p.carried = p.from == p.to;
     p.spec = std::move(spec);
     plan.push_back(std::move(p));

@@ -2,9 +2,7 @@
 // laid over the model that it was made for; docs/formats.md, "Tuned tensors".
 #pragma once
 #include <map>
-#include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "convert/write.h"
@@ -22,8 +20,10 @@ struct Tuned {
   void require_fit(const model::ModelConfig& config, const std::string& where) const;
 };
 
+// As it would come back from a file of `dtype`.
+Tuned rounded(Tuned tuned, formats::Dtype dtype);
 // Routers and predictors are F32 in the file, everything else `dtype` (F32 or F16). Atomic.
-void write_tuned(const std::string& path, const Tuned& tuned, formats::Dtype dtype, const std::map<std::string, std::string>& metadata = {});
+void write_tuned(const std::string& path, const Tuned& tuned, formats::Dtype dtype);
 Tuned read_tuned(const std::string& path);
 
 // The model with what `tuned` says in place of its own. `base` and `tuned` must outlive it. Of adapters the last projection that was asked for stays

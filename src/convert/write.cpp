@@ -127,6 +127,8 @@ GgmlType fitting(GgmlType type, int64_t columns) {
   return GgmlType::F16;
 }
 
+GgmlType light_type(GgmlType type, int64_t columns) { return formats::is_quantized(type) ? fitting(GgmlType::Q8_0, columns) : type; }
+
 Totals totals(const std::vector<TensorPlan>& plan) {
   Totals t;
   for (const TensorPlan& p : plan) t.elements += p.spec.elements(), t.before += p.bytes_before(), t.after += p.bytes_after();

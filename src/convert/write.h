@@ -32,6 +32,9 @@ struct Totals {
 };
 Totals totals(const std::vector<TensorPlan>& plan);
 
+// Of a light path [r, C] or [C, r] in a model whose matrices are of `type`: Q8_0 where that has fewer than eight bits or another form.
+formats::GgmlType light_type(formats::GgmlType type, int64_t columns);
+
 // `type`, or where rows of so many columns are no whole blocks of it, Q8_0 or F16.
 formats::GgmlType fitting(formats::GgmlType type, int64_t columns);
 

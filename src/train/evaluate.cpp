@@ -39,11 +39,7 @@ at::Tensor forced_tokens(const Batch& batch, int64_t positions) {
 }
 
 nn::Batch read_rows(const data::Dataset& dataset, const std::vector<int64_t>& begins, int64_t row_tokens) {
-  const int64_t rows = static_cast<int64_t>(begins.size());
-  const size_t n = static_cast<size_t>(rows * row_tokens);
-  Batch batch = {rows, row_tokens, std::vector<int32_t>(n), std::vector<int32_t>(n), std::vector<int32_t>(n)};
-  for (int64_t row = 0; row < rows; ++row) fill_row(dataset, begins[static_cast<size_t>(row)], batch, row);
-  return to_tensors(batch);
+  return to_tensors(read_batch(dataset, begins, row_tokens));
 }
 
 void require_held_out(const data::Dataset& validation, int64_t row_tokens) {

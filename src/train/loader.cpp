@@ -60,6 +60,24 @@ LoaderState LoaderState::from_json(const Fields& fields) {
   return s;
 }
 
+Batch empty_batch(int64_t rows, int64_t tokens) {
+  const auto n = static_cast<size_t>(rows * tokens);
+  return {rows, tokens, std::vector<int32_t>(n), std::vector<int32_t>(n), std::vector<int32_t>(n)};
+}
+
+Batch read_batch(const data::Dataset& dataset, std::span<const int64_t> begins, int64_t row_tokens) {
+  Batch batch = empty_batch(std::ssize(begins), row_tokens);
+  for (size_t row = 0; row < begins.size(); ++row) fill_row(dataset, begins[row], batch, static_cast<int64_t>(row));
+  return batch;
+}
+
+int64_t document_end(const Batch& batch, int64_t row, int64_t begin) {
+  const auto start = [&](int64_t t) { return batch.document_start[static_cast<size_t>(row * batch.tokens + t)]; };
+  int64_t end = begin + 1;
+  while (end < batch.tokens && start(end) == start(begin)) ++end;
+  return end;
+}
+
 void fill_row(const data::Dataset& dataset, int64_t begin, Batch& batch, int64_t row) {
   const int64_t T = batch.tokens;
   std::vector<int32_t> ids(static_cast<size_t>(T + 1));

@@ -45,6 +45,13 @@ struct LoaderState {
 // Where a loader stands that began with this seed and handed out `rows` rows.
 LoaderState state_after(const data::Dataset& dataset, int64_t row_tokens, uint64_t seed, int64_t rows);
 
+// A batch of so many rows whose tokens are 0.
+Batch empty_batch(int64_t rows, int64_t tokens);
+// Rows of T tokens from the given places of a split on.
+Batch read_batch(const data::Dataset& dataset, std::span<const int64_t> begins, int64_t row_tokens);
+// Where in its row the document of token `begin` ends.
+int64_t document_end(const Batch& batch, int64_t row, int64_t begin);
+
 // Fills row `row` of `batch` with the T + 1 tokens from `begin` on.
 void fill_row(const data::Dataset& dataset, int64_t begin, Batch& batch, int64_t row);
 

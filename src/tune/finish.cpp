@@ -13,15 +13,11 @@
 #include "core/log.h"
 #include "core/progress.h"
 #include "infer/weights.h"
-#include "model/cost.h"
 
 namespace fathom::tune {
 namespace {
 
 using formats::GgmlType;
-
-constexpr double kLeastCapacity = 1.0 / 1024;
-constexpr double kSameDial = 1e-9;
 
 // Later stages over earlier ones.
 convert::Tuned together(const std::vector<convert::Tuned>& stages) {
@@ -39,7 +35,7 @@ void set_capacities(model::ModelConfig& config, const std::vector<double>& share
     routing::RoutedUnit& unit = config.routing.units[u];
     if (unit.is_static()) continue;
     const size_t first = config.routing.first_cut(u), last = first + unit.cuts() - 1;
-    unit.capacity = std::clamp(shares[last], kLeastCapacity, 1.0);
+    unit.capacity = std::clamp(shares[last], convert::kLeastCapacity, 1.0);
     if (unit.cuts() > 1) unit.light_capacity = std::clamp(shares[first] - unit.capacity, 0.0, 1 - unit.capacity);
   }
 }
@@ -52,34 +48,22 @@ struct Windows {
 
 Windows read_windows(const data::Dataset& dataset, int64_t tokens, int64_t row_tokens) {
   Windows out;
-  for (const int64_t begin : train::evaluation_windows(dataset, tokens, row_tokens, 0, 1)) {
-    const auto n = static_cast<size_t>(row_tokens);
-    train::Batch row{1, row_tokens, std::vector<int32_t>(n), std::vector<int32_t>(n), std::vector<int32_t>(n)};
-    train::fill_row(dataset, begin, row, 0);
-    for (size_t from = 0; from < n;) {
-      size_t to = from + 1;
-      while (to < n && row.document_start[to] == row.document_start[from]) ++to;
-      if (to - from > 1) out.texts.emplace_back(row.input.begin() + static_cast<ptrdiff_t>(from), row.input.begin() + static_cast<ptrdiff_t>(to));
-      from = to;
+  const train::Batch rows = train::read_batch(dataset, train::evaluation_windows(dataset, tokens, row_tokens, 0, 1), row_tokens);
+  for (int64_t row = 0; row < rows.rows; ++row)
+    for (int64_t from = 0, to = 0; from < row_tokens; from = to) {
+      to = train::document_end(rows, row, from);
+      const auto at = rows.input.begin() + row * row_tokens;
+      if (to - from > 1) out.texts.emplace_back(at + from, at + to);
     }
-  }
   for (const auto& text : out.texts) out.spans.push_back(text);
   return out;
 }
 
 routing::DialTable calibrate(const Shared& shared, const model::ModelFolder& written) {
   const TuneConfig& config = shared.config;
-  const model::ModelConfig& model = written.config();
-  const auto fraction = [&](const std::vector<double>& capacity) { return model::expected_block_fraction(model, config.sequence_length, capacity); };
-  routing::DialTable grid;
-  grid.default_dial = std::min(fraction(model.routing.capacities()), 0.999);  // set_capacities: the middle of the range
-  std::vector<double> dials = routing::default_grid(fraction(std::vector<double>(model.routing.cuts(), 0.0)), grid.default_dial);
-  dials.insert(dials.end(), {config.lowest, config.highest});
-  std::ranges::sort(dials);
-  dials.erase(std::unique(dials.begin(), dials.end(), [](double a, double b) { return b - a < kSameDial; }), dials.end());
-  for (const double dial : dials) grid.points.push_back({.dial = dial, .block_fraction = dial, .thresholds = {}, .capacity = {}, .loss = 0});
+  const routing::DialTable grid = convert::uncalibrated(written.config(), config.sequence_length, {config.lowest, config.highest});
   const Windows text = read_windows(*shared.corpus.validation, config.calibration_tokens, config.sequence_length);
-  Progress progress("calibrate", "dials", static_cast<int64_t>(dials.size()));
+  Progress progress("calibrate", "dials", static_cast<int64_t>(grid.points.size()));
   routing::DialTable table = convert::calibrate_dial(infer::Weights::load(written, static_cast<int>(config.threads)), grid, {text.spans, "held-out part of the text it was tuned on", config.sequence_length},
                                                      {.threads = static_cast<int>(config.threads), .shift = true, .progress = [&](size_t done, size_t) { progress.update(static_cast<int64_t>(done)); },
                                                       .check = [&] { if (shared.stop && shared.stop()) throw Interrupted(str("stopped before the model was written; go on with: fathom tune --resume ", shared.run)); }});
@@ -127,12 +111,7 @@ Finished finish(const Shared& shared, const std::vector<convert::Tuned>& stages,
   remove_all(artifact);
   remove_all(out.model);
   const bool parts = config.stages.back().what != What::everything && shared.teacher && rests_on(shared.teacher->folder(), student, tuned);
-  if (parts) {  // the model is that of what others read from the artifact, its rounding to f16 included
-    const std::string rounded = join_path(shared.run, "tuned.safetensors");
-    convert::write_tuned(rounded, tuned, formats::Dtype::F16);
-    tuned = convert::read_tuned(rounded);
-    remove_all(rounded);
-  }
+  if (parts) tuned = convert::rounded(std::move(tuned), formats::Dtype::F16);  // the model is that of what others read from the artifact
   const convert::Contents result = convert::contents_of(base, tuned);
   const std::vector<convert::TensorPlan> plan = convert::plan_tuned(base, tuned, changed);
   const GgmlType type = formats::is_quantized(source) || !formats::is_quantized(changed) ? source : changed;

@@ -6,6 +6,7 @@
 
 #include "core/human.h"
 #include "model/cost.h"
+#include "routing/shift.h"
 #include "train/evaluate.h"
 
 namespace fathom::tune {
@@ -23,15 +24,13 @@ Measure::Measure(nn::Transformer& network, const data::Dataset& validation, int6
   const std::vector<int64_t> begins = train::evaluation_windows(validation, tokens, row_tokens, 0, 1);
   double sum = 0;
   for (size_t first = 0; first < begins.size(); first += static_cast<size_t>(rows_at_once)) {
-    const size_t rows = std::min(begins.size() - first, static_cast<size_t>(rows_at_once)), n = rows * static_cast<size_t>(row_tokens);
-    train::Batch batch{static_cast<int64_t>(rows), row_tokens, std::vector<int32_t>(n), std::vector<int32_t>(n), std::vector<int32_t>(n)};
-    for (size_t row = 0; row < rows; ++row) train::fill_row(validation, begins[first + row], batch, static_cast<int64_t>(row));
+    const train::Batch batch = train::read_batch(validation, std::span(begins).subspan(first, std::min(begins.size() - first, static_cast<size_t>(rows_at_once))), row_tokens);
     Part part{train::to_tensors(batch), {}};
     if (teacher) {
-      part.teacher = teacher->rows(batch);
-      const auto [loss, count] = teacher->loss(batch);
-      sum += loss;
-      targets_ += count;
+      Teacher::Answer answer = teacher->ask(batch);
+      part.teacher = std::move(answer.said);
+      sum += answer.nll;
+      targets_ += answer.targets;
     } else {
       targets_ += std::ranges::count_if(batch.target, [](int32_t t) { return t != train::kIgnore; });
     }
@@ -75,25 +74,11 @@ Standing Measure::at(double dial, const std::vector<float>& thresholds, bool bes
   return s;
 }
 
-std::vector<double> Measure::shares_at(double dial, std::vector<float> thresholds) {
-  constexpr double kError = 0.003;
-  constexpr int kPasses = 8;
-  double low = 0, high = 0;  // amounts that gave more and less than the dial
-  bool has_low = false, has_high = false;
-  std::vector<double> shares;
-  double amount = 0, low_fraction = 0, high_fraction = 0;
-  for (int pass = 0; pass < kPasses; ++pass) {
-    std::vector<float> moved = thresholds;
-    for (float& t : moved) t = static_cast<float>(t + amount);
-    const Standing s = at(dial, moved, false);
-    shares = s.shares;
-    if (std::abs(s.block_fraction - dial) < kError) break;
-    if (s.block_fraction > dial) low = amount, low_fraction = s.block_fraction, has_low = true;
-    else high = amount, high_fraction = s.block_fraction, has_high = true;
-    if (has_low && has_high) amount = low + (high - low) * (low_fraction - dial) / std::max(low_fraction - high_fraction, 1e-9);
-    else amount += (has_low ? 0.25 : -0.25) * (1 + pass);
-  }
-  return shares;
+std::vector<double> Measure::shares_at(double dial, const std::vector<float>& thresholds) {
+  return routing::ThresholdShift(thresholds, [&](const std::vector<float>& moved) {
+           const Standing s = at(dial, moved, false);
+           return routing::DialPoint{.dial = dial, .block_fraction = s.block_fraction, .thresholds = moved, .capacity = s.shares, .loss = s.loss};
+         }).find(dial).capacity;
 }
 
 std::string describe(const Standing& s, double teacher_loss) {

@@ -31,7 +31,7 @@ class Measure {
   // Without `beside_teacher` there is no divergence from it: that takes all logits.
   Standing at(double dial, const std::vector<float>& thresholds, bool beside_teacher = true);
   // Shares of the cuts [cuts] where all `thresholds` are moved by the same amount until the block fraction is the dial.
-  std::vector<double> shares_at(double dial, std::vector<float> thresholds);
+  std::vector<double> shares_at(double dial, const std::vector<float>& thresholds);
   double teacher_loss() const { return teacher_loss_; }  // NaN without a teacher
   int64_t targets() const { return targets_; }
 

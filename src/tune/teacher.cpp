@@ -59,9 +59,8 @@ struct Teacher::State {
   void logits(const train::Batch& batch, const std::function<void(int64_t, std::span<const float>)>& done) {
     for (int64_t row = 0; row < batch.rows; ++row) {
       const auto at = [&](int64_t t) { return static_cast<size_t>(row * batch.tokens + t); };
-      for (int64_t begin = 0; begin < batch.tokens;) {
-        int64_t end = begin + 1;
-        while (end < batch.tokens && batch.document_start[at(end)] == batch.document_start[at(begin)]) ++end;
+      for (int64_t begin = 0, end = 0; begin < batch.tokens; begin = end) {
+        end = train::document_end(batch, row, begin);
         infer::Sequence sequence = engine.new_sequence();
         for (int64_t t = begin; t < end; t += kRowsPerStep) {
           const int64_t here = std::min(kRowsPerStep, end - t);
@@ -69,34 +68,40 @@ struct Teacher::State {
           engine.forward({&item, 1}, result);
           threads.parallel_for(here, [&](int64_t i) { done(static_cast<int64_t>(at(t)) + i, result.logits_of(0, i)); });
         }
-        begin = end;
       }
     }
   }
 
-  nn::Teacher ask(const train::Batch& batch) {
+  Answer ask(const train::Batch& batch) {
     const int64_t N = batch.rows * batch.tokens, k = options.top;
-    nn::Teacher out;
+    Answer out;
     if (k == 0) {
-      out.logits = at::empty({N, vocab()}, at::kFloat);
-      float* to = out.logits.mutable_data_ptr<float>();
-      logits(batch, [&](int64_t row, std::span<const float> x) { std::ranges::copy(x, to + row * vocab()); });
-      return out;
+      out.said.logits = at::empty({N, vocab()}, at::kFloat);
+    } else {
+      out.said.ids = at::empty({N, k}, at::kInt);
+      out.said.log_probability = at::empty({N, k}, at::kFloat);
     }
-    out.ids = at::empty({N, k}, at::kInt);
-    out.log_probability = at::empty({N, k}, at::kFloat);
-    int32_t* ids = out.ids.mutable_data_ptr<int32_t>();
-    float* log_probability = out.log_probability.mutable_data_ptr<float>();
+    float* const all = k == 0 ? out.said.logits.mutable_data_ptr<float>() : nullptr;
+    int32_t* const ids = k == 0 ? nullptr : out.said.ids.mutable_data_ptr<int32_t>();
+    float* const log_probability = k == 0 ? nullptr : out.said.log_probability.mutable_data_ptr<float>();
+    std::vector<double> nll(static_cast<size_t>(N), 0.0);
     logits(batch, [&](int64_t row, std::span<const float> x) {
-      std::vector<std::pair<float, int32_t>> best(static_cast<size_t>(k));
-      top_k(x, best);
       const double z = engine.kernels().log_sum_exp(x.data(), static_cast<int64_t>(x.size()));
       if (!std::isfinite(z)) throw UserError({folder->path(), "", "a logit that is not finite", "numbers", "are its weights damaged?"});
+      if (const int32_t target = batch.target[static_cast<size_t>(row)]; target != train::kIgnore) nll[static_cast<size_t>(row)] = z - x[static_cast<size_t>(target)];
+      if (k == 0) {
+        std::ranges::copy(x, all + row * vocab());
+        return;
+      }
+      std::vector<std::pair<float, int32_t>> best(static_cast<size_t>(k));
+      top_k(x, best);
       for (int64_t i = 0; i < k; ++i) {
         ids[row * k + i] = best[static_cast<size_t>(i)].second;
         log_probability[row * k + i] = f16_to_f32(f32_to_f16(static_cast<float>(best[static_cast<size_t>(i)].first - z)));
       }
     });
+    for (const double x : nll) out.nll += x;
+    out.targets = std::ranges::count_if(batch.target, [](int32_t t) { return t != train::kIgnore; });
     return out;
   }
 
@@ -136,11 +141,11 @@ int64_t Teacher::cache_bytes(int64_t tokens) const {
 }
 int64_t Teacher::cached_rows() const { return state_->cache ? state_->cache->records() : 0; }
 
-nn::Teacher Teacher::rows(const train::Batch& batch) { return state_->ask(batch); }
+Teacher::Answer Teacher::ask(const train::Batch& batch) { return state_->ask(batch); }
 
 nn::Teacher Teacher::rows(const train::Batch& batch, int64_t first_row) {
   State& s = *state_;
-  if (!s.cache) return s.ask(batch);
+  if (!s.cache) return s.ask(batch).said;
   if (first_row + batch.rows <= s.cache->records()) {
     nn::Teacher out;
     out.ids = at::empty({batch.rows * batch.tokens, s.options.top}, at::kInt);
@@ -148,24 +153,10 @@ nn::Teacher Teacher::rows(const train::Batch& batch, int64_t first_row) {
     for (int64_t row = 0; row < batch.rows; ++row) s.unpack(s.cache->read(first_row + row), out, row);
     return out;
   }
-  nn::Teacher out = s.ask(batch);
+  nn::Teacher out = s.ask(batch).said;
   for (int64_t row = 0; row < batch.rows; ++row)
     if (first_row + row == s.cache->records()) s.cache->append(s.pack(out, row));
   return out;
-}
-
-std::pair<double, int64_t> Teacher::loss(const train::Batch& batch) {
-  State& s = *state_;
-  std::vector<double> nll(batch.target.size(), 0.0);
-  s.logits(batch, [&](int64_t row, std::span<const float> x) {
-    const int32_t target = batch.target[static_cast<size_t>(row)];
-    if (target != train::kIgnore) nll[static_cast<size_t>(row)] = s.engine.kernels().log_sum_exp(x.data(), static_cast<int64_t>(x.size())) - x[static_cast<size_t>(target)];
-  });
-  double sum = 0;
-  int64_t count = 0;
-  for (size_t i = 0; i < nll.size(); ++i)
-    if (batch.target[i] != train::kIgnore) sum += nll[i], ++count;
-  return {sum, count};
 }
 
 void require_teacher(const model::ModelFolder& teacher, const model::ModelFolder& student, bool other) {

@@ -30,10 +30,13 @@ class Teacher {
   const model::ModelFolder& folder() const;
   // Of the rows of `batch`, which are those from number `first_row` on in the run's order; [B·T, top] or [B·T, V].
   nn::Teacher rows(const train::Batch& batch, int64_t first_row);
-  // Of rows outside that order.
-  nn::Teacher rows(const train::Batch& batch);
-  // Nats per target that counts, and how many there are, by its own logits.
-  std::pair<double, int64_t> loss(const train::Batch& batch);
+  // Of rows outside that order, with its own loss there: the sum over targets that count.
+  struct Answer {
+    nn::Teacher said;
+    double nll = 0;
+    int64_t targets = 0;
+  };
+  Answer ask(const train::Batch& batch);
 
   // Bytes that so many tokens take in the cache, and rows that it holds.
   int64_t cache_bytes(int64_t tokens) const;

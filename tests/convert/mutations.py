@@ -1,7 +1,7 @@
 """What the tests here are to notice; tests/mutations.py says how an entry reads and runs them."""
 MUTATIONS = [
     ("tuned-scale", "an adapter counts as often as its scale says", "src/convert/tuned.cpp", "const float factor = static_cast<float>(scale) * up", "const float factor = up", "test_convert", "Tuned*"),
-    ("calibrate-shift", "all thresholds move by the same amount", "src/convert/calibrate.cpp", "for (float& t : thresholds) t = static_cast<float>(t + by);", "for (float& t : thresholds) t = static_cast<float>(t * (1 + by));", "test_convert", "*Shift*"),
+    ("calibrate-shift", "all thresholds move by the same amount", "src/routing/shift.cpp", "for (float& t : thresholds) t = static_cast<float>(t + by);", "for (float& t : thresholds) t = static_cast<float>(t * (1 + by));", "test_convert", "*Shift*"),
     ("quantize-rotary", "q and k of a GGUF file of ours are interleaved", "src/model/stored_tensor.cpp", "return n - in + in % 2 * (head_dim / 2) + in / 2;", "return n;",
      "test_convert", "Quantize.AnEngineOverAGguf*"),
     ("quantize-vector", "so are the elements of their biases", "src/convert/write.cpp", "  if (source.shape.size() == 1 && head > 0) {", "  if (source.shape.size() == 1 && head > 1000) {",

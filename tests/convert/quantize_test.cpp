@@ -12,6 +12,7 @@
 #include <map>
 
 #include "core/file.h"
+#include "error_of.h"
 #include "formats/gguf.h"
 #include "in_memory.h"
 #include "infer/forward.h"
@@ -25,6 +26,7 @@ namespace {
 
 using formats::GgmlType;
 using model::ModelFolder;
+using test::error_of;
 using ::testing::HasSubstr;
 
 std::string tokenizer_json() {
@@ -293,15 +295,6 @@ TEST(Quantize, PlainNumbersAreExact) {
     run(*written, out + "-back", *formats::ggml_type_from_name(dtype));
     for (const model::TensorSpec& spec : model::schema(model->config())) EXPECT_EQ(ModelFolder::open(out + "-back")->read_f32(spec.name), model->read_f32(spec.name)) << spec.name;
   }
-}
-
-std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const UserError& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 TEST(Quantize, RefusesByName) {

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "error_of.h"
 #include "core/file.h"
 #include "in_memory.h"
 #include "convert/quantize.h"
@@ -23,17 +24,8 @@ using formats::GgmlType;
 using model::ModelFolder;
 using routing::Part;
 using ::testing::ElementsAre;
+using test::error_of;
 using ::testing::HasSubstr;
-
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const UserError& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 model::ModelConfig shape(int64_t blocks = 5) {
   model::ModelConfig c;

@@ -8,6 +8,7 @@
 #include "convert/artifact.h"
 #include "core/file.h"
 #include "core/random.h"
+#include "error_of.h"
 #include "formats/safetensors.h"
 #include "model/random_model.h"
 #include "sample_model.h"
@@ -17,17 +18,8 @@ namespace {
 
 using formats::Dtype;
 using formats::GgmlType;
+using test::error_of;
 using ::testing::HasSubstr;
-
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const UserError& e) {
-    return e.what();
-  }
-  return "";
-}
 
 model::StoredTensor drawn(const std::string& name, std::vector<int64_t> shape, uint64_t seed) {
   Random random(seed);
@@ -54,6 +46,7 @@ TEST(Tuned, ComesBack) {
     write_tuned(path, sample(), dtype);
     const Tuned back = read_tuned(path);
     EXPECT_EQ(back.adapter_scale, 0.7);
+    for (const auto& [name, tensor] : rounded(sample(), dtype).tensors) EXPECT_EQ(tensor.to_f32(), back.tensors.at(name).to_f32()) << name;
     ASSERT_EQ(back.tensors.size(), sample().tensors.size());
     for (const auto& [name, tensor] : sample().tensors) {
       const std::vector<float> x = tensor.to_f32(), y = back.tensors.at(name).to_f32();
@@ -97,7 +90,7 @@ TEST(Tuned, RefusesWhatDoesNotFit) {
     change(t);
     return error_of([&] { t.require_fit(c, "t"); });
   };
-  EXPECT_EQ(refusal([](Tuned&) {}), "");
+  EXPECT_EQ(refusal([](Tuned&) {}), "no error");
   const auto put = [](const std::string& name, std::vector<int64_t> shape) { return [=](Tuned& t) { t.tensors.insert_or_assign(name, drawn(name, shape, 9)); }; };
   EXPECT_THAT(refusal(put("model.layers.9.router.weight", {1, 24})), HasSubstr("model.layers.9.router.weight: found a tensor that the model does not have"));
   EXPECT_THAT(refusal(put("model.layers.1.router.weight", {1, 25})), HasSubstr("found shape [1, 25], expected shape [1, 24]"));

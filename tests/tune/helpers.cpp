@@ -42,11 +42,7 @@ const Models& models() {
     m.dense = join_path(run, "model");
     const auto data = data::Dataset::open(train::corpus(), "train");
     std::vector<std::vector<int32_t>> texts;
-    for (const int64_t begin : train::evaluation_windows(*data, 4096, 32, 0, 1)) {
-      train::Batch row{1, 32, std::vector<int32_t>(32), std::vector<int32_t>(32), std::vector<int32_t>(32)};
-      train::fill_row(*data, begin, row, 0);
-      texts.push_back(row.input);
-    }
+    for (const int64_t begin : train::evaluation_windows(*data, 4096, 32, 0, 1)) texts.push_back(train::read_batch(*data, {&begin, 1}, 32).input);
     m.routed = join_path(folder.path(), "routed");
     convert::SurgeryOptions options{.blocks = {1, 2}, .light_rank = 4, .target = 0.8, .lowest = 0.7, .highest = 0.9, .context = 32};
     convert_to(m.dense, m.routed, options, texts);

@@ -93,9 +93,7 @@ std::vector<float> dense_losses(const std::string& path) {
   const auto data = data::Dataset::open(train::corpus(), "validation");
   std::vector<float> out;
   for (const int64_t begin : train::evaluation_windows(*data, 512, 32, 0, 1)) {
-    train::Batch row{1, 32, std::vector<int32_t>(32), std::vector<int32_t>(32), std::vector<int32_t>(32)};
-    train::fill_row(*data, begin, row, 0);
-    const auto nll = infer::score_document(engine, row.input, {.policy = infer::RoutingPolicy::full(folder->config())}).nll;
+    const auto nll = infer::score_document(engine, train::read_batch(*data, {&begin, 1}, 32).input, {.policy = infer::RoutingPolicy::full(folder->config())}).nll;
     out.insert(out.end(), nll.begin(), nll.end());
   }
   return out;
@@ -132,7 +130,7 @@ TEST(Tune, TwoStagesAreOneStageAfterAnother) {
   Teacher teacher(dense, {.top = config.teacher_top, .threads = 1, .cache = cache, .rows = str(hash_bytes(data->manifest().to_json().dump()), ", seed ", config.seed), .row_tokens = 32});
   ASSERT_EQ(teacher.cached_rows(), 48);
   const train::Batch row = loader.next();
-  EXPECT_TRUE(teacher.rows(row, 24).log_probability.equal(teacher.rows(row).log_probability));
+  EXPECT_TRUE(teacher.rows(row, 24).log_probability.equal(teacher.ask(row).said.log_probability));
   const convert::Tuned first = convert::read_tuned(join_path(run, "1-routers/tuned.safetensors"));
   const Json end = stage_metrics(join_path(run, "1-routers")).back(), begin = stage_metrics(join_path(run, "2-adapters")).front();
   EXPECT_EQ(begin.at("dials"), end.at("dials"));

@@ -18,10 +18,7 @@ using train::error_of;
 train::Batch batch_of(int64_t rows, int64_t first = 0) {
   const auto data = data::Dataset::open(train::corpus(), "train");
   const std::vector<int64_t> begins = train::evaluation_windows(*data, 64 * 32, 32, 0, 1);
-  const auto n = static_cast<size_t>(rows * 32);
-  train::Batch batch{rows, 32, std::vector<int32_t>(n), std::vector<int32_t>(n), std::vector<int32_t>(n)};
-  for (int64_t row = 0; row < rows; ++row) train::fill_row(*data, begins[static_cast<size_t>(first + row)], batch, row);
-  return batch;
+  return train::read_batch(*data, std::span(begins).subspan(static_cast<size_t>(first), static_cast<size_t>(rows)), 32);
 }
 
 TeacherOptions options(const std::string& cache = "") { return {.top = 8, .threads = 1, .cache = cache, .rows = "these", .row_tokens = 32}; }
@@ -39,17 +36,17 @@ TEST(Teacher, SaysWhatTheNetworkSays) {
   forward.logits = true;
   const nn::ForwardResult own = network.forward(train::to_tensors(batch), forward);
   const at::Tensor expected = at::log_softmax(own.logits.reshape({-1, folder->config().vocab_size}), -1);
-  const nn::Teacher said = teacher.rows(batch);
+  const Teacher::Answer answer = teacher.ask(batch);
+  const nn::Teacher& said = answer.said;
   ASSERT_EQ(said.ids.sizes().vec(), (std::vector<int64_t>{64 * 32, 8}));
   const auto [top, ids] = at::topk(expected, 8, -1);
   EXPECT_LT((said.log_probability - top).abs().max().item<double>(), 0.01) << "half of an f16's last place at −16, and rounding";
   EXPECT_LT((expected.gather(1, said.ids.to(at::kLong)) - top).abs().max().item<double>(), 1e-3) << "ids of other likelihoods";
-  const auto [sum, count] = teacher.loss(batch);
-  EXPECT_EQ(count, own.target_count);
-  EXPECT_NEAR(sum / static_cast<double>(count), own.loss.item<double>(), 1e-4);
+  EXPECT_EQ(answer.targets, own.target_count);
+  EXPECT_NEAR(answer.nll / static_cast<double>(answer.targets), own.loss.item<double>(), 1e-4);
   TeacherOptions all = options();
   all.top = 0;
-  const nn::Teacher logits = Teacher(folder, all).rows(batch);
+  const nn::Teacher logits = Teacher(folder, all).ask(batch).said;
   EXPECT_LT((at::log_softmax(logits.logits, -1) - expected).abs().max().item<double>(), 1e-3);
 }
 
@@ -58,7 +55,7 @@ TEST(Teacher, KeptRowsAreTheSameToTheBit) {
   const auto folder = model::ModelFolder::open(models().dense);
   const std::string cache = join_path(place.path(), "cache");
   Teacher fresh(folder, options());
-  const nn::Teacher first = fresh.rows(batch_of(2)), second = fresh.rows(batch_of(2, 2));
+  const nn::Teacher first = fresh.ask(batch_of(2)).said, second = fresh.ask(batch_of(2, 2)).said;
   {
     Teacher filling(folder, options(cache));
     EXPECT_TRUE(filling.rows(batch_of(2), 0).log_probability.equal(first.log_probability));

@@ -14,16 +14,6 @@
 namespace fathom::cli {
 namespace {
 
-std::vector<std::string> words(const std::string& list) {
-  std::vector<std::string> out;
-  for (size_t at = 0; at <= list.size();) {
-    const size_t comma = std::min(list.find(',', at), list.size());
-    out.push_back(list.substr(at, comma - at));
-    at = comma + 1;
-  }
-  return out;
-}
-
 // "0.7" or "0.65-0.85".
 std::pair<double, double> range_of(const Arguments& a) {
   const std::string& text = a.text("target");
@@ -58,7 +48,7 @@ tune::TuneConfig config_of(const Arguments& a) {
   c.batch_size = a.integer("batch-size");
   c.accumulation = a.integer("accumulation");
   std::tie(c.lowest, c.highest) = range_of(a);
-  const std::vector<std::string> stages = words(a.text("stages"));
+  const std::vector<std::string> stages = comma_list(a.text("stages"));
   const double tokens = static_cast<double>(a.integer("tokens")), first = stages.size() > 1 ? a.number("first-share") : 1;
   for (size_t i = 0; i < stages.size(); ++i) {
     tune::StageConfig stage;
@@ -75,7 +65,7 @@ tune::TuneConfig config_of(const Arguments& a) {
   }
   for (size_t i = 0; i + 1 < c.stages.size(); ++i)
     if (c.stages[i].what != tune::What::routers) a.wrong("stages", "\"" + printable(a.text("stages")) + "\"", "routers before the last stage, as in routers,adapters", "adapters belong to one stage, and after all weights have changed nothing is left for another");
-  c.lora = {.rank = a.integer("lora-rank"), .alpha = a.number("lora-alpha"), .targets = words(a.text("lora-targets"))};
+  c.lora = {.rank = a.integer("lora-rank"), .alpha = a.number("lora-alpha"), .targets = comma_list(a.text("lora-targets"))};
   c.kl_weight = a.number("kl");
   c.loss_weight = a.number("lm");
   if (c.teacher.empty() && !a.given("lm")) c.loss_weight = 1;

@@ -1,0 +1,30 @@
+// Dials found by moving thresholds together: the block fraction falls with the amount. For routers whose scores share one scale.
+#pragma once
+#include <functional>
+#include <vector>
+
+#include "routing/dial.h"
+
+namespace fathom::routing {
+
+std::vector<float> moved(std::vector<float> thresholds, double by);
+
+class ThresholdShift {
+ public:
+  // `measure` gives the point of thresholds [cuts]: its block fraction is what is read here.
+  ThresholdShift(std::vector<float> base, std::function<DialPoint(const std::vector<float>&)> measure) : base_(std::move(base)), measure_(std::move(measure)) {}
+
+  // The point whose block fraction is the dial, to 0.003, or after some passes the nearest that was met. What was measured for one dial brackets the next.
+  DialPoint find(double dial);
+
+ private:
+  struct Tried {
+    double amount;
+    DialPoint point;
+  };
+  std::vector<float> base_;
+  std::function<DialPoint(const std::vector<float>&)> measure_;
+  std::vector<Tried> tried_;  // ascending by amount, so descending by block fraction
+};
+
+}  // namespace fathom::routing
