@@ -102,7 +102,7 @@ Text load_text(const Arguments& args, const model::ModelFolder& source, std::sha
   if (own) {
     if (of_own == 0) args.wrong("tokens", str(tokens), "how many tokens the model is to write");
     Bar bar(args, "writing text", "tokens", of_own);
-    out.made = convert::self_text(std::move(weights), ends.begin, model::end_ids(source, ends),
+    out.made = convert::self_text(std::move(weights), ends.first(), model::end_ids(source, ends),
                                   {.tokens = of_own, .context = context, .seed = static_cast<uint64_t>(args.integer("seed")), .threads = threads_of(args),
                                    .progress = [&](int64_t done, int64_t) { bar.update(done); }});
     bar.finish();

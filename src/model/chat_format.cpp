@@ -33,7 +33,24 @@ std::optional<std::string> template_of(const Json& settings, const std::string& 
   throw bad();
 }
 
+// tokenizer_config.json, empty where there is none.
+Json settings_of(const std::string& path) {
+  if (!exists(path)) return Json::object();
+  Json settings = read_json(path);
+  if (!settings.is_object()) throw UserError({path, "", settings.type_name(), "an object", ""});
+  return settings;
+}
+
 }  // namespace
+
+std::optional<bool> folder_adds_bos(const std::string& folder) {
+  const std::string path = join_path(folder, kSettings);
+  const Json settings = settings_of(path);
+  const auto it = settings.find("add_bos_token");
+  if (it == settings.end() || it->is_null()) return {};
+  if (!it->is_boolean()) throw UserError({path, "add_bos_token", it->type_name(), "true or false", ""});
+  return it->get<bool>();
+}
 
 std::string ChatFormat::render(std::span<const text::ChatMessage> messages) const {
   const std::time_t now = std::time(nullptr);
@@ -44,11 +61,7 @@ std::string ChatFormat::render(std::span<const text::ChatMessage> messages) cons
 
 std::optional<ChatFormat> folder_chat_format(const std::string& folder) {
   const std::string settings_path = join_path(folder, kSettings), template_path = join_path(folder, kTemplate);
-  Json settings = Json::object();
-  if (exists(settings_path)) {
-    settings = read_json(settings_path);
-    if (!settings.is_object()) throw UserError({settings_path, "", settings.type_name(), "an object", ""});
-  }
+  const Json settings = settings_of(settings_path);
   std::optional<text::ChatTemplate> parsed;
   if (exists(template_path)) parsed.emplace(read_file(template_path, limits::kChatTemplateBytes), template_path);
   else if (const auto source = template_of(settings, settings_path)) parsed.emplace(*source, settings_path + ": chat_template");

@@ -17,6 +17,9 @@ struct ChatFormat {
   std::string render(std::span<const text::ChatMessage> messages) const;
 };
 
+// "add_bos_token" of a folder's tokenizer_config.json, where it says so: whether a text begins with the begin token.
+std::optional<bool> folder_adds_bos(const std::string& folder);
+
 // A folder's: chat_template.jinja, else "chat_template" of tokenizer_config.json (a text, or a list whose "default" counts).
 // Nothing when the folder has neither. UserError names the file and field.
 std::optional<ChatFormat> folder_chat_format(const std::string& folder);

@@ -15,6 +15,7 @@ namespace fathom::model {
 // nothing puts before a text, such as its defaults.
 struct DocumentEnds {
   std::optional<int32_t> begin, end;
+  std::optional<int32_t> first() const { return begin ? begin : end; }  // what a text of nothing begins with
   bool operator==(const DocumentEnds&) const = default;
 };
 DocumentEnds document_ends(const ModelConfig& config, const text::Tokenizer& tokenizer);

@@ -129,6 +129,7 @@ std::shared_ptr<ModelFolder> ModelFolder::open(const std::string& path, bool nee
   const std::string generation_path = join_path(path, "generation_config.json");
   s.generation.eos_token_ids = s.config.eos_token_ids;
   if (exists(generation_path)) s.generation = GenerationConfig::from_json(read_json(generation_path), generation_path, s.config);
+  if (folder_adds_bos(path) == false) s.config.bos_token_id.reset();  // named, but before no text
 
   if (s.config.routing.decides()) {
     const std::string dial_path = join_path(path, "fathom_dial.json");

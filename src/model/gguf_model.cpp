@@ -8,6 +8,7 @@
 #include "core/limits.h"
 #include "model/gguf_write.h"
 #include "model/schema.h"
+#include "text/gguf_pre_tokenizer.h"
 #include "text/gguf_vocabulary.h"
 
 namespace fathom::model {
@@ -171,7 +172,9 @@ ModelConfig gguf_config(const GgufFile& file) {
     c.max_position_embeddings = std::min(c.max_position_embeddings, window);
 
   c.tie_word_embeddings = !file.find("output.weight");
-  c.bos_token_id = token_id(m, "tokenizer.ggml.bos_token_id", c.vocab_size);
+  // Most files name a begin token; whether a text begins with it, as the model's did in training, is said beside it.
+  if (m.has("tokenizer.ggml.add_bos_token") ? m.boolean("tokenizer.ggml.add_bos_token") : text::gguf_adds_bos(m.string("tokenizer.ggml.model", "llama"), m.string("tokenizer.ggml.pre", "")))
+    c.bos_token_id = token_id(m, "tokenizer.ggml.bos_token_id", c.vocab_size);
   c.pad_token_id = token_id(m, "tokenizer.ggml.padding_token_id", c.vocab_size);
   for (const char* end : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"})
     if (const auto id = token_id(m, end, c.vocab_size); id && std::ranges::find(c.eos_token_ids, *id) == c.eos_token_ids.end())

@@ -103,8 +103,7 @@ void add_tokenizer(GgufEntries& out, const ModelFolder& folder) {
   out.strings("tokenizer.ggml.tokens", t.tokens);
   out.i32s("tokenizer.ggml.token_type", t.token_type);
   out.strings("tokenizer.ggml.merges", t.merges);
-  // One key of GGUF says both which token begins a document and that the model's documents have one.
-  if (t.bos_id && (c.bos_token_id || t.add_bos)) out.u32("tokenizer.ggml.bos_token_id", u32(*t.bos_id));
+  if (t.bos_id) out.u32("tokenizer.ggml.bos_token_id", u32(*t.bos_id));
   // What ends a document comes first, under the key that says so; what ends a text besides it follows.
   std::vector<int64_t> ends = folder.generation().eos_token_ids.empty() ? c.eos_token_ids : folder.generation().eos_token_ids;
   if (t.eos_id && (t.add_eos || !ends.empty())) {
@@ -117,7 +116,7 @@ void add_tokenizer(GgufEntries& out, const ModelFolder& folder) {
                      "GGUF has no key for more: write a model folder instead"});
   for (size_t i = 0; i < ends.size(); ++i) out.u32(kMore[i], u32(ends[i]));
   if (c.pad_token_id) out.u32("tokenizer.ggml.padding_token_id", u32(*c.pad_token_id));
-  out.boolean("tokenizer.ggml.add_bos_token", t.add_bos);
+  out.boolean("tokenizer.ggml.add_bos_token", t.bos_id && (c.bos_token_id || t.add_bos));
   out.boolean("tokenizer.ggml.add_eos_token", t.add_eos);
   if (const auto chat = folder.chat_format()) out.string("tokenizer.chat_template", chat->chat_template.source());
 }

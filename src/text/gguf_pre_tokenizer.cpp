@@ -1,5 +1,7 @@
 #include "text/gguf_pre_tokenizer.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "core/json.h"
 #include "core/log.h"
@@ -119,6 +121,10 @@ std::optional<std::string> gguf_pre_tokenizer_name(const Json& pre_tokenizer, bo
   return {};
 }
 
+bool gguf_adds_bos(std::string_view model, std::string_view pre) {
+  return model == "llama" || std::ranges::any_of(kKnown, [&](const Known& k) { return pre == k.name && k.add_bos; });
+}
+
 GgufPreTokenizer gguf_pre_tokenizer(std::string_view pre, const std::string& where) {
   if (pre.empty()) {
     log_warning(where, ": no tokenizer.ggml.pre: words are cut by llama.cpp's default, which may not be the model's");
@@ -126,7 +132,7 @@ GgufPreTokenizer gguf_pre_tokenizer(std::string_view pre, const std::string& whe
   }
   std::string names;
   for (const Known& k : kKnown) {
-    if (pre == k.name) return {words_json(k.words), k.nfc, k.ignore_merges, k.add_bos};
+    if (pre == k.name) return {words_json(k.words), k.nfc, k.ignore_merges};
     names += std::string(names.empty() ? "" : ", ") + k.name;
   }
   throw UserError({where, "tokenizer.ggml.pre", "the pre-tokenizer \"" + printable(pre) + "\"", "one of " + names, "this model cuts words in a way that Fathom does not know"});

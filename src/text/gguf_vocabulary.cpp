@@ -120,7 +120,7 @@ class Reader {
     if (v_.remove_extra_whitespaces.value_or(false)) wrong("remove_extra_whitespaces", "true for a \"gpt2\" model", "false");
     if (v_.merges.empty()) wrong("merges", "no merges", "those of the BPE");
     given_merges();
-    ends(words.add_bos);
+    ends();
   }
 
   void pieces() {
@@ -155,7 +155,7 @@ class Reader {
     } else {
       wrong("scores", "no such key", "the scores of a \"llama\" model");
     }
-    ends(true);
+    ends();
   }
 
   static bool is_byte_token(std::string_view token) {
@@ -186,8 +186,8 @@ class Reader {
   }
 
   // Whether a text gets a beginning and an end.
-  void ends(bool add_bos_by_default) {
-    add_bos_ = v_.add_bos_token.value_or(add_bos_by_default && bos_ >= 0);
+  void ends() {
+    add_bos_ = v_.add_bos_token.value_or(gguf_adds_bos(v_.model, v_.pre) && bos_ >= 0);
     add_eos_ = v_.add_eos_token.value_or(false);
     if (add_bos_ && bos_ < 0) wrong("bos_token_id", "no such key", "the token that add_bos_token puts before a text");
     if (add_eos_ && eos_ < 0) wrong("eos_token_id", "no such key", "the token that add_eos_token puts after a text");

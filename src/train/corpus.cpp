@@ -57,6 +57,7 @@ void prepare(const DataConfig& config, const CorpusOptions& given, const std::st
   data::PrepareOptions options;
   options.documents = document_options(config);
   options.validation_share = config.validation_share;
+  options.add_bos = given.add_bos, options.add_eos = given.add_eos;
   options.threads = threads_of(given);
   std::unique_ptr<Progress> progress;
   options.progress = [&](int64_t done, int64_t total, int64_t tokens) {

@@ -34,7 +34,7 @@ void write_self_text(const TuneConfig& config, const model::ModelFolder& writer,
   const model::DocumentEnds ends = model::document_ends(writer.config(), tokenizer);
   const int64_t tokens = config.self_tokens > 0 ? config.self_tokens : all_tokens(config);
   Progress progress("write text", "tokens", tokens);
-  const auto texts = convert::self_text(infer::Weights::load(writer, static_cast<int>(config.threads)), ends.begin, model::end_ids(writer, ends),
+  const auto texts = convert::self_text(infer::Weights::load(writer, static_cast<int>(config.threads)), ends.first(), model::end_ids(writer, ends),
                                         {.tokens = tokens, .context = config.sequence_length, .seed = config.seed, .threads = static_cast<int>(config.threads), .progress = [&](int64_t done, int64_t) {
                                            if (stop && stop()) throw Interrupted(str("stopped while text was written; begin again with: fathom tune --resume ", run));
                                            progress.update(done);
@@ -45,7 +45,10 @@ void write_self_text(const TuneConfig& config, const model::ModelFolder& writer,
   atomic_write(self_path(run), lines);
 }
 
-train::Corpus corpus_of(const TuneConfig& config, const model::ModelFolder& writer, const std::string& run, const std::function<bool()>& stop) {
+// Around a document stands what the student is used with.
+train::Corpus corpus_of(const TuneConfig& config, const model::ModelFolder& student, const model::ModelFolder& writer, const std::string& run, const std::function<bool()>& stop) {
+  const text::Tokenizer tokenizer = student.tokenizer();
+  const model::DocumentEnds ends = model::document_ends(student.config(), tokenizer);
   train::DataConfig data = config.data;
   for (std::string& text : data.text)
     if (text == kSelf) {
@@ -53,7 +56,14 @@ train::Corpus corpus_of(const TuneConfig& config, const model::ModelFolder& writ
       text = self_path(run);
     }
   if (!data.text.empty()) data.tokenizer = join_path(config.model, "tokenizer.json");
-  return train::open_corpus(data, {.run = run, .resume = "fathom tune --resume", .hint = "give your own text, a dataset of fathom data prepare, or self: --data", .threads = config.threads, .stop = stop});
+  train::Corpus corpus = train::open_corpus(data, {.run = run, .resume = "fathom tune --resume", .hint = "give your own text, a dataset of fathom data prepare, or self: --data",
+                                                   .add_bos = ends.begin.has_value(), .add_eos = ends.end.has_value(), .threads = config.threads, .stop = stop});
+  const data::Manifest& made = corpus.train->manifest();
+  if (made.tokenizer_identity != tokenizer.identity())
+    throw UserError({config_path(run), "data", "a dataset of the tokenizer " + made.tokenizer_identity, str(tokenizer.identity(), ", that of ", config.model), "prepare the text with that model's tokenizer.json"});
+  if (made.bos_id != ends.begin || made.eos_id != ends.end)
+    log_warning(data.dataset, ": its documents begin or end otherwise than the texts of ", config.model, " do in use; prepare it with --", ends.begin ? "" : "no-", "bos --", ends.end ? "" : "no-", "eos");
+  return corpus;
 }
 
 void say_cache(const TuneConfig& config, const Teacher& teacher) {
@@ -121,9 +131,7 @@ Json go(const TuneConfig& config, const RunOptions& options, bool& stepped) {
     if (!config.other_teacher && !rests_on(*source, *student, {})) log_warning(config.teacher, " has other weights than ", config.model, ", which was not made of it: it may teach, but no artifact can be laid over it");
     identity += " " + source->fingerprint();
   }
-  const train::Corpus corpus = corpus_of(config, source ? *source : *student, options.run, options.stop);
-  if (corpus.tokenizer.identity() != student->tokenizer().identity())
-    throw UserError({where, "data", "a dataset of the tokenizer " + corpus.tokenizer.identity(), str(student->tokenizer().identity(), ", that of ", config.model), "prepare the text with that model's tokenizer.json"});
+  const train::Corpus corpus = corpus_of(config, *student, source ? *source : *student, options.run, options.stop);
   std::unique_ptr<Teacher> teacher;
   if (source) {
     teacher = std::make_unique<Teacher>(source, TeacherOptions{.top = config.teacher_top, .threads = static_cast<int>(config.threads), .cache = config.teacher_cache,

@@ -24,6 +24,9 @@ def ends(fathom, folder):
         generation = folder / name / "generation_config.json"
         if generation.exists():
             generation.unlink()
+    # It names a begin token, which its tokenizer puts before no text.
+    shutil.copytree(folder / "with-both", folder / "with-unused")
+    (folder / "with-unused" / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": False}))
     return {"begin": begin, "end": end}
 
 
@@ -32,7 +35,7 @@ def test_generate_begins_as_the_model_learned_it(fathom, ends):
         return json.loads(fathom("generate", model, "--prompt", "The sea", "--max-tokens", "3", "--json", *more).out)["prompt_tokens"]
     bare = prompt_tokens("with-both", "--no-bos")
     assert prompt_tokens("with-both") == bare + 1
-    assert prompt_tokens("with-none") == prompt_tokens("with-none", "--bos") == prompt_tokens("with-end") == bare
+    assert prompt_tokens("with-none") == prompt_tokens("with-none", "--bos") == prompt_tokens("with-end") == prompt_tokens("with-unused") == bare
     # A text from nothing begins with what stood before the documents: the begin token, or the end of the one before.
     for model in ("with-both", "with-end"):
         assert json.loads(fathom("generate", model, "--max-tokens", "1", "--json").out)["prompt_tokens"] == 1
@@ -42,11 +45,19 @@ def test_generate_begins_as_the_model_learned_it(fathom, ends):
 def test_eval_puts_around_documents_what_training_did(fathom, folder, ends):
     (folder / "one.txt").write_text("The sea is calm tonight.")
     plain = int(fathom("tokenizer", "encode", "with-none", "--file", "one.txt", "--count").out)
-    for model, more in (("with-none", 0), ("with-end", 1), ("with-both", 2)):
+    for model, more in (("with-none", 0), ("with-end", 1), ("with-unused", 1), ("with-both", 2)):
         found = json.loads(fathom("eval", model, "--data", "one.txt", "--json", "--quiet", "--no-teacher").out)
         assert found["model"]["tokens"] == plain + more - 1, model  # the first token is not predicted
         depths = json.loads(fathom("depthmap", model, "--data", "one.txt", "--out", "ends.html", "--json", "--quiet").out)
         assert depths["tokens"] == plain + more, model
+
+
+def test_a_folder_says_in_one_word_whether_it_begins(fathom, folder, ends):
+    settings = folder / "with-both" / "tokenizer_config.json"
+    settings.write_text('{"add_bos_token": "yes"}')
+    said = fathom("generate", "with-both", "--prompt", "The sea", code=1).err
+    settings.unlink()
+    assert "tokenizer_config.json: add_bos_token: found string, expected true or false" in said
 
 
 def test_a_twin_of_other_ends_is_named(fathom, folder, ends):

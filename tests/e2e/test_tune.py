@@ -1,6 +1,7 @@
 """`fathom tune` as a person runs it: from a converted model to a better one, stopped, resumed, laid over its source, and every wrong word."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -91,6 +92,19 @@ def test_text_that_the_teacher_writes(fathom, folder, routed):
     fathom("tune", routed, "--teacher", "dense", "--data", "self", "--self-tokens", 3000, "--validation-share", 0.2, "--stages", "routers", *SHORT, "--out", "tune-self", "--quiet")
     texts = [json.loads(line)["text"] for line in (folder / "tune-self" / "self.jsonl").read_text().splitlines()]
     assert len(texts) > 5 and any(texts)
+
+
+def test_documents_stand_between_the_ends_of_the_model(fathom, folder, routed):
+    shutil.copytree(folder / routed, folder / "tune-endless")
+    config = folder / "tune-endless" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "bos_token_id": None, "eos_token_id": None}))
+    few = ("--stages", "routers", "--tokens", 512, *SHORT[2:])
+    fathom("tune", "tune-endless", "--data", "corpus.txt", *few, "--out", "tune-endless-run", "--quiet")
+    ends = json.loads((folder / "tune-endless-run" / "data" / "manifest.json").read_text())["tokenizer"]
+    assert (ends["bos_id"], ends["eos_id"]) == (None, None)
+    fathom("data", "prepare", "corpus.txt", "--tokenizer", "tune-endless/tokenizer.json", "--out", "tune-ended", "--quiet")
+    said = fathom("tune", "tune-endless", "--data", "tune-ended", *few, "--out", "tune-ended-run").err
+    assert "tune-ended: its documents begin or end otherwise than the texts of" in said and "prepare it with --no-bos --no-eos" in said
 
 
 def test_a_teacher_of_other_weights_is_said_to_be_one(fathom, folder, routed):

@@ -122,6 +122,25 @@ class GgufModel : public ::testing::Test {
   TemporaryFolder folder_;
 };
 
+TEST_F(GgufModel, TextsBeginWithTheBeginTokenWhereTheFileSaysSo) {
+  const auto begins = [&](const char* kind, const char* pre, std::optional<bool> add) {
+    File file(small(true));
+    file.more = [&](GgufBuilder& b) {
+      b.string("tokenizer.ggml.model", kind);
+      if (pre) b.string("tokenizer.ggml.pre", pre);
+      if (add) b.number("tokenizer.ggml.add_bos_token", GgufType::boolean, static_cast<uint8_t>(*add));
+    };
+    return ModelFolder::open(write(file))->config().bos_token_id;
+  };
+  EXPECT_EQ(begins("gpt2", "smollm", true), 1);
+  EXPECT_EQ(begins("gpt2", "smollm", false), std::nullopt);
+  EXPECT_EQ(begins("llama", nullptr, false), std::nullopt);
+  // Without the key as in llama.cpp.
+  EXPECT_EQ(begins("llama", nullptr, {}), 1);
+  EXPECT_EQ(begins("gpt2", "smollm", {}), std::nullopt);
+  EXPECT_EQ(begins("gpt2", "llama-bpe", {}), 1);
+}
+
 TEST_F(GgufModel, GivesTheModelThatWentIn) {
   for (const bool tied : {true, false}) {
     const File file(small(tied));

@@ -3,6 +3,7 @@ MUTATIONS = [
     ("gguf-rotary", "GGUF files interleave the halves of rotary pairs", "src/model/stored_tensor.cpp", "return n - in + in % half * 2 + in / half;", "return n - in + in % half * 2 + in / half * 0;", "test_model", "Gguf*"),
     ("gguf-vector", "GGUF files interleave the elements of biases too", "src/model/stored_tensor.cpp", "  if (interleaved_head == 0 || shape.size() > 1) return;", "  return;", "test_model", "Gguf*"),
     ("gguf-qwen", "Qwen's GGUF files do not interleave", "src/model/gguf_model.cpp", "  return is_llama(architecture) && (name.find", "  return (name.find", "test_model", "Gguf*"),
+    ("gguf-begin", "a file's add_bos_token says whether texts begin with the token", "src/model/gguf_model.cpp", 'm.has("tokenizer.ggml.add_bos_token") ? m.boolean("tokenizer.ggml.add_bos_token") : ', "", "test_model", "Gguf*"),
     ("gguf-divisors", "rope_freqs.weight scales the positions", "src/model/gguf_model.cpp", "  s.type = Type::divided;\n", "", "test_model", "Gguf*"),
     ("family-written", "transformers computes what we write", "src/model/config.cpp", "  if (!c.qk_norm && c.qkv_bias && !c.mlp_bias) return kQwen2;\n", "  if (!c.qk_norm && c.qkv_bias && !c.mlp_bias) return kLlama;\n",
      "test_model", "ModelConfig.*"),
