@@ -67,7 +67,7 @@ class FATHOM_API Stream {
   std::vector<Text> wait();
 
   void cancel();                    // ends its texts and frees what they hold, between two steps; texts that have ended stay as they are
-  void set_dial(double dial);       // for tokens that are not read yet
+  void set_dial(double dial);       // for tokens after the prompt that are not read yet
 
   class Iterator;
   Iterator begin();                 // takes events by next()

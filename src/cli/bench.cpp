@@ -95,7 +95,7 @@ std::vector<Form> forms_of(const Arguments& args, int64_t positions) {
     if (positions > folder->config().max_position_embeddings)
       args.wrong("prompt", str(positions, " positions"), str("at most the model's ", folder->config().max_position_embeddings));
     const std::optional<double> dial = dial_of(args, *folder);
-    const auto weights = infer::Weights::load(*folder);
+    const auto weights = infer::Weights::load(*folder, threads_of(args));
     const routing::RoutingConfig& routing = folder->config().routing;
     const Form full{"every token in full", weights, infer::RoutingPolicy::full(folder->config()), std::vector<double>(routing.cuts(), 1.0)};
     if (!routing.decides()) return {{"dense", full.weights, full.policy, full.capacity}};
@@ -119,12 +119,12 @@ std::vector<Form> forms_of(const Arguments& args, int64_t positions) {
 
 const std::vector<std::string> kLineHead = {"", "tokens/s", "range", "GB/s", "Gop/s", "attention", "KV cache", "skipped", "expected", "speed-up", "allowed"};
 
-// The share of a limit stands behind the figure that the limit is of.
+// The share of its limit stands behind a rate.
 std::vector<std::string> line_row(const BenchLine& l, const std::string& first) {
   const auto of = [](double rate, double share) { return fixed(rate, 1) + (share > 0 ? " (" + percent(share, 0) + ")" : ""); };
   const auto skipped = [&](double share) { return l.run_share < 1 || l.expected_run_share < 1 ? percent(1 - share) : std::string("–"); };
-  const double share = study::share_of_limit(l), attention = l.attention_limit > 0 ? l.attention / l.attention_limit : 0;
-  return {"  " + l.model, fixed(l.tokens_per_second, 1), str(fixed(l.slowest, 1), " to ", fixed(l.fastest, 1)), of(l.gb, l.decodes ? share : 0), of(l.gop, l.decodes ? 0 : share),
+  const double attention = l.attention_limit > 0 ? l.attention / l.attention_limit : 0, gb = l.gb_limit > 0 ? l.gb / l.gb_limit : 0, gop = l.gop_limit > 0 ? l.gop / l.gop_limit : 0;
+  return {"  " + l.model, fixed(l.tokens_per_second, 1), str(fixed(l.slowest, 1), " to ", fixed(l.fastest, 1)), of(l.gb, gb), of(l.gop, gop),
           l.decodes ? of(l.attention, attention) : "–", l.decodes ? human_bytes(l.kv_bytes) : "–", skipped(l.run_share), skipped(l.expected_run_share),
           l.model == first ? "–" : fixed(l.speedup, 2), l.model == first ? "–" : fixed(l.allowed, 2)};
 }

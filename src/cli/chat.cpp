@@ -255,7 +255,7 @@ int run(const Arguments& args) {
   apply_colour(args);
   catch_interrupts();
   const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
-  auto loading = std::async(std::launch::async, [&folder] { return infer::Weights::load(*folder); });  // beside the tokenizer
+  auto loading = std::async(std::launch::async, [&] { return infer::Weights::load(*folder, threads_of(args)); });  // beside the tokenizer
   const text::Tokenizer tokenizer = folder->tokenizer();
   if (args.given("load") && args.given("system")) args.wrong("system", "--load as well", "one of the two");
   model::ChatFormat format = format_of(args, *folder);

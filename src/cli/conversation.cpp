@@ -15,11 +15,19 @@ void Conversation::ask(const std::string& text, const infer::RoutingPolicy& poli
   State next = now_;
   next.messages.push_back({"user", text});
   const std::string all = format_.render(next.messages);
-  // A template may write the past anew (some drop what a model thought): then all of it is read anew.
-  if (!all.starts_with(next.read)) next.read.clear(), next.ids.clear(), next.policies.clear();
-  const auto from = static_cast<int64_t>(next.ids.size());
+  constexpr text::EncodeOptions kAsWritten{.add_special_tokens = false, .allow_special = true};
+  auto from = static_cast<int64_t>(next.ids.size());
+  if (all.starts_with(next.read)) {
+    tokenizer_.encode_append(std::string_view(all).substr(next.read.size()), kAsWritten, next.ids);
+  } else {
+    // A template may write the past anew (some drop what a model thought): from there on it is read anew.
+    std::vector<int32_t> ids;
+    tokenizer_.encode_append(all, kAsWritten, ids);
+    from = std::ranges::mismatch(next.ids, ids).in1 - next.ids.begin();
+    std::erase_if(next.policies, [&](const infer::PolicyFrom& p) { return p.position >= from; });
+    next.ids = std::move(ids);
+  }
   if (next.policies.empty() || !(next.policies.back().policy == policy)) next.policies.push_back({from, policy});
-  tokenizer_.encode_append(std::string_view(all).substr(next.read.size()), {.add_special_tokens = false, .allow_special = true}, next.ids);
   next.read = all;
   before_.push_back(std::exchange(now_, std::move(next)));
 }

@@ -64,7 +64,7 @@ int run(const Arguments& args) {
   const bool json = args.boolean("json"), coloured = args.boolean("show-depth") && use_colour() && !json;
   const std::string prompt = prompt_of(args);
   const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
-  auto loading = std::async(std::launch::async, [&folder] { return infer::Weights::load(*folder); });  // beside the tokenizer
+  auto loading = std::async(std::launch::async, [&] { return infer::Weights::load(*folder, threads_of(args)); });  // beside the tokenizer
   const text::Tokenizer tokenizer = folder->tokenizer();
   const std::optional<double> dial = dial_of(args, *folder);
   const model::DocumentEnds ends = model::document_ends(folder->config(), tokenizer);

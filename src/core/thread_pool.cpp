@@ -50,6 +50,9 @@ struct alignas(64) Share {
   }
 };
 
+std::mutex turn;                   // of the pool whose threads run
+thread_local bool inside = false;  // a chunk of some pool's
+
 }  // namespace
 
 struct ThreadPool::State {
@@ -67,6 +70,7 @@ struct ThreadPool::State {
   explicit State(int count) : shares(static_cast<size_t>(count)) {}
 
   void take_chunks(size_t self) {
+    inside = true;
     int64_t done = 0;
     for (size_t i = 0; i < shares.size(); ++i) {
       Share& share = shares[(self + i) % shares.size()];
@@ -82,6 +86,7 @@ struct ThreadPool::State {
         }
       }
     }
+    inside = false;
     if (done > 0) undone.fetch_sub(done, std::memory_order_release);
   }
 
@@ -157,11 +162,12 @@ int ThreadPool::size() const { return static_cast<int>(state_->threads.size()) +
 void ThreadPool::parallel_for(int64_t chunks, const std::function<void(int64_t)>& body) {
   State& s = *state_;
   if (chunks <= 0) return;
-  if (s.threads.empty() || chunks == 1) {
+  if (s.threads.empty() || chunks == 1 || inside) {
     for (int64_t i = 0; i < chunks; ++i) body(i);
     return;
   }
   FATHOM_ASSERT(chunks <= INT32_MAX, chunks);
+  const std::lock_guard alone(turn);
   s.body = &body;
   s.error = nullptr;
   s.undone.store(chunks, std::memory_order_relaxed);

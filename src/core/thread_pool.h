@@ -1,4 +1,5 @@
-// The engine's own threads. One pool does one parallel_for at a time; the caller is its worker 0.
+// The engine's own threads. All pools of a process do one parallel_for at a time, so that two engines take turns instead of each
+// other's cores; the caller is its worker 0. A chunk that calls parallel_for runs that by itself.
 #pragma once
 #include <cstdint>
 #include <functional>

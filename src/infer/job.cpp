@@ -76,8 +76,10 @@ Job Job::another(size_t sample) const {
 }
 
 void Job::set_policy(std::shared_ptr<SharedPolicy> policy) {
-  while (!policies.empty() && policies.back().first >= decided) policies.pop_back();
-  policies.push_back({decided, std::move(policy)});
+  // How much of a prompt was read by now depends on what else ran and what the cache had: all of it keeps what was asked for.
+  const int64_t first = policies.empty() ? 0 : std::max(decided, prompt());
+  while (!policies.empty() && policies.back().first >= first) policies.pop_back();
+  policies.push_back({first, std::move(policy)});
 }
 
 const PolicyPart& Job::policy_at(int64_t position) const {

@@ -122,7 +122,7 @@ class Scheduler {
   void check(const Request& request) const;  // the same refusals and nothing else; from any thread
   // Ends its texts (Finish::cancelled) and frees what they hold; within a callback at the end of that step. Unknown ids are ignored.
   void cancel(RequestId id);
-  // Tokens that are not read yet go by this policy from now on; asked for by a text's own callback, all after the one that it tells of.
+  // Tokens behind the prompt that are not read yet go by this policy from now on; asked for by a text's own callback, all after the one that it tells of.
   void set_policy(RequestId id, RoutingPolicy policy);
 
   struct Step {

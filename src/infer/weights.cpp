@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <memory>
+#include <span>
 #include <utility>
 
 #include "core/error.h"
@@ -40,12 +42,29 @@ int64_t room(const StoredTensor& t) { return (kernels::packed_bytes(packing_of(t
 
 bool half_is_finite(uint16_t bits) { return (bits & 0x7c00u) != 0x7c00u; }
 
+template <class Bits>
+bool no_number_has(std::span<const std::byte> numbers, Bits exponent) {
+  Bits found = 0;
+  for (size_t i = 0; i + sizeof(Bits) <= numbers.size(); i += sizeof(Bits)) {
+    Bits bits;
+    std::memcpy(&bits, numbers.data() + i, sizeof bits);
+    found |= (bits & exponent) == exponent;
+  }
+  return found == 0;
+}
+
+// Neither infinity nor NaN among numbers of F32, F16 or BF16.
+bool plain_is_finite(GgmlType type, std::span<const std::byte> numbers) {
+  if (type == GgmlType::F32) return no_number_has<uint32_t>(numbers, 0x7f800000u);
+  return no_number_has<uint16_t>(numbers, type == GgmlType::F16 ? uint16_t{0x7c00} : uint16_t{0x7f80});
+}
+
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 const char* head_name(const model::ModelConfig& c) { return c.tie_word_embeddings ? kEmbedding : "lm_head.weight"; }
 
 class Packer {
  public:
-  Packer(const Weights::Source& source, int threads, bool check) : source_(source), threads_(threads), check_(check) {}
+  Packer(const Weights::Source& source, int threads, bool check, const std::function<void()>& let_go) : source_(source), threads_(threads), check_(check), let_go_(let_go) {}
 
   // The matrices to come, in their order: their memory is one buffer.
   kernels::Buffer reserve(const std::vector<std::string>& names) {
@@ -80,14 +99,22 @@ class Packer {
     std::byte* const at = next_;
     next_ += room(t);
     const Packing packing = packing_of(t.type);
-    if (kernels::is_plain(packing)) {
-      check(t);
-      return PackedMatrix(packing, outputs, inner, [&](int64_t n, std::byte* row) { std::ranges::copy(t.row(n), row); }, threads_, at);
-    }
     std::atomic<bool> sound{true};
+    if (kernels::is_plain(packing)) {
+      PackedMatrix packed(packing, outputs, inner, [&](int64_t n, std::byte* row) {
+        const std::span<const std::byte> from = t.row(n);
+        std::ranges::copy(from, row);
+        read(from.size());
+        if (check_ && !plain_is_finite(t.type, from)) sound = false;
+      }, threads_, at);
+      if (!sound) t.refuse_not_finite();
+      return packed;
+    }
     PackedMatrix packed(packing, outputs, inner, [&](int64_t n, const kernels::QuantizedRow& row) {
       thread_local formats::UnpackedBlocks blocks;
-      formats::unpack(t.type, t.row(n), blocks);
+      const std::span<const std::byte> from = t.row(n);
+      formats::unpack(t.type, from, blocks);
+      read(from.size());
       std::ranges::copy(blocks.codes, row.codes.begin());
       std::ranges::copy(blocks.d, row.scale.begin());
       std::ranges::copy(blocks.sub_scale, row.sub_scale.begin());
@@ -102,6 +129,14 @@ class Packer {
   }
 
  private:
+  // Bytes of the source, which is let go of every few MB; pages that another thread is just reading come back.
+  void read(size_t bytes) {
+    constexpr size_t kAtOnce = size_t{4} << 20;
+    if (!let_go_) return;
+    const size_t before = read_.fetch_add(bytes, std::memory_order_relaxed);
+    if (before / kAtOnce != (before + bytes) / kAtOnce) let_go_();
+  }
+
   void check(const StoredTensor& t) {
     if (!check_) return;
     constexpr int64_t kRows = 64;
@@ -111,6 +146,7 @@ class Packer {
       values.resize(static_cast<size_t>(t.columns()));
       for (int64_t n = chunk * kRows; n < std::min(t.rows(), (chunk + 1) * kRows); ++n) {
         t.row_f32(n, values.data());
+        read(static_cast<size_t>(formats::ggml_bytes(t.type, t.columns())));
         if (!model::all_finite(values)) sound = false;
       }
     });
@@ -120,6 +156,8 @@ class Packer {
   const Weights::Source& source_;
   ThreadPool threads_;
   bool check_;
+  const std::function<void()>& let_go_;
+  std::atomic<size_t> read_{0};
   std::byte* next_ = nullptr;
 };
 
@@ -196,13 +234,15 @@ int64_t BlockWeights::vector_elements() const {
   return total;
 }
 
-std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config, const Source& source, int threads, bool refuse_not_finite) {
+std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config, const Source& source, int threads, bool refuse_not_finite, const std::function<void()>& let_go) {
   auto weights = std::make_shared<Weights>();
   Weights& w = *weights;
   w.config_ = config;
   const int64_t C = config.hidden_size, HD = config.num_attention_heads * config.head_dim;
   const int64_t GD = config.num_key_value_heads * config.head_dim, F = config.intermediate_size;
-  Packer packer(source, threads, refuse_not_finite);
+  Packer packer(source, threads, refuse_not_finite, let_go);
+  // First, and let go of before the others take their place: its rows are all looked at here, and few of them later.
+  if (!config.tie_word_embeddings) w.embedding_ = packer.embedding(config.vocab_size, C);
   w.storage_ = packer.reserve(matrix_names(config));
   w.head_ = packer.matrix(head_name(config), config.vocab_size, C);
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
@@ -241,7 +281,6 @@ std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config, c
     w.blocks_.push_back(std::move(b));
   }
   w.final_norm_ = packer.vector("model.norm.weight", C);
-  if (!config.tie_word_embeddings) w.embedding_ = packer.embedding(config.vocab_size, C);
   return weights;
 }
 
@@ -259,17 +298,13 @@ std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config,
 }
 
 std::shared_ptr<const Weights> Weights::load(const model::ModelFolder& folder, int threads) {
-  constexpr size_t kReadAtOnce = size_t{4} << 20;  // bytes of the files
-  size_t read = 0;
   StoredTensor tensor;
   const auto source = [&](const std::string& name) -> const StoredTensor& {
     tensor = folder.stored(name);
     tensor.owner = folder.files();
-    if (read + tensor.bytes.size() > kReadAtOnce) folder.release(), read = 0;  // the tensors before this one are packed
-    read += tensor.bytes.size();
     return tensor;
   };
-  auto weights = from(folder.config(), source, threads > 0 ? threads : available_threads(), true);
+  auto weights = from(folder.config(), source, threads > 0 ? threads : available_threads(), true, [&] { folder.release(); });
   folder.release();
   return weights;
 }

@@ -54,8 +54,9 @@ class Weights {
   // `threads` 0: all cores that this process may use. Refuses NaN and infinity by tensor and index. Little of the folder's files is in
   // memory at a time. An embedding that is not the head too stays in its file: a token needs one row of it.
   static std::shared_ptr<const Weights> load(const model::ModelFolder& folder, int threads = 0);
+  // `let_go`, from any thread: what was read so far need not stay in memory.
   static std::shared_ptr<const Weights> from(const model::ModelConfig& config, const Source& source, int threads = 1,
-                                             bool refuse_not_finite = false);
+                                             bool refuse_not_finite = false, const std::function<void()>& let_go = {});
   static std::shared_ptr<const Weights> from(const model::ModelConfig& config,
                                              const std::map<std::string, std::vector<float>>& tensors);
 

@@ -124,8 +124,10 @@ BenchLine line_of(const std::string& work, const BenchModel& model, const std::v
                  .fastest = *std::ranges::max_element(rates), .decodes = decodes};
   line.gb = line.tokens_per_second * bytes / tokens / 1e9;
   line.gop = line.tokens_per_second * flops / tokens / 1e9;
-  if (limits) line.limit = decodes ? kernels::read_bandwidth(static_cast<int64_t>(step_bytes / n), model.engine->threads())
-                                    : kernels::multiply_add_peak(arithmetic_of(*model.engine), model.engine->threads());
+  if (limits) {
+    line.gb_limit = kernels::read_bandwidth(static_cast<int64_t>(step_bytes / n), model.engine->threads());
+    line.gop_limit = kernels::multiply_add_peak(arithmetic_of(*model.engine), model.engine->threads());
+  }
   if (decodes) {
     std::vector<double> attention;
     double step_kv = 0;
@@ -203,7 +205,7 @@ double allowed_speedup(const BenchLine& a, const BenchLine& b) {
   return per_token(b) / per_token(a);
 }
 
-double share_of_limit(const BenchLine& line) { return line.limit > 0 ? (line.decodes ? line.gb : line.gop) / line.limit : 0; }
+double share_of_limit(const BenchLine& l) { return l.gb_limit <= 0 ? 0 : l.decodes ? l.gb / l.gb_limit : l.gop / l.gop_limit; }
 
 MachineLine bench_machine(int threads) {
   using kernels::Arithmetic;
@@ -219,8 +221,8 @@ MachineLine bench_machine(int threads) {
 
 Json to_json(const BenchLine& l) {
   Json j = {{"work", l.work}, {"model", l.model}, {"tokens_per_second", l.tokens_per_second}, {"slowest", l.slowest}, {"fastest", l.fastest},
-          {"gb_per_second", l.gb}, {"gop_per_second", l.gop}, {l.decodes ? "limit_gb_per_second" : "limit_gop_per_second", l.limit},
-          {"share_of_limit", l.limit > 0 ? Json(share_of_limit(l)) : Json()}, {"run_share", l.run_share}, {"expected_run_share", l.expected_run_share},
+          {"gb_per_second", l.gb}, {"gop_per_second", l.gop}, {"limit_gb_per_second", l.gb_limit}, {"limit_gop_per_second", l.gop_limit},
+          {"share_of_limit", l.gb_limit > 0 ? Json(share_of_limit(l)) : Json()}, {"run_share", l.run_share}, {"expected_run_share", l.expected_run_share},
           {"speedup", l.speedup}, {"allowed_speedup", l.allowed}};
   if (l.decodes) j["attention_gb_per_second"] = l.attention, j["attention_limit_gb_per_second"] = l.attention_limit, j["kv_bytes"] = l.kv_bytes;
   return j;

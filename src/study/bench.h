@@ -50,14 +50,14 @@ struct BenchWork {
 std::string prompt_name(const BenchWork& work);
 std::string decode_name(const BenchWork& work, int64_t batch);
 
-// What one model did at one work. `limit`: GB/s that this machine reads as many bytes at (decoding), or Gop/s of the products'
-// arithmetic (prompts); 0 where there is no measure. Bytes: weights, each once a step, and the keys and values that are seen.
+// What one model did at one work. Limits: GB/s that this machine reads as many bytes at, and Gop/s of the products' arithmetic; 0
+// where there is no measure. Bytes: weights, each once a step, and the keys and values that are seen.
 struct BenchLine {
   std::string work, model;
   double tokens_per_second = 0, slowest = 0, fastest = 0;  // median and range over rounds
   double gb = 0, gop = 0;                  // GB read and Gop done per second
-  bool decodes = false;                    // so that its limit is that of reading; else that of arithmetic
-  double limit = 0;
+  double gb_limit = 0, gop_limit = 0;
+  bool decodes = false;                    // so that what limits it is expected to be reading; else arithmetic
   double run_share = 1, expected_run_share = 1;  // of rows that run a unit in full: as it came, and as the policy was calibrated for
   double speedup = 1;                      // over the first model at this work: median of the rounds' ratios
   double allowed = 1;                      // what the bytes or FLOPs allow it to be
@@ -74,7 +74,7 @@ std::vector<BenchLine> bench_engines(const std::vector<BenchModel>& models, cons
 double speedup(const BenchLine& a, const BenchLine& b);
 double allowed_speedup(const BenchLine& a, const BenchLine& b);
 
-double share_of_limit(const BenchLine& line);  // 0 where there is no measure
+double share_of_limit(const BenchLine& line);  // of the expected one; 0 where there is no measure
 
 struct MachineLine {
   int threads = 0;

@@ -71,8 +71,10 @@ TEST(Conversation, IsReadAnewWhenItsPastChanges) {
   c.answered("mat|cat", t.encode("mat|cat"));
   c.ask("sat", dial(1));
   EXPECT_EQ(c.ids(), t.encode("the.cat.sat."));
-  ASSERT_EQ(c.policies().size(), 1u);
-  EXPECT_EQ(c.policies()[0].policy, dial(1));
+  ASSERT_EQ(c.policies().size(), 2u);
+  EXPECT_EQ(c.policies()[0].policy, dial(0));
+  EXPECT_EQ(c.policies()[1].position, static_cast<int64_t>(t.encode("the.").size())) << "as far as it is the same";
+  EXPECT_EQ(c.policies()[1].policy, dial(1));
 }
 
 TEST(Conversation, ComesBackFromAFile) {

@@ -64,6 +64,33 @@ TEST(ThreadPool, TheFirstExceptionComesBackAndThePoolLives) {
   }
 }
 
+// Two engines of a process: never more threads at work than the larger pool has.
+TEST(ThreadPool, PoolsTakeTurns) {
+  std::atomic<int> now{0}, most{0}, ran{0};
+  const auto use = [&] {
+    ThreadPool pool(2);
+    for (int job = 0; job < 200; ++job)
+      pool.parallel_for(4, [&](int64_t) {
+        const int at = ++now;
+        for (int seen = most; seen < at && !most.compare_exchange_weak(seen, at);) {}
+        std::this_thread::sleep_for(std::chrono::microseconds(20));
+        --now, ++ran;
+      });
+  };
+  std::thread other(use);
+  use();
+  other.join();
+  EXPECT_EQ(ran, 2 * 200 * 4);
+  EXPECT_LE(most, 2);
+}
+
+TEST(ThreadPool, AChunkMayUseAPool) {
+  ThreadPool outer(2), inner(2);
+  std::atomic<int> ran{0};
+  outer.parallel_for(8, [&](int64_t) { inner.parallel_for(8, [&](int64_t) { ++ran; }); });
+  EXPECT_EQ(ran, 64);
+}
+
 TEST(ThreadPool, ThreadsStayOnACoreWhereAskedTo) {
   cpu_set_t whole;
   ASSERT_EQ(::sched_getaffinity(0, sizeof whole, &whole), 0);

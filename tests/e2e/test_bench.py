@@ -32,7 +32,7 @@ def test_a_shape_and_its_routed_form(type, packed):
     for (work, model), line in lines.items():
         assert line["tokens_per_second"] > 0 and line["slowest"] <= line["tokens_per_second"] <= line["fastest"]
         decodes = work.startswith("generate")
-        assert ("limit_gb_per_second" in line) == decodes and ("limit_gop_per_second" in line) != decodes
+        assert line["limit_gb_per_second"] > 0 and line["limit_gop_per_second"] > 0
         assert line["gb_per_second"] > 0 and line["gop_per_second"] > 0
         assert line["share_of_limit"] == pytest.approx(line["gb_per_second"] / line["limit_gb_per_second"] if decodes else line["gop_per_second"] / line["limit_gop_per_second"])
         if model == "dense":
@@ -61,6 +61,8 @@ def test_the_table_shows_what_the_json_holds():
     assert [row for row in rows if row and not row.startswith(" ")] == ["prompt 48", "generate 16, depth 8", "generate 16, batch 8, depth 8"]
     routed = [row for row in rows if row.startswith("  routed every-second:0.25 ")]
     assert len(routed) == 3 and all(" 75.0 % " in row for row in routed), table
+    # Of reading and of arithmetic, and of reading keys and values where it decodes.
+    assert [row.count(" %)") for row in routed] == [2, 3, 3], table
 
 
 def test_other_paths_of_a_shape():

@@ -1,7 +1,9 @@
 """Memory: what a process takes is what `fathom info` says, what a routed model keeps is its share, and a budget is obeyed."""
 import json
+import os
 import re
 import subprocess
+import time
 
 import pytest
 
@@ -44,6 +46,40 @@ def test_resident_memory_is_what_info_predicts(fathom, large, prompt, kv_type):
     for what in ("resident", "resident_peak"):
         taken = used["memory"][what] - base["memory"][what]
         assert abs(taken / predicted - 1) < 0.05, f"{what} {taken / 1e6:.1f} MB, predicted {predicted / 1e6:.1f} MB"
+
+
+@pytest.mark.parametrize("kind", ["f32", "q8_0", "q4_0"])
+def test_an_embedding_stays_in_its_file(fathom, folder, build, large, prompt, kind):
+    """Neither while a model of a large vocabulary is loaded nor afterwards is more in memory than `info` predicts."""
+    if not (folder / "wide-f32").exists():
+        subprocess.run([build / "tests/tools/make_sample_model", folder / "wide-f32", folder / "tok.json", "wide", "5"], check=True)
+    model = f"wide-{kind}"
+    if not (folder / model).exists():
+        fathom("quantize", "wide-f32", model, "--type", kind, "--quiet", timeout=600)
+    base = memory(fathom, "small", "short.txt")
+    used = memory(fathom, model, "short.txt")
+    predicted = json.loads(fathom("info", model, "--context", str(used["prompt_tokens"] + used["new_tokens"]), "--json").out)["memory"]["weights"]
+    assert predicted > {"f32": 120e6, "q8_0": 32e6, "q4_0": 17e6}[kind]
+    rows = 2e6 * (used["prompt_tokens"] + used["new_tokens"])  # a row of the file comes with as much of its surroundings as the system maps at once
+    for what in ("resident", "resident_peak"):
+        taken = used["memory"][what] - base["memory"][what]
+        assert -0.05 * predicted < taken - predicted < 0.05 * predicted + rows, f"{what} {taken / 1e6:.1f} MB, predicted {predicted / 1e6:.1f} MB"
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_threads_are_as_many_as_asked_for(folder, build, large, prompt, threads):
+    """Also while a model is loaded, beside the one that reads its tokenizer."""
+    process = subprocess.Popen([build / "fathom", "generate", folder / "large", "--prompt-file", folder / "long.txt", "--max-tokens", "1", "--threads", str(threads)],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"})
+    most = 0
+    while process.poll() is None:
+        try:
+            most = max(most, len(os.listdir(f"/proc/{process.pid}/task")))
+        except FileNotFoundError:
+            pass
+        time.sleep(0.0005)
+    assert process.returncode == 0
+    assert most == threads + 1 if threads == 1 else most in (threads, threads + 1)
 
 
 def test_what_tokens_skip_takes_no_memory(build, fathom):

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include <chrono>
+#include <fstream>
 
 #include "bounds.h"
 #include "core/error.h"
@@ -42,14 +43,30 @@ struct Bad {
 };
 void PrintTo(const Bad& b, std::ostream* out) { *out << b.name; }
 
+// Resident memory at most since the last call of forget_peak(), where the system forgets it on request; else since the beginning.
 int64_t peak_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;
   rusage u{};
   ::getrusage(RUSAGE_SELF, &u);
   return u.ru_maxrss * 1024;
 }
+void forget_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
+TEST(PeakMemory, IsSeen) {
+  if (!(std::ofstream("/proc/self/clear_refs") << "5").flush()) GTEST_SKIP() << "no /proc/self/clear_refs";
+  forget_peak();
+  const int64_t before = peak_bytes();
+  { const std::vector<char> some(200 << 20, 1); EXPECT_EQ(some.back(), 1); }
+  EXPECT_GT(peak_bytes() - before, 190 << 20);
+  forget_peak();
+  EXPECT_LT(peak_bytes() - before, 100 << 20);
+}
 
 class BadGguf : public ::testing::TestWithParam<Bad> {};
 TEST_P(BadGguf, IsNamed) {
+  forget_peak();
   const int64_t before = peak_bytes();
   const auto begin = std::chrono::steady_clock::now();
   EXPECT_THAT(message(GetParam().bytes), HasSubstr(std::string("bad.gguf: ") + GetParam().message));

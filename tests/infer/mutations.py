@@ -27,6 +27,7 @@ MUTATIONS = [
     ("kv-copies", "a page that can be written in place is not counted", "src/infer/kv_cache.cpp", "(writers.one_in_place || writers.count == pool.holders(page));", "0;", "test_infer", "Scheduler.*"),
     ("kv-guesses", "guesses take no text's memory", "src/infer/assemble.cpp", "if (prefixes.evict() || drop_draft()) continue;", "if (prefixes.evict()) continue;", "test_infer", "Scheduler.*"),
     ("kv-samples", "samples are let in only when all may have their memory", "src/infer/scheduler.cpp", "s.options.admit_worst_case ? request.samples : 1);", "1);", "test_infer", "Scheduler.*"),
+    ("dial-behind", "a dial that changes early begins behind the prompt", "src/infer/job.cpp", "std::max(decided, prompt())", "decided", "test_infer", "Scheduler.ADial*"),
     ("waiting-age", "attempts to enter do not age", "src/infer/assemble.cpp", "      job->priority = waited;\n", "", "test_infer", "Scheduler.*"),
     ("failed-alone", "a text that fails fails alone", "src/infer/scheduler.cpp", "    job.fail(std::current_exception());\n  }\n}\n\nvoid Scheduler::State::retire", "    throw;\n  }\n}\n\nvoid Scheduler::State::retire", "test_infer", "Scheduler.*"),
     ("policy-checked", "a dial that changes while guesses are checked", "src/infer/scheduler.cpp", " || job.policy_at(job.position).policy.get() != under) break;", ") break;", "test_infer", "Scheduler.*"),

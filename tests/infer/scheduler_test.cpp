@@ -191,6 +191,41 @@ TEST(Scheduler, ADialChangesOnTheWay) {
   }
 }
 
+// How much of the prompt was read by then, or was kept of an earlier text, changes nothing.
+TEST(Scheduler, ADialThatChangesBeforeThePromptIsReadBeginsBehindIt) {
+  for (uint64_t seed = 1; seed <= 6; ++seed) {
+    const Model model = small(seed + 300);
+    Engine engine(model.weights, {.threads = 1});
+    Random random(seed);
+    Request r = plain(model, 150, 10, random);
+    r.policies.push_back({70, RoutingPolicy::causal(model::random_thresholds(model.config, random))});
+    const RoutingPolicy later = RoutingPolicy::causal(model::random_thresholds(model.config, random));
+    Request expected = r;
+    expected.policies.push_back({150, later});
+    const Alone lone = alone(engine, expected, 0);
+    for (const bool kept : {false, true})
+      for (const int steps : {0, 1, 2}) {
+        Scheduler scheduler(engine, {.prefill_chunk = 48, .prefix_tokens = 1024});
+        if (kept) {
+          scheduler.submit(r);
+          while (!scheduler.idle()) scheduler.step();
+        }
+        Generated out;
+        int told = 0;
+        Request again = r;
+        again.on_token = [&](const TokenEvent&) { return ++told; };
+        again.on_finish = [&](size_t, Generated&& text) { out = std::move(text); };
+        const RequestId id = scheduler.submit(again);
+        for (int i = 0; i < steps; ++i) scheduler.step();
+        if (told > 0) continue;
+        scheduler.set_policy(id, later);
+        while (!scheduler.idle()) scheduler.step();
+        EXPECT_EQ(out.ids, lone.ids) << seed << kept << steps;
+        EXPECT_EQ(out.decisions.run, lone.decisions.run) << seed << kept << steps;
+      }
+  }
+}
+
 // Some logits that are no numbers, by a bias that the model's own numbers cannot outweigh: the text fails, its neighbour does not.
 TEST(Scheduler, ATextThatFailsFailsAlone) {
   const Model model = small(17);

@@ -1,8 +1,9 @@
-// make_sample_model OUT TOKENIZER mod|long|dense|thin|blocky|paths|large [SEED]: a small model with weights drawn from a seed and the given tokenizer.json.
+// make_sample_model OUT TOKENIZER mod|long|dense|thin|blocky|paths|large|wide [SEED]: a small model with weights drawn from a seed and the given tokenizer.json.
 //   mod    4 blocks, blocks 1 and 3 routed at capacity 0.25 and 0.5, a dial of three points
 //   long   as mod, with a context of 2^20 tokens: a text that does not end while a test looks
 //   dense  the same shape without routing;  thin  2 blocks without routing
 //   blocky  dense, every row a multiple of 32
+//   wide   dense, 2 blocks, 123 MB each of embedding and head
 //   large  dense, 45 MB of weights and 98 MB of keys and values in its context of 2,048 tokens
 #include <cstdio>
 #include <cstdlib>
@@ -17,7 +18,7 @@
 
 int main(int argc, char** argv) {
   using namespace fathom;
-  if (argc < 4) return std::fprintf(stderr, "make_sample_model OUT TOKENIZER mod|long|dense|thin|blocky|paths|large [SEED]\n"), 2;
+  if (argc < 4) return std::fprintf(stderr, "make_sample_model OUT TOKENIZER mod|long|dense|thin|blocky|paths|large|wide [SEED]\n"), 2;
   try {
     const std::string kind = argv[3];
     const uint64_t seed = argc > 4 ? std::strtoull(argv[4], nullptr, 10) : 1;
@@ -34,6 +35,7 @@ int main(int argc, char** argv) {
       c.hidden_size = 256, c.intermediate_size = 512, c.num_hidden_layers = 12, c.max_position_embeddings = 2048;
       c.num_attention_heads = c.num_key_value_heads = 8, c.head_dim = 64;
     }
+    if (kind == "wide") c.hidden_size = 512, c.intermediate_size = 512, c.num_hidden_layers = 2, c.vocab_size = 60'000;
     const bool routed = kind == "mod" || kind == "long";
     if (routed) c.routing.units = {{1, 0.25}, {3, 0.5}};
     if (kind == "paths")  // a block of two units, an MLP that is light for all, an exit
