@@ -38,6 +38,7 @@ say "Conversion: routers and light paths in closed form"
 
 say "Tuning towards the dense model"
 if [ ! -f "$out/run/config.json" ]; then
+  rm -rf "$out/run"  # stopped before it began
   $fathom tune "$out/converted" --teacher "$source" --data self ${data[@]+"${data[@]}"} --tokens "$tokens" --self-tokens 200k --out "$out/run"
 elif [ ! -f "$out/run/summary.json" ]; then
   $fathom tune --resume "$out/run"

@@ -136,13 +136,15 @@ int lay(const Arguments& args, const model::ModelFolder& source, const std::stri
   const std::vector<convert::TensorPlan> plan = convert::plan_tuned(base, artifact.tuned, convert::artifact_type(artifact, args.text("from")));
   const convert::Totals totals = convert::totals(plan);
   ConvertReport report{.source = source.path(), .out = args.boolean("plan") ? "" : out_path, .options = {}, .surgery = {.config = artifact.config, .block_of = {}, .made = {}, .fitted = {}}, .before = source.config(), .dial = artifact.dial, .text = {}, .fitted = false};
+  report.bytes_before = convert::tensor_bytes(source), report.bytes_after = static_cast<double>(totals.after);
+  if (!args.boolean("json")) out(convert_plan_text(report));
   if (!args.boolean("plan")) {
     Bar bar(args, "writing", "weights", totals.elements);
     convert::write_folder(contents, out_path, convert::surgery_type(source), plan, {.threads = threads_of(args), .progress = [&](int64_t done, int64_t) { bar.update(done); }, .calibrate = {}});
     bar.finish();
   }
   if (args.boolean("json")) out_json(convert_json(report));
-  else out(convert_text(report));
+  else if (!args.boolean("plan")) out(convert_result_text(report));
   return kExitDone;
 }
 
@@ -163,22 +165,25 @@ int run(const Arguments& args) {
   options.context = std::min(args.integer("context"), most);
   convert::Surgery surgery = convert::plan_surgery(source->config(), options, source->path());
   const bool light = std::ranges::any_of(surgery.config.routing.units, [](const auto& unit) { return unit.paths.light; });
-  const bool fit = args.given("data") && !surgery.config.routing.dense() && options.rule == routing::CausalRule::score;
+  const bool fit = args.given("data") && !surgery.config.routing.dense();
   if (light && !args.given("data"))
     args.wrong("data", "no text", "text to fit light paths on", "a file or folder, or self: text that the model writes itself; or --light none --paths skip,full");
 
   ConvertReport report{.source = source->path(), .out = plan_only ? "" : out_path, .options = options, .surgery = surgery, .before = source->config(), .dial = {}, .text = {}, .fitted = false};
-  if (plan_only) return out(convert_text(report)), kExitDone;
+  const formats::GgmlType type = convert::surgery_type(*source);
+  report.bytes_before = convert::tensor_bytes(*source);
+  report.bytes_after = static_cast<double>(convert::totals(convert::plan_tensors(convert::contents_of(*source, surgery), type)).after);
+  if (!args.boolean("json")) out(convert_plan_text(report));  // before minutes go into it
+  if (plan_only) return args.boolean("json") ? (out_json(convert_json(report)), kExitDone) : kExitDone;
 
   Text text;
   if (args.given("data")) {
-    // The whole source once: its text, its fits. Block lists of a result without some blocks mean the source's blocks until here.
     const auto weights = infer::Weights::load(*source, threads_of(args));
     text = load_text(args, *source, weights, options.context);
     report.text = text.name;
     if (fit) {
       Bar bar(args, "fitting", "blocks", source->config().num_hidden_layers * (options.refit && surgery.config.routing.decides() ? 2 : 1));
-      convert::fit_surgery(surgery, weights, text.windows, options,
+      convert::fit_surgery(surgery, options.dropped.empty() ? weights : convert::kept_blocks(*source, surgery, threads_of(args)), text.windows, options,
                            {.ridge = args.number("ridge"), .forced_positions = options.forced_positions, .loss_tokens = args.integer("loss-tokens"), .threads = threads_of(args),
                             .progress = [&](int64_t done, int64_t) { bar.update(done); }, .check = stop_if_interrupted});
       bar.finish();
@@ -187,7 +192,6 @@ int run(const Arguments& args) {
   }
   report.surgery = surgery;
   const convert::Contents contents = convert::contents_of(*source, surgery);
-  const formats::GgmlType type = convert::surgery_type(*source);
   const std::vector<convert::TensorPlan> plan = convert::plan_tensors(contents, type);
   Bar bar(args, "writing", "weights", convert::totals(plan).elements);
   convert::WriteOptions write{.threads = threads_of(args), .progress = [&](int64_t done, int64_t) { bar.update(done); }, .calibrate = {}};
@@ -200,7 +204,7 @@ int run(const Arguments& args) {
   convert::write_folder(contents, out_path, type, plan, write);
   bar.finish();
   if (args.boolean("json")) out_json(convert_json(report));
-  else out(convert_text(report));
+  else out(convert_result_text(report));
   return kExitDone;
 }
 
@@ -222,8 +226,8 @@ Command convert_command() {
   c.flag(text_flag("static", "LIST", "blocks that are light for every token"));
   c.flag(text_flag("drop-blocks", "LIST", "blocks to take out for good"));
   c.flag(text_flag("kv", "WHAT", "keys and values of tokens that do not run a block's attention").one_of({"keep", "drop"}).otherwise("keep"));
-  c.flag(text_flag("router", "KIND", "linear scores, or a small MLP that only tuning can fill").one_of({"linear", "mlp"}).otherwise("linear"));
-  c.flag(text_flag("gate", "KIND", "factor on what a block adds").one_of({"hard", "one_plus_tanh"}).otherwise("hard"));
+  c.flag(text_flag("router", "KIND", "linear scores, or a small MLP, which begins as they are").one_of({"linear", "mlp"}).otherwise("linear"));
+  c.flag(text_flag("gate", "KIND", "factor on what a block adds; one_plus_tanh with --router mlp only").one_of({"hard", "one_plus_tanh"}).otherwise("hard"));
   c.flag(integer_flag("forced-positions", "N", "first tokens of a text that always run in full").range(0, 1 << 20).otherwise("2"));
   c.flag(number_flag("target", "X", "block fraction that capacities are chosen for").range(kAboveZero, 1).otherwise("0.75"));
   c.flag(number_flag("lowest", "X", "lowest block fraction that light paths are to serve").range(kAboveZero, 1).otherwise("0.65"));

@@ -32,20 +32,34 @@ Costs costs(const ConvertReport& r) {
 
 }  // namespace
 
-std::string convert_text(const ConvertReport& r) {
+std::string convert_plan_text(const ConvertReport& r) {
   const ModelConfig& c = r.surgery.config;
   const Costs k = costs(r);
-  std::string text = r.source + (r.out.empty() ? ": what would be made" : " → " + r.out) + "\n\n";
+  const auto blocks_with_keys = [](const ModelConfig& of) {
+    int64_t n = 0;
+    for (int64_t b = 0; b < of.num_hidden_layers; ++b) n += of.has_part(b, routing::Part::attention);
+    return n;
+  };
+  const auto keys = [&](const ModelConfig& of) { return static_cast<double>(blocks_with_keys(of) * model::kv_bytes_per_token_and_block(of, KvType::f16)); };
+  const bool drops = c.routing.decides() && c.routing.kv == routing::KvPolicy::drop;
   std::vector<std::vector<std::string>> rows = {
       {"  blocks", str(c.num_hidden_layers, r.surgery.block_of.size() < static_cast<size_t>(r.before.num_hidden_layers) ? str(" of ", r.before.num_hidden_layers) : "", ", ", c.routing.routed_blocks() - c.routing.static_blocks(),
                        " routed, ", c.routing.static_blocks(), " static")},
       {"  parameters", str(grouped(k.added), " added", k.removed > 0 ? str(", ", grouped(k.removed), " gone") : "")},
+      {"  weights", str(human_bytes(r.bytes_before), " → ", human_bytes(r.bytes_after))},
       {"  block fraction", str("at most ", percent(k.most), ", at least ", percent(k.least), " (context ", r.options.context, ")")},
+      {"  keys and values", str(human_bytes(keys(r.before)), " a token as f16 → ", drops ? "at most " : "", human_bytes(keys(c)), drops ? ", less by what skips" : "")},
   };
-  if (r.fitted) rows.push_back({"  fitted on", r.text});
-  text += text_table(rows, 2);
+  return r.source + (r.out.empty() ? ": what would be made" : " → " + r.out) + "\n\n" + text_table(rows, 2);
+}
+
+std::string convert_result_text(const ConvertReport& r) {
+  const ModelConfig& c = r.surgery.config;
+  std::string text;
+  std::vector<std::vector<std::string>> rows;
   if (r.fitted) {
-    text += "\nUnits: share of tokens in full, part of a delta that the light path does not give, R² of the router, nats per token if no token ran in full\n";
+    text += str("\nFitted on ", r.text, ": ", c.routing.routed_blocks() - c.routing.static_blocks(), " routed blocks");
+    text += ".\nUnits: share of tokens in full, part of a delta that the light path does not give, R² of the router, nats per token if no token ran in full\n";
     rows = {{"  block", "full", "unexplained", "router R²", "nats"}};
     for (size_t u = 0; u < c.routing.units.size(); ++u) {
       const routing::RoutedUnit& unit = c.routing.units[u];

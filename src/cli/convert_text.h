@@ -16,9 +16,12 @@ struct ConvertReport {
   std::optional<routing::DialTable> dial;  // calibrated
   std::string text;                        // what it was fitted on
   bool fitted = false;
+  double bytes_before = 0, bytes_after = 0;  // of the tensors
 };
 
-std::string convert_text(const ConvertReport& report);
+// What it costs and saves, known before any text is read; and what came of it.
+std::string convert_plan_text(const ConvertReport& report);
+std::string convert_result_text(const ConvertReport& report);
 Json convert_json(const ConvertReport& report);
 
 }  // namespace fathom::cli

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "core/thread_pool.h"
 #include "model/cost.h"
 #include "model/schema.h"
 
@@ -64,6 +65,9 @@ Surgery plan_surgery(const ModelConfig& dense, const SurgeryOptions& options, co
   if (options.blocks.empty() && options.statics.empty() && options.dropped.empty())
     throw UserError({"blocks", "", "no block", "at least one that is routed, static or dropped", ""});
 
+  if (options.gate != routing::Gate::hard && options.rule == routing::CausalRule::score)
+    throw UserError({"gate", "", str(name_of(options.gate, routing::kGateNames), " beside a linear router"), "hard", "that gate is a function of the router's score, which is not 0 where every token runs: with --router mlp the score that decides is another"});
+
   Surgery out;
   out.config = dense;
   routing::RoutingConfig& routing = out.config.routing;
@@ -100,7 +104,7 @@ Surgery plan_surgery(const ModelConfig& dense, const SurgeryOptions& options, co
     const auto zeros = [](int64_t n) { return std::vector<float>(static_cast<size_t>(n), 0.0f); };
     if (!unit.is_static()) {
       make("router.weight", {1, C}, zeros(C));
-      make("router.bias", {1}, {kOpen});
+      make("router.bias", {1}, {routing.gate == routing::Gate::hard ? kOpen : 0.0f});  // 0 is a gate of 1
       if (routing.rule == routing::CausalRule::predictor) {
         std::vector<float> fc1 = zeros(P * C);
         Random random = Random(0).fork(at + "predictor.fc1.weight");
@@ -175,7 +179,7 @@ void fit_surgery(Surgery& surgery, std::shared_ptr<const infer::Weights> dense, 
     for (size_t u = routing.units.size(); u-- > 0;) {
       if (routing.units[u].is_static() || routing.units[u].capacity <= kNeeded) continue;
       const std::string at = model::unit_prefix(routing.units[u]);
-      for (const char* name : {"router.weight", "router.bias", "light.down.weight", "light.up.weight"}) surgery.made.erase(at + name);
+      std::erase_if(surgery.made, [&](const auto& made) { return made.first.starts_with(at); });
       routing.units.erase(routing.units.begin() + static_cast<ptrdiff_t>(u));
       surgery.fitted.erase(surgery.fitted.begin() + static_cast<ptrdiff_t>(u));
       offset.erase(offset.begin() + static_cast<ptrdiff_t>(u));
@@ -200,9 +204,42 @@ void fit_surgery(Surgery& surgery, std::shared_ptr<const infer::Weights> dense, 
     };
     if (unit.paths.light) set("light.down.weight", fitted.light.down), set("light.up.weight", fitted.light.up);
     if (unit.is_static()) continue;
-    set("router.weight", fitted.router.weight);
-    set("router.bias", {fitted.router.bias});
+    if (routing.gate == routing::Gate::hard) set("router.weight", fitted.router.weight), set("router.bias", {fitted.router.bias});
+    if (routing.rule != routing::CausalRule::predictor) continue;
+    // silu(z) - silu(-z) = z: the MLP begins as the linear router.
+    const int64_t C = surgery.config.hidden_size, P = surgery.config.predictor_width();
+    if (P < 2) throw UserError({"router", "", "mlp", "linear", str("an MLP of ", P, " inner number cannot begin as a linear router")});
+    std::vector<float> fc1 = surgery.made.at(at + "predictor.fc1.weight").to_f32(), fc2(static_cast<size_t>(P), 0.0f);
+    for (size_t c = 0; c < static_cast<size_t>(C); ++c) fc1[c] = fitted.router.weight[c], fc1[static_cast<size_t>(C) + c] = -fitted.router.weight[c];
+    fc2[0] = 1, fc2[1] = -1;
+    set("predictor.fc1.weight", std::move(fc1));
+    set("predictor.fc2.weight", std::move(fc2));
+    set("predictor.fc2.bias", {fitted.router.bias});
   }
+}
+
+namespace {
+
+const StoredTensor& stored_in(const model::ModelFolder& source, const Surgery& surgery, const std::string& name) {
+  constexpr std::string_view kLayers = "model.layers.";
+  if (!name.starts_with(kLayers)) return source.stored(name);
+  const size_t dot = name.find('.', kLayers.size());
+  const auto block = static_cast<size_t>(std::stoll(name.substr(kLayers.size(), dot - kLayers.size())));
+  return source.stored(model::layer_prefix(surgery.block_of.at(block)) + name.substr(dot + 1));
+}
+
+}  // namespace
+
+std::shared_ptr<const infer::Weights> kept_blocks(const model::ModelFolder& source, const Surgery& surgery, int threads) {
+  if (static_cast<int64_t>(surgery.block_of.size()) == source.config().num_hidden_layers) return infer::Weights::load(source, threads);
+  ModelConfig config = surgery.config;
+  config.routing = {};
+  StoredTensor tensor;
+  return infer::Weights::from(config, [&](const std::string& name) -> const StoredTensor& {
+    tensor = stored_in(source, surgery, name);
+    tensor.owner = source.files();
+    return tensor;
+  }, threads > 0 ? threads : available_threads(), true);
 }
 
 Contents contents_of(const model::ModelFolder& source, const Surgery& surgery) {
@@ -218,14 +255,16 @@ Contents contents_of(const model::ModelFolder& source, const Surgery& surgery) {
     out.dial = routing::DialTable{.default_dial = 1, .points = {all}, .text = "not calibrated", .tokens = 0};
   }
   out.stored = [&source, &surgery](const std::string& name) -> const StoredTensor& {
-    if (const auto made = surgery.made.find(name); made != surgery.made.end()) return made->second;
-    constexpr std::string_view kLayers = "model.layers.";
-    if (!name.starts_with(kLayers)) return source.stored(name);
-    const size_t dot = name.find('.', kLayers.size());
-    const auto block = static_cast<size_t>(std::stoll(name.substr(kLayers.size(), dot - kLayers.size())));
-    return source.stored(model::layer_prefix(surgery.block_of.at(block)) + name.substr(dot + 1));
+    const auto made = surgery.made.find(name);
+    return made != surgery.made.end() ? made->second : stored_in(source, surgery, name);
   };
   return out;
+}
+
+double tensor_bytes(const model::ModelFolder& source) {
+  double bytes = 0;
+  for (const model::TensorSpec& spec : model::schema(source.config())) bytes += static_cast<double>(formats::ggml_bytes(source.stored(spec.name).type, spec.elements()));
+  return bytes;
 }
 
 GgmlType surgery_type(const model::ModelFolder& source) {

@@ -52,8 +52,12 @@ Surgery plan_surgery(const model::ModelConfig& dense, const SurgeryOptions& opti
 void fit_surgery(Surgery& surgery, std::shared_ptr<const infer::Weights> dense, std::span<const std::span<const int32_t>> windows, const SurgeryOptions& options,
                  const FitOptions& fit);
 
+// The source without the blocks that are dropped: what units are fitted on.
+std::shared_ptr<const infer::Weights> kept_blocks(const model::ModelFolder& source, const Surgery& surgery, int threads);
+
 // What to write: the source's tensors and those made. Both must outlive it.
 Contents contents_of(const model::ModelFolder& source, const Surgery& surgery);
+double tensor_bytes(const model::ModelFolder& source);
 // The type of the result's matrices: the source's most frequent one.
 formats::GgmlType surgery_type(const model::ModelFolder& source);
 // Tensors of the source stay as they are. Light paths are of `type`, Q8_0 where it has fewer than eight bits.

@@ -92,7 +92,7 @@ void fill_folder(const Contents& model, const std::string& folder, const std::st
   to.chat_format = model.chat_format;
   to.tokenizer_json = model.tokenizer_json;
   to.config_more = model.config_more;
-  if (formats::is_quantized(type)) {
+  if (formats::is_quantized(type) || std::ranges::any_of(plan, [](const TensorPlan& p) { return formats::is_quantized(p.to); })) {
     to.gguf = [&](const std::string& path) { write_gguf(model, path, model::folder_gguf_entries(type), out, plan, options); };
   } else {
     to.tensor = [&](const model::TensorSpec& spec) {
@@ -103,6 +103,8 @@ void fill_folder(const Contents& model, const std::string& folder, const std::st
     };
     to.dtype = safetensors_name(type);
     to.only_matrices = true;
+    for (const TensorPlan& p : plan)
+      if (model::is_reducible(p.spec)) to.dtypes.emplace(p.spec.name, safetensors_name(p.to));
     to.metadata = {{"producer", "fathom"}};
   }
   model::write_model_files(folder, to);

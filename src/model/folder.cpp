@@ -65,10 +65,20 @@ std::string pretty(const Json& json) {
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
+Dtype readable_dtype(const std::string& name) {
+  const std::optional<Dtype> dtype = formats::dtype_from_name(name);
+  if (!dtype || !readable(*dtype)) throw UserError({"dtype", "", "\"" + printable(name) + "\"", "F32, BF16 or F16", ""});
+  return *dtype;
+}
+
 void write_tensors(const std::string& path, const ModelToWrite& model, Dtype dtype) {
   const std::vector<TensorSpec> specs = schema(model.config);
   std::vector<formats::TensorEntry> entries;
-  for (const TensorSpec& spec : specs) entries.push_back({spec.name, model.only_matrices && !is_reducible(spec) ? Dtype::F32 : dtype, spec.shape});
+  for (const TensorSpec& spec : specs) {
+    const auto own = model.dtypes.find(spec.name);
+    const Dtype as = own != model.dtypes.end() ? readable_dtype(own->second) : model.only_matrices && !is_reducible(spec) ? Dtype::F32 : dtype;
+    entries.push_back({spec.name, as, spec.shape});
+  }
   std::map<std::string, std::string> metadata = model.metadata;
   metadata.emplace("format", "pt");  // transformers asks for it
   formats::SafetensorsWriter writer(path, std::move(entries), metadata);
@@ -222,8 +232,7 @@ void write_dial(const std::string& folder, const routing::DialTable& dial) {
 }
 
 void write_model_files(const std::string& folder, const ModelToWrite& model) {
-  const std::optional<Dtype> dtype = formats::dtype_from_name(model.dtype);
-  if (!dtype || !readable(*dtype)) throw UserError({"dtype", "", "\"" + printable(model.dtype) + "\"", "F32, BF16 or F16", ""});
+  const Dtype dtype = readable_dtype(model.dtype);
   const std::string config_path = join_path(folder, "config.json");
   model.config.validate(config_path);
   Json config = model.config.to_json();
@@ -231,8 +240,8 @@ void write_model_files(const std::string& folder, const ModelToWrite& model) {
   if (model.gguf) {  // no "dtype": none that the Hugging Face tools know
     model.gguf(join_path(folder, "model.gguf"));
   } else {
-    config["dtype"] = torch_name(*dtype);
-    write_tensors(join_path(folder, "model.safetensors"), model, *dtype);
+    config["dtype"] = torch_name(dtype);
+    write_tensors(join_path(folder, "model.safetensors"), model, dtype);
   }
   if (!model.tokenizer_json.empty()) atomic_write(join_path(folder, "tokenizer.json"), model.tokenizer_json);
   if (model.chat_format) write_chat_format(folder, *model.chat_format);

@@ -94,6 +94,7 @@ struct ModelToWrite {
   std::map<std::string, std::string> metadata;    // into the safetensors header: who made it, from what
   std::string dtype = "F32";                      // or "BF16", "F16"
   bool only_matrices = false;                     // `dtype` is that of is_reducible() tensors, the others stay F32
+  std::map<std::string, std::string> dtypes;      // of single tensors, instead
   // Instead of `tensor`, `dtype` and `metadata`: writes the weights as model.gguf at the path that it is given.
   std::function<void(const std::string& path)> gguf;
 };

@@ -43,6 +43,10 @@ Rows rows_of(const Batch& batch) {
   return rows;
 }
 
+Tensor predictor_mlp(const UnitWeights& w, const Tensor& u) {
+  return at::linear(at::silu(at::linear(u, w.fc1, w.fc1_bias)), w.fc2, w.fc2_bias).squeeze(-1);
+}
+
 }  // namespace
 
 std::vector<int64_t> filled_up(const std::vector<int64_t>& rows, int64_t filler) {
@@ -110,9 +114,15 @@ Pass::Scores Pass::scores(size_t unit, const Stream& stream) const {
   if (routing.rule == routing::CausalRule::predictor) {
     // Memory of its own: the block writes into h.
     const Tensor u = normed ? s.rows.h * s.rows.rstd.unsqueeze(1) : s.rows.h.clone();
-    s.decision = at::linear(at::silu(at::linear(u, w.fc1, w.fc1_bias)), w.fc2, w.fc2_bias).squeeze(-1);
+    s.decision = predictor_mlp(w, u);
   }
   return s;
+}
+
+Tensor Pass::predict(size_t unit, const Tensor& x) const {
+  const double eps = state_.config.rms_norm_eps;
+  const bool normed = state_.config.routing.router_input == routing::RouterInput::normed;
+  return predictor_mlp(state_.units[unit], normed ? x * (x.square().mean(-1, true) + eps).rsqrt() : x);
 }
 
 Tensor Pass::gate(const Tensor& raw, const Selected& selected, const Tensor& rows, double tau) const {

@@ -61,6 +61,8 @@ class Pass {
     ScoredRows rows;
   };
   Scores scores(size_t unit, const Stream& stream) const;
+  // What the unit's predictor says of rows x [n, C], with gradients.
+  at::Tensor predict(size_t unit, const at::Tensor& x) const;
   // A plain unit's block (routing::RoutedUnit::is_plain). Consumes the scores' rows: the stream goes on in their memory.
   void routed_block(size_t unit, Stream& stream, Scores& scores, const Selected& selected, double tau) const;
 
@@ -68,6 +70,7 @@ class Pass {
   struct Decided {
     size_t unit = 0;
     Scores scores;         // with graph; undefined in a static unit
+    at::Tensor router;     // [N] the linear router's score with graph, which the gate is a function of
     Selected full, light;  // that take these paths; the others skip
     std::vector<at::Tensor> gates;  // [cuts] tensors [N] of Pick::straight_through, with graph; else empty
   };
@@ -96,6 +99,7 @@ class Pass {
   at::Tensor tune_unit(size_t block, const Decided& decided, const at::Tensor& x) const;
   // d + sigmoid((s − threshold) / tau) less its own value, for the rows that reached a cut.
   at::Tensor straight_through(const Scores& scores, const Selected& reached, float threshold, double tau) const;
+  at::Tensor gate_of_all(const at::Tensor& raw) const;  // [N]
   at::Tensor gate(const at::Tensor& raw, const Selected& selected, const at::Tensor& rows, double tau) const;
 
   TransformerState& state_;

@@ -16,10 +16,14 @@ Pass::Decided Pass::decide(size_t u, Stream& stream, const ForwardOptions& optio
     return d;
   }
   d.scores = scores(u, stream);
+  const bool tuning = options.pick == Pick::straight_through, predicted = state_.config.routing.rule == routing::CausalRule::predictor;
+  if (tuning && predicted) d.scores.raw = d.scores.decision;
   std::vector<Selected> reached;  // [cuts]
   for (size_t cut = 0; cut < unit.cuts(); ++cut) reached.push_back(select(*this, state_.config, u, cut, d.scores, options));
   enter(u, stream, d.scores, {}, 0);
-  if (options.pick == Pick::straight_through)
+  d.router = d.scores.raw;
+  if (tuning && predicted) d.scores.raw = d.scores.decision = predict(u, stream.x);
+  if (tuning)
     for (size_t cut = 0; cut < unit.cuts(); ++cut) {
       const float threshold = options.thresholds.empty() ? 0.0f : options.thresholds[state_.config.routing.first_cut(u) + cut];
       d.gates.push_back(straight_through(d.scores, reached[cut], threshold, options.straight_through_tau));
@@ -37,6 +41,13 @@ Tensor Pass::straight_through(const Scores& scores, const Selected& reached, flo
     if (rows_.position[i] < state_.config.routing.forced_positions) forced.push_back(static_cast<int64_t>(i));
   const Tensor moving = forced.empty() ? soft : soft.index_fill(0, index_tensor(forced), 0.0);
   return membership(reached, moving.detach()) + (moving - moving.detach());
+}
+
+Tensor Pass::gate_of_all(const Tensor& raw) const {
+  Selected all;
+  all.all = true;
+  for (int64_t row = 0; row < raw.numel(); ++row) all.rows.push_back(row);
+  return gate(raw, all, {}, 1);
 }
 
 Tensor Pass::light(size_t unit, const Tensor& x) const {
@@ -79,11 +90,12 @@ Tensor Pass::tune_unit(size_t block, const Decided& decided, const Tensor& x) co
   const routing::RoutedUnit& unit = state_.config.routing.units[decided.unit];
   const Selected everyone = select_everyone(rows_), rest = without(everyone, decided.full);
   const Tensor kept = unit.part == Part::mlp ? Tensor() : kept_keys(block, x), &g = decided.gates.back();
+  const Tensor full = state_.config.routing.gate == routing::Gate::hard ? g : g * gate_of_all(decided.router);
   Tensor out = x;
   if (!decided.full.rows.empty()) {
     const Tensor rows = index_tensor(decided.full.rows);
     const Delta delta = full_delta(block, unit.part, x, kept, decided.full);
-    out = add(out, rows, delta.a, delta.m, g.index_select(0, rows));
+    out = add(out, rows, delta.a, delta.m, full.index_select(0, rows));
   }
   const bool knows_rest = unit.part == Part::mlp || kept.defined();
   if (knows_rest && at::GradMode::is_enabled() && !rest.rows.empty()) {
@@ -93,7 +105,7 @@ Tensor Pass::tune_unit(size_t block, const Decided& decided, const Tensor& x) co
       delta = full_delta(block, unit.part, x, kept, rest);
     }
     const Tensor rows = index_tensor(rest.rows);
-    out = add(out, rows, delta.a, delta.m, g.index_select(0, rows));
+    out = add(out, rows, delta.a, delta.m, full.index_select(0, rows));
   }
   if (unit.paths.light && !everyone.rows.empty()) {
     const Tensor rows = index_tensor(everyone.rows), filled = index_tensor(filled_up(everyone.rows, rows_.batch * rows_.tokens - 1));

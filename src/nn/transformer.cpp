@@ -25,8 +25,7 @@ void require_tunable(const model::ModelConfig& config, const std::string& where)
     if (!holds) throw UserError({where, str("fathom.", field), found, expected, "tuning is for converted models; `fathom train` trains the others"});
   };
   require(r.decides(), "units", "none that decides", "a unit with full and another path");
-  require(r.gate == routing::Gate::hard, "gate", name_of(r.gate, routing::kGateNames), "hard");
-  require(r.rule == routing::CausalRule::score, "rule", name_of(r.rule, routing::kCausalRuleNames), "score");
+  require(r.gate == routing::Gate::hard || r.gate == routing::Gate::one_plus_tanh, "gate", name_of(r.gate, routing::kGateNames), "hard or one_plus_tanh");
   require(r.selection != routing::Selection::random, "selection", "random", "topk or threshold");
 }
 

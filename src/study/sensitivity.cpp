@@ -90,7 +90,7 @@ class Meter {
 Json Sensitivity::to_json() const {
   Json j = {{"loss", loss}, {"tokens", tokens}, {"share", share}, {"blocks", Json::array()}};
   for (size_t i = 0; i < blocks.size(); ++i) {
-    Json b = {{"block", i}};
+    Json b = {{"index", i}};
     for (const Part part : kParts) {
       const One& one = blocks[i].of(part);
       b[name_of(part, routing::kPartNames)] = {{"all", one.all}, {"least", one.least}, {"change", one.change}};

@@ -114,6 +114,7 @@ void require_sane(const TuneConfig& c, const std::string& where) {
   for (const std::string& target : c.lora.targets)
     if (std::ranges::find(projections, target) == projections.end()) wrong("lora_targets", "\"" + printable(target) + "\"", "some of q, k, v, o, gate, up, down");
   if (c.teacher.empty() && std::ranges::find(c.data.text, "self") != c.data.text.end()) wrong("data.text", "self without a teacher", "a teacher, which writes that text");
+  if (c.teacher_top == 0 && !c.teacher_cache.empty()) wrong("teacher_cache", "\"" + printable(c.teacher_cache) + "\" beside teacher_top 0", "the likeliest tokens alone in a cache", "all logits of a token are as many numbers as there are tokens: they are computed anew");
   if (c.teacher.empty() && c.loss_weight == 0) wrong("loss_weight", "0", "above 0 without a teacher");
 }
 

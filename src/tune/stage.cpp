@@ -258,6 +258,13 @@ void Stage::evaluate() {
     line["dials"].push_back(s.to_json());
     log_info("step ", now_.progression.step, ", ", describe(s, measure_->teacher_loss()));
   }
+  if (routing.decides()) {
+    const Standing& middle = standings_[standings_.size() / 2];
+    std::string shares;
+    for (size_t u = 0; u < routing.units.size(); ++u)
+      if (!routing.units[u].is_static()) shares += str(shares.empty() ? "" : ", ", routing.units[u].label(), " ", percent(middle.shares[routing.first_cut(u) + routing.units[u].cuts() - 1], 0));
+    log_info("  in full at ", fixed(middle.dial, 2), ", by block: ", shares);
+  }
   metrics_->write(line);
   for (size_t u = 0; routing.decides() && u < routing.units.size(); ++u) {
     const routing::RoutedUnit& unit = routing.units[u];

@@ -165,7 +165,8 @@ Json tune(const TuneConfig& config, const RunOptions& options) {
     return go(config, options, stepped);
   }
   if (exists(run) && !(is_folder(run) && std::filesystem::is_empty(run)))
-    throw UserError({run, "", exists(config_path(run)) ? "the folder of another run" : "an existing path", "a new folder", exists(config_path(run)) ? "go on with it by --resume, or choose another name" : "choose another name"});
+    throw UserError({run, "", exists(config_path(run)) ? "the folder of another run" : "an existing path", "a new folder",
+                     exists(config_path(run)) ? "go on with it by --resume, or choose another name" : data::is_dataset(join_path(run, "data")) ? "the text that is prepared there is --data " + join_path(run, "data") : "choose another name"});
   const bool made = !exists(run);
   make_folders(run);
   const FileLock lock = train::lock_run(run);
@@ -175,7 +176,7 @@ Json tune(const TuneConfig& config, const RunOptions& options) {
   } catch (const Interrupted&) {
     throw;
   } catch (...) {
-    // As it was before, so that the corrected command can be given as it is; text that was prepared may have taken hours and stays.
+    // As it was before, so that the corrected command can be given as it is. Text that was prepared may have taken hours: it stays, and is named.
     if (stepped) throw;
     for (const std::string& name : {"config.json", ".lock"}) remove_all(join_path(run, name));
     for (size_t i = 0; i < config.stages.size(); ++i) remove_all(join_path(run, str(i + 1, "-", name_of(config.stages[i].what, kWhatNames))));
@@ -197,6 +198,14 @@ std::string describe_summary(const Json& summary) {
       out += str(percent(s.at("block_fraction").get<double>()), " of the blocks, loss ", fixed(s.at("loss").get<double>(), 4));
       if (!std::isnan(teacher)) out += str(", ", fixed(s.at("loss").get<double>() - teacher, 4), " over the teacher; ", percent(s.at("agreement").get<double>()), " of likeliest tokens agree");
       out += "\n";
+    }
+  }
+  if (const Json& dial = summary.at("dial"); dial.is_object()) {
+    out += "the model as it was written, on held-out text:\n";
+    const double whole = dial.at("points").back().at("loss").get<double>();
+    for (const Json& p : dial.at("points")) {
+      const double at = p.at("dial").get<double>(), loss = p.at("loss").get<double>();
+      out += str("  dial ", fixed(at, 2), ": ", percent(p.at("block_fraction").get<double>()), " of the blocks, loss ", fixed(loss, 4), at < 1 ? str(", ", fixed(loss - whole, 4), " over dial 1") : "", "\n");
     }
   }
   out += str("model     ", summary.at("model").get<std::string>(), "\n");

@@ -1,8 +1,11 @@
 """`fathom convert` as a person runs it: what it says beforehand, what is written, and every wrong word."""
 import json
+import math
 import os
+import random
 import shutil
 import signal
+import struct
 import subprocess
 import time
 
@@ -20,6 +23,24 @@ def cleared(folder):
 
 def convert(fathom, *words, code=0):
     return fathom("convert", *words, "--quiet", code=code)
+
+
+def read_safetensors(path):
+    """name → (type, shape, bytes); and the metadata."""
+    raw = path.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:8 + size])
+    about = header.pop("__metadata__", {})
+    return {name: (t["dtype"], t["shape"], raw[8 + size + t["data_offsets"][0]:8 + size + t["data_offsets"][1]]) for name, t in header.items()}, about
+
+
+def write_safetensors(path, tensors, about):
+    header, at = {"__metadata__": about}, 0
+    for name, (kind, shape, raw) in tensors.items():
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + len(raw)]}
+        at += len(raw)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(raw for _, _, raw in tensors.values()))
 
 
 def loss(fathom, model, *words):
@@ -50,7 +71,7 @@ def test_a_dense_model_learns_to_choose(fathom, folder):
 
 def test_the_report_for_people(fathom, folder):
     shown = convert(fathom, "dense", "made", *FIT, "--granularity", "attention+mlp").out
-    for words in ("dense → made", "routed, 0 static", "added", "fitted on", "1 attention", "2 MLP", "unexplained", "Dial, calibrated on corpus.txt", "(default)"):
+    for words in ("dense → made", "routed, 0 static", "added", "weights", "keys and values", "Fitted on corpus.txt", "1 attention", "2 MLP", "unexplained", "Dial, calibrated on corpus.txt", "(default)"):
         assert words in shown, (words, shown)
 
 
@@ -74,12 +95,66 @@ def test_static_dropped_and_unfitted(fathom, folder):
     assert loss(fathom, "open")["loss"] == loss(fathom, "dense")["loss"]
     convert(fathom, "dense", "mlp", "--light", "none", "--router", "mlp", "--kv", "drop", "--gate", "one_plus_tanh")
     assert loss(fathom, "mlp", "--dial", 1)["block_fraction"] > 1, "predictors cost"
+    assert loss(fathom, "mlp", "--dial", 1)["loss"] == loss(fathom, "dense")["loss"]
+
+
+def test_dropped_first_or_in_one_go(fathom, folder):
+    """What is fitted beside dropped blocks is fitted on what is left of the source."""
+    convert(fathom, "dense", "without", "--drop-blocks", "1", "--blocks", "none", "--light", "none")
+    convert(fathom, "without", "then", *FIT, "--static", "1", "--blocks", "2")
+    convert(fathom, "dense", "at-once", *FIT, "--drop-blocks", "1", "--static", "2", "--blocks", "3")
+    for name in ("model.safetensors", "fathom_dial.json", "config.json"):
+        assert (folder / "at-once" / name).read_bytes() == (folder / "then" / name).read_bytes(), name
+
+
+def test_routers_of_two_layers_begin_as_those_of_one(fathom, folder):
+    convert(fathom, "dense", "one-layer", *FIT, "--blocks", "inner")
+    one = loss(fathom, "one-layer")
+    linear, _ = read_safetensors(folder / "one-layer" / "model.safetensors")
+    draw = random.Random(1)
+    for gate in ("hard", "one_plus_tanh"):
+        shown = convert(fathom, "dense", "two-layers", *FIT, "--blocks", "inner", "--router", "mlp", "--gate", gate, "--overwrite").out
+        assert "unexplained" in shown
+        two = loss(fathom, "two-layers")
+        tensors, _ = read_safetensors(folder / "two-layers" / "model.safetensors")
+        for block in (1, 2):
+            numbers = lambda of, name: struct.unpack(f"<{len(of[name][2]) // 4}f", of[name][2])
+            at = f"model.layers.{block}."
+            w = numbers(linear, at + "router.weight")
+            fc1, fc2, bias1 = (numbers(tensors, at + "predictor." + n) for n in ("fc1.weight", "fc2.weight", "fc1.bias"))
+            for _ in range(5):
+                u = [draw.gauss(0, 1) for _ in w]
+                hidden = [sum(x * y for x, y in zip(fc1[p * len(u):(p + 1) * len(u)], u)) + bias1[p] for p in range(len(fc2))]
+                # Its bias is another: what it costs itself moves the threshold for the target.
+                assert sum(y * z / (1 + math.exp(-z)) for y, z in zip(fc2, hidden)) == pytest.approx(sum(x * y for x, y in zip(w, u)), abs=1e-4)
+        assert two["loss"] == pytest.approx(one["loss"], rel=2e-3) and two["loss"] != one["loss"]
+        assert loss(fathom, "two-layers", "--dial", 1)["loss"] == loss(fathom, "dense")["loss"]
+    said = convert(fathom, "dense", "refused", *FIT, "--gate", "one_plus_tanh", code=1).err
+    assert "one_plus_tanh beside a linear router" in said and "--router mlp" in said
+
+
+def test_every_tensor_keeps_its_type(fathom, folder):
+    """A source of several types: bf16 projections between an f32 embedding and an f16 head."""
+    source = folder / "several"
+    shutil.copytree(folder / "dense", source)
+    tensors, about = read_safetensors(source / "model.safetensors")
+    for name, (_, shape, raw) in tensors.items():
+        if "_proj" in name:
+            tensors[name] = ("BF16", shape, b"".join(raw[i + 2:i + 4] for i in range(0, len(raw), 4)))
+        elif name == "lm_head.weight":
+            tensors[name] = ("F16", shape, struct.pack(f"<{len(raw) // 4}e", *struct.unpack(f"<{len(raw) // 4}f", raw)))
+    write_safetensors(source / "model.safetensors", tensors, about)
+    convert(fathom, "several", "several-made", *FIT, "--blocks", "2")
+    made, _ = read_safetensors(folder / "several-made" / "model.safetensors")
+    for name, tensor in tensors.items():
+        assert made[name] == tensor, name
+    assert loss(fathom, "several-made", "--dial", 1)["loss"] == loss(fathom, "several")["loss"]
 
 
 def test_text_of_its_own(fathom, folder):
     r = json.loads(convert(fathom, "dense", "made", "--data", "self", "--tokens", 2000, "--context", 64, "--light", "fit:4", "--json").out)
     assert r["text"] == "text of dense" and len(r["units"]) >= 1
-    again = json.loads(convert(fathom, "dense", "again", "--data", "self", "--tokens", 2000, "--context", 64, "--light", "fit:4", "--threads", 1, "--json").out)
+    again = json.loads(convert(fathom, "dense", "self-again", "--data", "self", "--tokens", 2000, "--context", 64, "--light", "fit:4", "--threads", 1, "--json").out)
     assert again["units"] == r["units"], "the same text, the same model"
     both = json.loads(convert(fathom, "dense", "both", "--data", "self", *FIT, "--json").out)
     assert both["text"].startswith("text of dense and ") and both["units"] != r["units"]

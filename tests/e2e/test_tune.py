@@ -1,6 +1,7 @@
 """`fathom tune` as a person runs it: from a converted model to a better one, stopped, resumed, laid over its source, and every wrong word."""
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -53,7 +54,7 @@ def test_what_a_run_leaves(fathom, folder, tuned):
 
 def test_the_summary_for_people(fathom, folder, routed):
     shown = fathom("tune", routed, "--teacher", "dense", "--data", "corpus.txt", "--stages", "routers", *SHORT, "--out", "tune-people", "--quiet").out
-    for words in ("stage routers: 2.05k tokens", "at MODEL's thresholds for 65 %: ", "over the teacher", "likeliest tokens agree", "model     tune-people/model", "artifact  tune-people/artifact"):
+    for words in ("the model as it was written, on held-out text:", "stage routers: 2.05k tokens", "at MODEL's thresholds for 65 %: ", "over the teacher", "likeliest tokens agree", "model     tune-people/model", "artifact  tune-people/artifact"):
         assert words in shown, (words, shown)
     again = fathom("tune", "--resume", "tune-people")
     assert again.out == shown and "is finished" in again.err
@@ -86,6 +87,55 @@ def test_stopped_and_gone_on_with(fathom, folder, routed):
     assert list((stage / "checkpoints").iterdir())
     fathom("tune", "--resume", "tune-cut", "--quiet", timeout=300)
     assert (folder / "tune-cut" / "model" / "config.json").exists()
+
+
+def test_killed_and_gone_on_with(fathom, folder, routed):
+    """SIGKILL at any moment, between the stages too: what comes out after all resumes is what an undisturbed run gives."""
+    start = [str(w) for w in ("tune", routed, "--teacher", "dense", "--data", "corpus.txt", "--tokens", "12k", *SHORT[2:], "--checkpoint-steps", 5, "--teacher-cache", "tune-killed-cache")]
+    fathom(*start, "--out", "tune-whole", "--quiet", timeout=300)
+    run, draw, kills = folder / "tune-killed", random.Random(3), 0
+    while not (run / "summary.json").exists():
+        words = ["tune", "--resume", "tune-killed"] if (run / "config.json").exists() else [*start, "--out", "tune-killed"]
+        process = subprocess.Popen([BUILD / "fathom", *words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            said = process.communicate(timeout=draw.uniform(0.1, 1.5) if kills < 12 else 300)[1]
+            assert process.returncode == 0, said
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+    assert kills > 2
+    for name in ("model/model.safetensors", "model/fathom_dial.json", "artifact/tuned.safetensors"):
+        assert (run / name).read_bytes() == (folder / "tune-whole" / name).read_bytes(), name
+
+
+def test_a_quantised_source(fathom, folder, build):
+    """Four bits: what tuning left alone stays byte for byte, the rest becomes Q8_0 or the type that was asked for, and the artifact makes the same model of the same file."""
+    gguf = pytest.importorskip("gguf")
+    subprocess.run([build / "tests/tools/make_sample_model", folder / "blocky", folder / "tok.json", "blocky", "3"], check=True)
+    fathom("quantize", "blocky", "blocky.gguf", "--type", "q4_1", "--quiet")
+    fathom("convert", "blocky.gguf", "blocky-routed", "--data", "corpus.txt", "--context", 64, "--tokens", 2000, "--light", "fit:32", "--blocks", "inner", "--quiet")
+    few = ("--teacher", "blocky.gguf", "--data", "corpus.txt", "--tokens", 1024, *SHORT[2:], "--stages", "adapters", "--lora-targets", "q,down", "--quiet")
+
+    def tensors(model):
+        reader = gguf.GGUFReader(folder / model / "model.gguf")
+        return {t.name: (t.tensor_type.name, t.data.tobytes()) for t in reader.tensors}
+
+    before = tensors("blocky-routed")
+    for kind, words in (("Q8_0", ()), ("Q4_1", ("--type", "q4_1"))):
+        out = f"blocky-{kind}"
+        shown = fathom("tune", "blocky-routed", *few, *words, "--out", out).out
+        assert "the model as it was written, on held-out text:" in shown and "over dial 1" in shown
+        made = tensors(out + "/model")
+        assert set(made) == set(before)
+        for name, tensor in made.items():
+            changed = any(word in name for word in ("q_proj", "down_proj", "router", ".light."))
+            assert (tensor == before[name]) != changed, name
+            if "_proj" in name and changed:
+                assert tensor[0] == kind, name
+        fathom("convert", "blocky.gguf", out + "-laid", "--from", out + "/artifact", "--quiet")
+        for name in ("model.gguf", "fathom_dial.json", "config.json"):
+            assert (folder / (out + "-laid") / name).read_bytes() == (folder / out / "model" / name).read_bytes(), name
 
 
 def test_text_that_the_teacher_writes(fathom, folder, routed):

@@ -102,10 +102,9 @@ TEST(Units, PaddingChangesNothing) {
   });
 }
 
-// Converted models: gate hard, rule score, selection by score.
+// Converted models: a gate that begins at 1, selection by score.
 model::ModelConfig converted(model::ModelConfig config) {
-  config.routing.gate = routing::Gate::hard;
-  config.routing.rule = routing::CausalRule::score;
+  if (config.routing.gate != routing::Gate::one_plus_tanh) config.routing.gate = routing::Gate::hard;
   config.routing.selection = routing::Selection::topk;
   config.routing.forced_positions = 2;
   return config;
@@ -183,8 +182,8 @@ TEST(StraightThrough, RefusesModelsThatAreNotConverted) {
   };
   const std::string hint = "; tuning is for converted models; `fathom train` trains the others";
   EXPECT_EQ(refusal([](auto&) {}), "no error");
-  EXPECT_EQ(refusal([](auto& r) { r.gate = routing::Gate::raw; }), "tuning: fathom.gate: found raw, expected hard" + hint);
-  EXPECT_EQ(refusal([](auto& r) { r.rule = routing::CausalRule::predictor; }), "tuning: fathom.rule: found predictor, expected score" + hint);
+  EXPECT_EQ(refusal([](auto& r) { r.gate = routing::Gate::raw; }), "tuning: fathom.gate: found raw, expected hard or one_plus_tanh" + hint);
+  EXPECT_EQ(refusal([](auto& r) { r.rule = routing::CausalRule::predictor; }), "no error");
   EXPECT_EQ(refusal([](auto& r) { r.selection = routing::Selection::random; }), "tuning: fathom.selection: found random, expected topk or threshold" + hint);
   EXPECT_EQ(refusal([](auto& r) { r.units.clear(); }), "tuning: fathom.units: found none that decides, expected a unit with full and another path" + hint);
 }

@@ -19,6 +19,7 @@ MUTATIONS = [
      "  if (scaling.type == Type::divided) return scaling.divisors;\n  return {};", "tests/oracle/test_families.py", "ours_is_what"),
     ("export-keys", "keys of tokens that skip are seen where they are kept, else not", "src/convert/hf/modeling_fathom.py", 'c.fathom.get("kv", "drop") == "keep" else runs', 'c.fathom.get("kv", "drop") == "never" else runs',
      "tests/oracle/test_export.py", "logits_cache"),
-    ("export-cache", "who is seen is remembered with the cache", "src/convert/hf/modeling_fathom.py", "torch.cat([kept[self.index].to(seen.device), seen], 1) if self.index in kept", "torch.cat([torch.ones_like(kept[self.index]), seen], 1) if self.index in kept",
-     "tests/oracle/test_export.py", "logits_cache"),
+    ("tune-predictor", "tuning trains the predictor that decides", "src/nn/pass_units.cpp", "  if (tuning && predicted) d.scores.raw = d.scores.decision = predict(u, stream.x);\n", "", "tests/oracle/test_tune.py", "values"),
+    ("tune-gate", "tuning multiplies by the gate", "src/nn/pass_units.cpp", "g * gate_of_all(decided.router)", "g", "tests/oracle/test_tune.py", "values"),
+    ("export-cache", "what rearranges a cache rearranges who is seen in it", "src/convert/hf/modeling_fathom.py", "k, seen = k[..., :-1], k[:, 0, :, -1] > 0", "k, seen = k[..., :-1], torch.ones_like(k[:, 0, :, -1]) > 0", "tests/oracle/test_export.py", "rearranges"),
 ]

@@ -107,6 +107,39 @@ def test_the_dial(kind, tmp_path):
         theirs.set_dial(0)
 
 
+@pytest.mark.parametrize("kind", ["routed", "paths"])
+def test_what_rearranges_a_cache(kind, tmp_path):
+    """Beams copy, drop and reorder its texts, guesses from the prompt crop it: who is seen there goes along."""
+    models = [tmp_path / f"m{s}" for s in range(100, 140) if exportable(drawn(tmp_path / f"m{s}", s, kind))]
+    models = [m for m in models if (c := json.loads((m / "config.json").read_text()))["fathom"].get("kv", "drop") == "drop" and c["max_position_embeddings"] > 30][:4]
+    assert models
+    for model in models:
+        theirs = exported(model, tmp_path / ("hf-" + model.name))
+        draw = random.Random(model.name)
+        prompt = torch.tensor([[draw.randrange(theirs.config.vocab_size) for _ in range(6)] * 2])
+        flags = {"attention_mask": torch.ones_like(prompt), "max_new_tokens": 10, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+        beams = [theirs.generate(prompt, num_beams=3, use_cache=use, **flags)[0].tolist() for use in (True, False)]
+        assert beams[0] == beams[1]
+        assert theirs.generate(prompt, prompt_lookup_num_tokens=3, **flags)[0].tolist() == theirs.generate(prompt, **flags)[0].tolist()
+
+
+@pytest.mark.parametrize("kind", ["routed", "paths"])
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+def test_half_precision_as_the_folder_says(kind, dtype, tmp_path):
+    model = next(tmp_path / f"m{s}" for s in range(60, 100) if exportable(drawn(tmp_path / f"m{s}", s, kind)))
+    run(FATHOM, "export", model, tmp_path / "hf", "--to", "hf", "--type", dtype, "--quiet")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", trust_remote_code=True).eval()
+    assert theirs.dtype == {"bf16": torch.bfloat16, "f16": torch.float16}[dtype]
+    ids = [i % theirs.config.vocab_size for i in range(20)]
+    with torch.no_grad():
+        logits = theirs(torch.tensor([ids])).logits[0].float().numpy()
+    ours = engine_logits(tmp_path / "hf", ids, tmp_path)
+    # Rounded activations; rows may differ by more where that moves a score over its threshold.
+    errors = np.abs(logits - ours).max(1) / np.abs(ours).max()
+    assert np.isfinite(logits).all() and np.median(errors) < 0.1, errors
+    assert theirs.generate(torch.tensor([ids[:5]]), max_new_tokens=4, do_sample=False, eos_token_id=None, pad_token_id=0).shape == (1, 9)
+
+
 def test_dense_models_need_no_code(tmp_path):
     drawn(tmp_path / "m", 3, "dense")
     theirs = exported(tmp_path / "m", tmp_path / "hf")

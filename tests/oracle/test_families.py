@@ -223,6 +223,29 @@ def architecture_of(family, seed):
     return "llama" if family == "qwen2" and ROPES[seed]["rope_type"] == "llama3" else FAMILIES[family][2]
 
 
+@pytest.mark.parametrize("case,which", [(c, c) for c in CASES], indirect=["case"], ids=map(NAME, CASES))
+def test_a_converted_one_begins_as_its_source(case, which, tmp_path):
+    """With every token in full, routers and light paths change no bit: of biases, head norms, tied heads and scaled positions, in a folder and from a GGUF file."""
+    model, folder = case
+    ids = ids_of(model)
+    exact = ours(folder, ids, tmp_path)
+    (tmp_path / "text.txt").write_text("The sea is calm tonight. The tide is full, the moon lies fair. " * 30)
+    sources = [folder]
+    if in_gguf(*which):
+        run(FATHOM, "quantize", folder, tmp_path / "q8.gguf", "--type", "q8_0", "--quiet")
+        sources.append(tmp_path / "q8.gguf")
+    for source in sources:
+        want = exact if source is folder else ours(source, ids, tmp_path)
+        for i, words in enumerate((["--granularity", "block"], ["--granularity", "attention+mlp", "--kv", "drop"], ["--granularity", "mlp", "--router", "mlp", "--gate", "one_plus_tanh"])):
+            made = tmp_path / f"{source.name}-{i}"
+            run(FATHOM, "convert", source, made, "--blocks", "0,1", "--data", tmp_path / "text.txt", "--tokens", "600", "--context", "32", "--light", "fit:3", "--quiet", *words)
+            dial = json.loads((made / "fathom_dial.json").read_text())
+            assert len(dial["points"]) > 2 and dial["points"][-1]["dial"] == 1
+            assert not np.array_equal(ours(made, ids, tmp_path), want), "its own dial is another"
+            (made / "fathom_dial.json").write_text(json.dumps({**dial, "default_dial": 1.0}))
+            np.testing.assert_array_equal(ours(made, ids, tmp_path), want)
+
+
 GGUF_CASES = [c for c in CASES if in_gguf(*c)]
 
 

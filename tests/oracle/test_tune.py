@@ -24,7 +24,7 @@ PROJECTIONS = {"q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn
 
 
 def config_of(rng, kv):
-    config = test_nn.config_of(rng, gate="hard", kv=kv, num_hidden_layers=rng.randrange(2, 6), hidden_size=rng.choice([24, 37]))
+    config = test_nn.config_of(rng, gate=rng.choice(["hard", "hard", "one_plus_tanh"]), rule=rng.choice(["score", "score", "predictor"]), kv=kv, num_hidden_layers=rng.randrange(2, 6), hidden_size=rng.choice([24, 37]))
     units = []
 
     def add(block, part):
@@ -66,6 +66,9 @@ def parameters(config, generator, lora):
         at = tune_oracle.prefix(unit)
         if "full" in unit["paths"]:
             names |= {at + "router.weight": (1, C), at + "router.bias": (1,)}
+            if config["fathom"]["rule"] == "predictor":
+                P = max(C // 2, 1)
+                names |= {at + "predictor.fc1.weight": (P, C), at + "predictor.fc1.bias": (P,), at + "predictor.fc2.weight": (1, P), at + "predictor.fc2.bias": (1,)}
         if "light" in unit["paths"]:
             names |= {at + "light.down.weight": (unit["light_rank"], C), at + "light.up.weight": (C, unit["light_rank"])}
     out = {}
@@ -133,7 +136,7 @@ def is_trained(name, tool):
     if "trainable" not in tool:
         return True
     t = tool["trainable"]
-    return ".lora_" in name or (".router." in name and t["routers"]) or (".light." in name and t["light"])
+    return ".lora_" in name or ((".router." in name or ".predictor." in name) and t["routers"]) or (".light." in name and t["light"])
 
 
 @pytest.mark.parametrize("kv", ["keep", "drop"])

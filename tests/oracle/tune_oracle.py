@@ -73,7 +73,8 @@ def block_fraction(config, tokens, share):
         for n in units.values():
             unit = config["fathom"]["units"][n]
             if "full" in unit["paths"]:
-                total = total + tokens * C
+                P = max(C // 2, 1) if config["fathom"]["rule"] == "predictor" else 0
+                total = total + tokens * (C + P * C + P)
             if "light" in unit["paths"]:
                 light = share[n].get("light", 1.0) - full(n)
                 total = total + light * tokens * 2 * C * unit["light_rank"]
@@ -111,6 +112,12 @@ def forward(config, params, tokens, targets, document_start=None, lengths=None, 
             r = u @ params[prefix(unit) + "router.weight"][0]
             if routing["router_bias"]:
                 r = r + params[prefix(unit) + "router.bias"][0]
+            factor = 1.0
+            if routing["gate"] == "one_plus_tanh":  # of the linear router's score, whatever decides
+                factor = torch.where(forced, torch.ones_like(r), 1 + routing["gate_scale"] * torch.tanh(r))
+            if routing["rule"] == "predictor":
+                w = {name: params[f"{prefix(unit)}predictor.{name}"] for name in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")}
+                r = F.silu(u @ w["fc1.weight"].T + w["fc1.bias"]) @ w["fc2.weight"][0] + w["fc2.bias"][0]
             out["raw"][n][b] = r
             s = r + torch.tensor([noise * drawn[n].logistic() for _ in range(T)], dtype=r.dtype) if noise else r
             g = {}
@@ -122,6 +129,7 @@ def forward(config, params, tokens, targets, document_start=None, lengths=None, 
                     kept[n][cut][b] = (d, soft.detach())
                 d, before = (frozen or kept)[n][cut][b]
                 g[cut] = gates[n][cut][b] = d.to(r.dtype) + torch.where(forced, torch.zeros_like(soft), soft - before)
+            g["factor"] = factor
             return g
 
         def mix(n, g, x, delta_of):
@@ -141,7 +149,7 @@ def forward(config, params, tokens, targets, document_start=None, lengths=None, 
             out["selected"][n][b] = d
             reached = (frozen or kept)[n]["light"][b][0] if "light" in g else real
             out["light"][n][b] = reached & ~d
-            return torch.where(real[:, None], x + g["full"][:, None] * delta + (cheaper - g["full"])[:, None] * light, x)
+            return torch.where(real[:, None], x + (g["full"] * g["factor"])[:, None] * delta + (cheaper - g["full"])[:, None] * light, x)
 
         for layer in range(config["num_hidden_layers"]):
             p = f"model.layers.{layer}."

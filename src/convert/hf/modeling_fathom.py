@@ -57,6 +57,11 @@ def rms_norm(x, eps, weight=None):
     return y if weight is None else weight * y
 
 
+def wide(linear, x):
+    """Decisions are made in f32, whatever type the model was loaded in."""
+    return F.linear(x.float(), linear.weight.float(), None if linear.bias is None else linear.bias.float())
+
+
 class Light(nn.Module):
     def __init__(self, width, rank):
         super().__init__()
@@ -149,10 +154,10 @@ class Block(nn.Module):
         if unit.static:
             return path, None
         u = rms_norm(x, self.config.rms_norm_eps) if routing.get("router_input") == "normed" else x
-        r = home.router(u.float()).squeeze(-1).float()
+        r = wide(home.router, u).squeeze(-1)
         score = r
         if routing.get("rule", "score") == "predictor":
-            score = home.predictor["fc2"](F.silu(home.predictor["fc1"](u.float()))).squeeze(-1).float()
+            score = wide(home.predictor["fc2"], F.silu(wide(home.predictor["fc1"], u))).squeeze(-1)
         for i, name in enumerate(unit.paths[1:]):
             path = torch.where(score >= thresholds[unit.first_cut + i], PATHS[name], path)
         forced = positions < routing.get("forced_positions", 0)
@@ -206,11 +211,9 @@ class Block(nn.Module):
         q, k = rotate(q, *rotary), rotate(k, *rotary)
         seen = torch.ones_like(runs) if c.fathom.get("kv", "drop") == "keep" else runs  # who has keys and values
         if cache is not None:
-            k, v = cache.update(k, v, self.index)
-            kept = getattr(cache, "fathom_seen", None)
-            if kept is None:
-                kept = cache.fathom_seen = {}
-            seen = kept[self.index] = torch.cat([kept[self.index].to(seen.device), seen], 1) if self.index in kept else seen
+            # One number more per key says so: whatever reorders, repeats or crops a cache does it to both.
+            k, v = cache.update(torch.cat([k, seen[:, None, :, None].expand(-1, k.shape[1], -1, 1).to(k.dtype)], -1), v, self.index)
+            k, seen = k[..., :-1], k[:, 0, :, -1] > 0
         S = k.shape[2]
         where = torch.arange(S, device=x.device)
         visible = (where[None, :] <= where[S - T:, None])[None] & (mask[:, None, :] & seen[:, None, :])  # [B, T, S]
@@ -318,17 +321,18 @@ class FathomForCausalLM(PreTrainedModel, GenerationMixin):
         B, T, _ = x.shape
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache()
-        # Not what a layer of the cache says: one whose attention is static holds nothing.
-        before = getattr(past_key_values, "fathom_read", 0) if past_key_values is not None else 0
-        mask = torch.ones(B, before + T, dtype=torch.bool, device=x.device) if attention_mask is None else attention_mask.bool()
+        if attention_mask is None:
+            # A layer whose attention is static holds nothing.
+            before = max((past_key_values.get_seq_length(i) for i in range(len(past_key_values.layers))), default=0) if past_key_values is not None else 0
+            mask = torch.ones(B, before + T, dtype=torch.bool, device=x.device)
+        else:
+            mask, before = attention_mask.bool(), attention_mask.shape[1] - T
         if position_ids is None:
             position_ids = (mask.long().cumsum(1) - 1).clamp(min=0)[:, before:]
         rotary = self.rotary(position_ids, x.dtype)
         exited = torch.zeros(B, T, dtype=torch.bool, device=x.device)
         for block in self.model.layers:
             x = block(x, position_ids, rotary, mask, past_key_values, self.thresholds, exited)
-        if past_key_values is not None:
-            past_key_values.fathom_read = before + T
         x = self.model.norm(x)
         logits = self.lm_head(x[:, -logits_to_keep:] if logits_to_keep else x)
         loss = None

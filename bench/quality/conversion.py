@@ -1,0 +1,92 @@
+"""One recipe of conversion: convert, tune, and the loss over the dense model at the block fractions that came out.
+
+  bench/quality/conversion.py NAME --source MODEL --data TEXT --out FOLDER --on NAME=FILE [--on NAME=FILE …]
+                              [--convert "FLAGS"] [--tune "FLAGS"] [--from FOLDER] [--limit 16k] [--dials 1,0.95,0.85,0.75,0.65,0.55] [--build build/release] [--results FILE]
+
+TEXT is a file of `fathom data prepare`, or a dataset of it with the model's own ends; FLAGS are words of `fathom convert` and `fathom tune`. --from takes a
+converted model that is there instead of converting. What is there already is gone on with, and not made twice. A line of JSON per recipe is
+appended to conversion.jsonl beside this file (or --results): all flags, the seconds, and for every text the block fraction, the loss over the dense
+model and the loss at 0.85, 0.75 and 0.65 between the points.
+"""
+import argparse
+import json
+import pathlib
+import shlex
+import subprocess
+import time
+
+FRACTIONS = (0.85, 0.75, 0.65)
+
+
+def run(words):
+    return subprocess.run([str(w) for w in words], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def between(points, x):
+    points = sorted(points)
+    for (a, loss_a), (b, loss_b) in zip(points, points[1:]):
+        if a <= x <= b:
+            return loss_a + (loss_b - loss_a) * (x - a) / max(b - a, 1e-9)
+    return None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("--source", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--on", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--convert", default="")
+    parser.add_argument("--tune", default="")
+    parser.add_argument("--from", dest="converted")
+    parser.add_argument("--limit", default="16k")
+    parser.add_argument("--dials", default="1,0.95,0.85,0.75,0.65,0.55")
+    parser.add_argument("--build", type=pathlib.Path, default=pathlib.Path("build/release"))
+    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path(__file__).with_name("conversion.jsonl"))
+    args = parser.parse_args()
+    fathom = args.build / "fathom"
+    args.out.mkdir(parents=True, exist_ok=True)
+    seconds = {}
+
+    def timed(what, words):
+        begin = time.time()
+        run(words)
+        seconds[what] = round(time.time() - begin)
+
+    converted = pathlib.Path(args.converted) if args.converted else args.out / f"{args.name}-converted"
+    if not converted.exists():
+        timed("convert", [fathom, "convert", args.source, converted, "--data", args.data, *shlex.split(args.convert)])
+    model, tokens = converted, 0
+    if args.tune:
+        folder = args.out / args.name
+        if not (folder / "config.json").exists():
+            timed("tune", [fathom, "tune", converted, "--teacher", args.source, "--data", args.data, "--out", folder, *shlex.split(args.tune)])
+        elif not (folder / "summary.json").exists():
+            timed("tune", [fathom, "tune", "--resume", folder])
+        model, tokens = folder / "model", json.loads((folder / "summary.json").read_text())["tokens"]
+
+    def loss(of, text, dial=None):
+        flags = [] if dial is None else ["--dial", dial]
+        return json.loads(run([fathom, "eval", of, "--data", text, "--context", "512", "--limit", args.limit, "--json", "--quiet", "--no-teacher", *flags]))["model"]
+
+    found = {"name": args.name, "convert": args.convert, "from": args.converted, "tune": args.tune, "tokens": tokens, "seconds": seconds, "limit": args.limit, "texts": {}}
+    for pair in args.on:
+        name, _, text = pair.partition("=")
+        dense = loss(args.source, text)["loss"]
+        points = []
+        for dial in args.dials.split(","):
+            at = loss(model, text, dial)
+            points.append((round(at["block_fraction"], 4), round(at["loss"] - dense, 4)))
+        found["texts"][name] = {"dense": round(dense, 4), "points": points, **{str(x): between(points, x) for x in FRACTIONS}}
+    for x in FRACTIONS:
+        values = [text[str(x)] for text in found["texts"].values()]
+        if values and None not in values:
+            found[f"mean at {x}"] = round(sum(values) / len(values), 4)
+    with args.results.open("a") as out:
+        out.write(json.dumps(found) + "\n")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
