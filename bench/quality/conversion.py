@@ -11,6 +11,7 @@ model and the loss at 0.85, 0.75 and 0.65 between the points.
 import argparse
 import json
 import pathlib
+import re
 import shlex
 import subprocess
 import time
@@ -70,7 +71,8 @@ def main():
         flags = [] if dial is None else ["--dial", dial]
         return json.loads(run([fathom, "eval", of, "--data", text, "--context", "512", "--limit", args.limit, "--json", "--quiet", "--no-teacher", *flags]))["model"]
 
-    found = {"name": args.name, "convert": args.convert, "from": args.converted, "tune": args.tune, "tokens": tokens, "seconds": seconds, "limit": args.limit, "texts": {}}
+    bare = lambda flags: re.sub(r"/\S*/", "", flags or "")  # names of files, not where they lie here
+    found = {"name": args.name, "convert": bare(args.convert), "from": bare(args.converted), "tune": bare(args.tune), "tokens": tokens, "seconds": seconds, "limit": args.limit, "texts": {}}
     for pair in args.on:
         name, _, text = pair.partition("=")
         dense = loss(args.source, text)["loss"]
