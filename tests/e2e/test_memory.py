@@ -1,6 +1,7 @@
 """Memory: what a process takes is what `fathom info` says, what a routed model keeps is its share, and a budget is obeyed."""
 import json
 import os
+import pathlib
 import re
 import subprocess
 import time
@@ -8,6 +9,7 @@ import time
 import pytest
 
 TOKENS = 1980
+SMOLLM2 = pathlib.Path(__file__).resolve().parents[2] / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,15 @@ def test_an_embedding_stays_in_its_file(fathom, folder, build, large, prompt, ki
     for what in ("resident", "resident_peak"):
         taken = used["memory"][what] - base["memory"][what]
         assert -0.05 * predicted < taken - predicted < 0.05 * predicted + rows, f"{what} {taken / 1e6:.1f} MB, predicted {predicted / 1e6:.1f} MB"
+
+
+@pytest.mark.skipif(not SMOLLM2.exists() or "ASAN_OPTIONS" in os.environ, reason="scripts/get-smollm2 did not run, or a sanitizer has memory of its own")
+def test_a_real_model_with_its_tokenizer(fathom):
+    used = memory(fathom, SMOLLM2, "short.txt")
+    told = json.loads(fathom("info", SMOLLM2, "--context", str(used["prompt_tokens"] + used["new_tokens"]), "--json").out)["memory"]
+    predicted = told["weights"] + told["kv"]["f32"]["dense"] + told["program"]
+    for what in ("resident", "resident_peak"):
+        assert used["memory"][what] == pytest.approx(predicted, rel=0.05), what
 
 
 @pytest.mark.parametrize("threads", [1, 4])
