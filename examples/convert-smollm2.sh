@@ -44,7 +44,7 @@ elif [ ! -f "$out/run/summary.json" ]; then
   $fathom tune --resume "$out/run"
 fi
 
-say "The curve: what each dial gives and costs, on text that was held out"
+say "The curve: what each dial gives and costs, on the held-out text that set the dial"
 [ -f "$out/curve.html" ] || $fathom dial "$out/run/model" --data "$out/run/data" --against "$source" --context 512 --dials 1,0.85,0.75,0.65 --out "$out/curve.html"
 
 say "Done"
