@@ -22,9 +22,11 @@ Json Standing::to_json() const {
 Measure::Measure(nn::Transformer& network, const data::Dataset& validation, int64_t tokens, int64_t row_tokens, int64_t rows_at_once, nn::Compute compute, Teacher* teacher)
     : network_(network), row_tokens_(row_tokens), compute_(compute), teacher_loss_(kNone) {
   const std::vector<int64_t> begins = train::evaluation_windows(validation, tokens, row_tokens, 0, 1);
-  double sum = 0;
+  double sum = 0, forced = 0, tokens_read = 0;
   for (size_t first = 0; first < begins.size(); first += static_cast<size_t>(rows_at_once)) {
     const train::Batch batch = train::read_batch(validation, std::span(begins).subspan(first, std::min(begins.size() - first, static_cast<size_t>(rows_at_once))), row_tokens);
+    for (size_t i = 0; i < batch.input.size(); ++i, ++tokens_read)
+      forced += static_cast<int64_t>(i) % batch.tokens - batch.document_start[i] < network.config().routing.forced_positions;
     Part part{train::to_tensors(batch), {}};
     if (teacher) {
       Teacher::Answer answer = teacher->ask(batch);
@@ -36,6 +38,7 @@ Measure::Measure(nn::Transformer& network, const data::Dataset& validation, int6
     }
     parts_.push_back(std::move(part));
   }
+  forced_ = forced / std::max(tokens_read, 1.0);
   if (teacher && targets_ > 0) teacher_loss_ = sum / static_cast<double>(targets_);
 }
 

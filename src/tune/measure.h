@@ -34,6 +34,7 @@ class Measure {
   std::vector<double> shares_at(double dial, const std::vector<float>& thresholds);
   double teacher_loss() const { return teacher_loss_; }  // NaN without a teacher
   int64_t targets() const { return targets_; }
+  double forced_share() const { return forced_; }        // of tokens that run everything whatever is decided: the first of a document
 
  private:
   struct Part {
@@ -44,7 +45,7 @@ class Measure {
   int64_t row_tokens_;
   nn::Compute compute_;
   std::vector<Part> parts_;
-  double teacher_loss_ = 0;
+  double teacher_loss_ = 0, forced_ = 0;
   int64_t targets_ = 0;
 };
 

@@ -272,7 +272,7 @@ void Stage::evaluate() {
     const size_t cut = routing.first_cut(u) + unit.cuts() - 1;
     const auto all = [&](auto is) { return std::ranges::all_of(standings_, [&](const Standing& s) { return is(s.shares[cut]); }); };
     if (all([](double share) { return share > kAlmostAll; })) warn(str("all ", u), str("block ", unit.block, ": every token runs it in full at every target"));
-    if (all([](double share) { return share < kAlmostNone; })) warn(str("none ", u), str("block ", unit.block, ": no token runs it in full at any target"));
+    if (all([&](double share) { return share < measure_->forced_share() + kAlmostNone; })) warn(str("none ", u), str("block ", unit.block, ": no token runs it in full at any target"));
   }
 }
 

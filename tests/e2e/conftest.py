@@ -1,4 +1,5 @@
 """The built program, and a folder with a corpus, a tokenizer, small models with drawn weights and a dataset for it."""
+import json
 import os
 import pathlib
 import random
@@ -62,3 +63,21 @@ def fathom(folder):
 @pytest.fixture(scope="session")
 def build():
     return BUILD
+
+
+def read_safetensors(path):
+    """name → (type, shape, bytes); and the metadata."""
+    raw = path.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:8 + size])
+    about = header.pop("__metadata__", {})
+    return {name: (t["dtype"], t["shape"], raw[8 + size + t["data_offsets"][0]:8 + size + t["data_offsets"][1]]) for name, t in header.items()}, about
+
+
+def write_safetensors(path, tensors, about):
+    header, at = {"__metadata__": about}, 0
+    for name, (kind, shape, raw) in tensors.items():
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + len(raw)]}
+        at += len(raw)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(raw for _, _, raw in tensors.values()))

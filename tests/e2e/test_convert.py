@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from conftest import read_safetensors, write_safetensors
+
 
 @pytest.fixture(autouse=True)
 def cleared(folder):
@@ -23,24 +25,6 @@ def cleared(folder):
 
 def convert(fathom, *words, code=0):
     return fathom("convert", *words, "--quiet", code=code)
-
-
-def read_safetensors(path):
-    """name → (type, shape, bytes); and the metadata."""
-    raw = path.read_bytes()
-    size = int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8:8 + size])
-    about = header.pop("__metadata__", {})
-    return {name: (t["dtype"], t["shape"], raw[8 + size + t["data_offsets"][0]:8 + size + t["data_offsets"][1]]) for name, t in header.items()}, about
-
-
-def write_safetensors(path, tensors, about):
-    header, at = {"__metadata__": about}, 0
-    for name, (kind, shape, raw) in tensors.items():
-        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + len(raw)]}
-        at += len(raw)
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(raw for _, _, raw in tensors.values()))
 
 
 def loss(fathom, model, *words):

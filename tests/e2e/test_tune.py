@@ -4,12 +4,13 @@ import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import time
 
 import pytest
 
-from conftest import BUILD
+from conftest import BUILD, read_safetensors, write_safetensors
 
 pytestmark = pytest.mark.skipif(not (BUILD / "fathom-train").exists(), reason="no fathom-train in the build folder")
 
@@ -161,6 +162,19 @@ def test_a_teacher_of_other_weights_is_said_to_be_one(fathom, folder, routed):
     fathom("quantize", "dense", "tune-other", "--type", "q4_0", "--data", "corpus.txt", "--context", 64, "--quiet")
     said = fathom("tune", routed, "--teacher", "tune-other", "--data", "corpus.txt", "--stages", "routers", *SHORT, "--out", "tune-foreign", "--quiet")
     assert "which was not made of it" in said.err and not (folder / "tune-foreign" / "artifact").exists()
+
+
+def test_a_router_that_decides_nothing_is_named(fathom, folder, routed):
+    shutil.copytree(folder / routed, folder / "tune-decided")
+    tensors, about = read_safetensors(folder / "tune-decided" / "model.safetensors")
+    for block, bias in ((1, 1000.0), (2, -1000.0)):
+        kind, shape, _ = tensors[f"model.layers.{block}.router.bias"]
+        tensors[f"model.layers.{block}.router.bias"] = (kind, shape, struct.pack("<f", bias))
+    write_safetensors(folder / "tune-decided" / "model.safetensors", tensors, about)
+    said = fathom("tune", "tune-decided", "--data", "corpus.txt", "--stages", "routers", "--tokens", 512, *SHORT[2:], "--out", "tune-decided-run").err
+    assert "block 1: every token runs it in full at every target" in said and "block 2: no token runs it in full at any target" in said
+    assert "in full at 0.75, by block: 1 100 %, 2 " in said
+    assert "in full" not in fathom("tune", routed, "--data", "corpus.txt", "--stages", "routers", "--tokens", 512, *SHORT[2:], "--out", "tune-open-run", "--quiet").err
 
 
 def test_a_cache_says_its_size_first(fathom, folder, routed):
