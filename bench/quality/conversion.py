@@ -4,7 +4,7 @@
                               [--convert "FLAGS"] [--tune "FLAGS"] [--from FOLDER] [--limit 16k] [--dials 1,0.95,0.85,0.75,0.65,0.55] [--build build/release] [--results FILE]
 
 TEXT is a file of `fathom data prepare`, or a dataset of it with the model's own ends; FLAGS are words of `fathom convert` and `fathom tune`. --from takes a
-converted model that is there instead of converting. What is there already is gone on with, and not made twice. A line of JSON per recipe is
+converted model that is there instead of converting; --dials own is for a model that decides nothing. What is there already is gone on with, and not made twice. A line of JSON per recipe is
 appended to conversion.jsonl beside this file (or --results): all flags, the seconds, and for every text the block fraction, the loss over the dense
 model and the loss at 0.85, 0.75 and 0.65 between the points.
 """
@@ -78,7 +78,7 @@ def main():
         dense = loss(args.source, text)["loss"]
         points = []
         for dial in args.dials.split(","):
-            at = loss(model, text, dial)
+            at = loss(model, text, None if dial == "own" else dial)
             points.append((round(at["block_fraction"], 4), round(at["loss"] - dense, 4)))
         found["texts"][name] = {"dense": round(dense, 4), "points": points, **{str(x): between(points, x) for x in FRACTIONS}}
     for x in FRACTIONS:
