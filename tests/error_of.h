@@ -1,4 +1,4 @@
-// What a UserError says, or that there was none.
+// What a UserError (or another error, by its type) says, or that there was none.
 #pragma once
 #include <string>
 
@@ -6,11 +6,11 @@
 
 namespace fathom::test {
 
-template <class F>
+template <class Wanted = UserError, class F>
 std::string error_of(const F& f) {
   try {
     f();
-  } catch (const UserError& e) {
+  } catch (const Wanted& e) {
     return e.what();
   }
   return "no error";

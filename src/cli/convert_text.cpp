@@ -58,8 +58,7 @@ std::string convert_result_text(const ConvertReport& r) {
   std::string text;
   std::vector<std::vector<std::string>> rows;
   if (r.fitted) {
-    text += str("\nFitted on ", r.text, ": ", c.routing.routed_blocks() - c.routing.static_blocks(), " routed blocks");
-    text += ".\nUnits: share of tokens in full, part of a delta that the light path does not give, R² of the router, nats per token if no token ran in full\n";
+    text += str("\nFitted on ", r.text, ": ", c.routing.routed_blocks() - c.routing.static_blocks(), " routed blocks.\n") + "Units: share of tokens in full, part of a delta that the light path does not give, R² of the router, nats per token if no token ran in full\n";
     rows = {{"  block", "full", "unexplained", "router R²", "nats"}};
     for (size_t u = 0; u < c.routing.units.size(); ++u) {
       const routing::RoutedUnit& unit = c.routing.units[u];

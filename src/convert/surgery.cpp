@@ -231,7 +231,6 @@ const StoredTensor& stored_in(const model::ModelFolder& source, const Surgery& s
 }  // namespace
 
 std::shared_ptr<const infer::Weights> kept_blocks(const model::ModelFolder& source, const Surgery& surgery, int threads) {
-  if (static_cast<int64_t>(surgery.block_of.size()) == source.config().num_hidden_layers) return infer::Weights::load(source, threads);
   ModelConfig config = surgery.config;
   config.routing = {};
   StoredTensor tensor;
@@ -239,7 +238,7 @@ std::shared_ptr<const infer::Weights> kept_blocks(const model::ModelFolder& sour
     tensor = stored_in(source, surgery, name);
     tensor.owner = source.files();
     return tensor;
-  }, threads > 0 ? threads : available_threads(), true);
+  }, threads > 0 ? threads : available_threads(), true, [&] { source.release(); });
 }
 
 Contents contents_of(const model::ModelFolder& source, const Surgery& surgery) {

@@ -272,7 +272,7 @@ TEST(Engine, KeysAndValuesAreHeldAsItIsTold) {
     else EXPECT_NE(found, exact) << name(type);
   }
   EXPECT_EQ(name(CacheType::bf16), std::string("bf16"));
-  EXPECT_THAT(error_of([&] { Engine engine(model, {.kv_type = static_cast<CacheType>(4)}); }), HasSubstr("engine options: kv_type: found 4, expected a CacheType"));
+  EXPECT_THAT(api_error_of([&] { Engine engine(model, {.kv_type = static_cast<CacheType>(4)}); }), HasSubstr("engine options: kv_type: found 4, expected a CacheType"));
 }
 
 TEST(Engine, SamplesAreTextsOfTheirOwn) {

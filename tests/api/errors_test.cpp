@@ -20,7 +20,7 @@ TEST(Engine, WhatIsBadIsRefusedByNameAndDisturbsNobody) {
   const auto refused = [&](const std::function<void(Request&)>& change, Engine* by = nullptr) {
     Request request = good;
     change(request);
-    return error_of([&] { (by ? by : &engine)->submit(request); });
+    return api_error_of([&] { (by ? by : &engine)->submit(request); });
   };
   for (const double dial : {0.0, -1.0, 1.5, std::nan("")}) EXPECT_THAT(refused([&](Request& r) { r.dial = dial; }), HasSubstr("expected"));
   EXPECT_EQ(refused([](Request& r) { r.dial = 0.5; }, &plain), dense + ": dial: found 0.5, expected 1; this model has no routed block");
@@ -47,8 +47,8 @@ TEST(Engine, WhatIsBadIsRefusedByNameAndDisturbsNobody) {
   }
   EXPECT_EQ(refused([](Request& r) { r.stop_ids = {319}, r.sampling = Sampling{.logit_bias = {{319, 1.0F}}}; }), "no error");
   for (const double timeout : {-1.0, std::nan("")}) EXPECT_THAT(refused([&](Request& r) { r.timeout = timeout; }), HasSubstr("request: timeout: found"));
-  EXPECT_THAT(error_of([&] { engine.generate({.prompt = "The sea", .samples = 2}); }), HasSubstr("request: samples: found 2, expected 1"));
-  EXPECT_THAT(error_of([&] { under_way.set_dial(0); }), HasSubstr("expected"));
+  EXPECT_THAT(api_error_of([&] { engine.generate({.prompt = "The sea", .samples = 2}); }), HasSubstr("request: samples: found 2, expected 1"));
+  EXPECT_THAT(api_error_of([&] { under_way.set_dial(0); }), HasSubstr("expected"));
 
   // The parts of the message.
   try {
@@ -69,16 +69,16 @@ TEST(Engine, ATextThatFailsIsAnErrorOfItsRequestAlone) {
   for (const bool background : {false, true}) {
     if (background) engine.start();
     Stream a = engine.submit({.prompt = "The sea"}), b = engine.submit({.prompt = "The moon"});
-    EXPECT_THAT(error_of([&] { a.next(); }), HasSubstr("are its weights damaged?"));
-    EXPECT_THAT(error_of([&] { a.next(); }), HasSubstr("are its weights damaged?"));
-    EXPECT_THAT(error_of([&] { b.wait(); }), HasSubstr("are its weights damaged?"));
+    EXPECT_THAT(api_error_of([&] { a.next(); }), HasSubstr("are its weights damaged?"));
+    EXPECT_THAT(api_error_of([&] { a.next(); }), HasSubstr("are its weights damaged?"));
+    EXPECT_THAT(api_error_of([&] { b.wait(); }), HasSubstr("are its weights damaged?"));
     EXPECT_TRUE(a.done());
     EXPECT_FALSE(engine.step());
     EXPECT_EQ(engine.stats().kv_bytes, 0);
 
     // Who only polls hears of it too: until then the stream is not done.
     Stream polled = engine.submit({.prompt = "The tide"});
-    EXPECT_THAT(error_of([&] {
+    EXPECT_THAT(api_error_of([&] {
                   while (!polled.done()) {
                     if (!polled.try_next() && !background) engine.step();
                   }
@@ -99,9 +99,9 @@ TEST(Engine, ATextThatFailsIsAnErrorOfItsRequestAlone) {
   const std::string text = shared.generate(sound).text;
   Stream beside = shared.submit(sound);
   beside.next();
-  EXPECT_THAT(error_of([&] { shared.generate({.prompt = std::vector<TokenId>{7}}); }), HasSubstr("NaN"));
+  EXPECT_THAT(api_error_of([&] { shared.generate({.prompt = std::vector<TokenId>{7}}); }), HasSubstr("NaN"));
   Stream samples = shared.submit({.prompt = std::vector<TokenId>{7}, .samples = 3});
-  EXPECT_THAT(error_of([&] { samples.wait(); }), HasSubstr("NaN"));
+  EXPECT_THAT(api_error_of([&] { samples.wait(); }), HasSubstr("NaN"));
   EXPECT_EQ(beside.wait().at(0).text, text);
 }
 

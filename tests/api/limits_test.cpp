@@ -8,8 +8,8 @@ namespace fathom::test {
 namespace {
 
 void expect_public_bound(const std::string& name, const std::function<void()>& at, const std::function<void()>& past, const std::string& words) {
-  EXPECT_THAT(error_of(at), ::testing::Not(::testing::HasSubstr(words))) << name << ", at the bound";
-  EXPECT_THAT(error_of(past), ::testing::HasSubstr(words)) << name << ", past the bound";
+  EXPECT_THAT(api_error_of(at), ::testing::Not(::testing::HasSubstr(words))) << name << ", at the bound";
+  EXPECT_THAT(api_error_of(past), ::testing::HasSubstr(words)) << name << ", past the bound";
 }
 
 TEST(Limits, Engine) {

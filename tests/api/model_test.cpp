@@ -62,14 +62,14 @@ TEST(Model, TextsToIdsAndBack) {
 TEST(Model, OpensWhatItIsGiven) {
   const TemporaryFolder folder;
   const std::string path = sample_folder(folder, "mod");
-  EXPECT_THAT(error_of([&] { Model::open(join_path(folder.path(), "none")); }), HasSubstr("none"));
-  EXPECT_THAT(error_of([&] { Model::open(path, {.threads = -1}); }), HasSubstr("threads: found -1"));
+  EXPECT_THAT(api_error_of([&] { Model::open(join_path(folder.path(), "none")); }), HasSubstr("none"));
+  EXPECT_THAT(api_error_of([&] { Model::open(path, {.threads = -1}); }), HasSubstr("threads: found -1"));
 
   const Model words = Model::open(path, {.weights = false});
   EXPECT_EQ(words.info().weight_bytes, 0);
   EXPECT_EQ(words.decode(words.encode("The sea")), "The sea");
-  EXPECT_THAT(error_of([&] { Engine engine(words); }), HasSubstr("opened without its weights"));
-  EXPECT_THAT(error_of([&] { score(words, std::vector<TokenId>{1, 2}); }), HasSubstr("opened without its weights"));
+  EXPECT_THAT(api_error_of([&] { Engine engine(words); }), HasSubstr("opened without its weights"));
+  EXPECT_THAT(api_error_of([&] { score(words, std::vector<TokenId>{1, 2}); }), HasSubstr("opened without its weights"));
 
   // The folder of a run.
   const std::string run = join_path(folder.path(), "run");
@@ -81,10 +81,10 @@ TEST(Model, OpensWhatItIsGiven) {
   std::filesystem::remove(join_path(run, "model/tokenizer.json"));
   const Model bare = Model::open(run);
   EXPECT_FALSE(bare.info().has_tokenizer);
-  EXPECT_THAT(error_of([&] { bare.encode("The sea"); }), HasSubstr("tokenizer.json"));
+  EXPECT_THAT(api_error_of([&] { bare.encode("The sea"); }), HasSubstr("tokenizer.json"));
   Engine engine(bare, {.threads = 1});
-  EXPECT_THAT(error_of([&] { engine.submit({.prompt = "The sea"}); }), HasSubstr("tokenizer.json"));
-  EXPECT_THAT(error_of([&] { engine.submit({.prompt = std::vector<TokenId>{5}, .stop = {"x"}}); }), HasSubstr("they need a tokenizer"));
+  EXPECT_THAT(api_error_of([&] { engine.submit({.prompt = "The sea"}); }), HasSubstr("tokenizer.json"));
+  EXPECT_THAT(api_error_of([&] { engine.submit({.prompt = std::vector<TokenId>{5}, .stop = {"x"}}); }), HasSubstr("they need a tokenizer"));
   const Text text = engine.generate({.prompt = std::vector<TokenId>{5, 6}, .max_tokens = 3, .stop_at_end = false});
   EXPECT_TRUE(text.text.empty());
   EXPECT_EQ(text.tokens.size(), 3U);
@@ -94,7 +94,7 @@ TEST(Model, Conversations) {
   const TemporaryFolder folder;
   const std::string path = sample_folder(folder, "mod");
   const std::vector<ChatMessage> messages = {{"user", "Is the sea calm?"}};
-  EXPECT_THAT(error_of([&] { Model::open(path).chat(messages); }), HasSubstr("no chat template"));
+  EXPECT_THAT(api_error_of([&] { Model::open(path).chat(messages); }), HasSubstr("no chat template"));
   atomic_write(join_path(path, "chat_template.jinja"), kTemplate);
   const Model model = Model::open(path);
   EXPECT_TRUE(model.info().has_chat_template);
@@ -106,7 +106,7 @@ TEST(Model, Conversations) {
   atomic_write(join_path(path, "chat_template.jinja"), "{% nothing %}");
   const Model odd = Model::open(path);  // it still goes on with texts
   EXPECT_FALSE(odd.info().has_chat_template);
-  EXPECT_THAT(error_of([&] { odd.chat_text(messages); }), HasSubstr("chat_template.jinja"));
+  EXPECT_THAT(api_error_of([&] { odd.chat_text(messages); }), HasSubstr("chat_template.jinja"));
 }
 
 TEST(Model, RecommendsASampling) {
@@ -151,12 +151,12 @@ TEST(Score, IsTheEngines) {
   EXPECT_NEAR(scores[1].log_prob_sum(), scores[1].log_prob[0] + scores[1].log_prob[1], std::abs(scores[1].log_prob_sum()));
   EXPECT_TRUE(score(model, std::vector<std::vector<TokenId>>{}).empty());
 
-  EXPECT_THAT(error_of([&] { score(model, std::vector<TokenId>{}); }), HasSubstr("score: text 0: found 0 tokens"));
-  EXPECT_THAT(error_of([&] { score(model, std::vector<TokenId>(241, 3)); }), HasSubstr("found 241 tokens, expected 1 to the model's max_position_embeddings 240"));
-  EXPECT_THAT(error_of([&] { score(model, std::vector<std::vector<TokenId>>{{1}, {2, 320}}); }), HasSubstr("score: text 1, token 1: found id 320, expected 0 to 319"));
-  EXPECT_THAT(error_of([&] { score(model, texts[1], {.dial = 0}); }), HasSubstr("expected"));
-  EXPECT_THAT(error_of([&] { score(model, texts[1], {.threads = -1}); }), HasSubstr("score options: threads: found -1, expected 0 to 1024"));
-  EXPECT_THAT(error_of([&] { score(model, texts[1], {.kv_type = static_cast<CacheType>(4)}); }), HasSubstr("score options: kv_type: found 4, expected a CacheType"));
+  EXPECT_THAT(api_error_of([&] { score(model, std::vector<TokenId>{}); }), HasSubstr("score: text 0: found 0 tokens"));
+  EXPECT_THAT(api_error_of([&] { score(model, std::vector<TokenId>(241, 3)); }), HasSubstr("found 241 tokens, expected 1 to the model's max_position_embeddings 240"));
+  EXPECT_THAT(api_error_of([&] { score(model, std::vector<std::vector<TokenId>>{{1}, {2, 320}}); }), HasSubstr("score: text 1, token 1: found id 320, expected 0 to 319"));
+  EXPECT_THAT(api_error_of([&] { score(model, texts[1], {.dial = 0}); }), HasSubstr("expected"));
+  EXPECT_THAT(api_error_of([&] { score(model, texts[1], {.threads = -1}); }), HasSubstr("score options: threads: found -1, expected 0 to 1024"));
+  EXPECT_THAT(api_error_of([&] { score(model, texts[1], {.kv_type = static_cast<CacheType>(4)}); }), HasSubstr("score options: kv_type: found 4, expected a CacheType"));
 
   // With keys and values held otherwise, as an engine that holds them so.
   infer::Engine narrow(infer::Weights::load(*plain.folder), {.threads = 1, .kv_type = KvType::q8_0});

@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "error_of.h"
 #include "fathom/fathom.h"
 #include "in_memory.h"
 #include "infer/generate.h"
@@ -52,13 +53,10 @@ struct Plain {
   }
 };
 
-inline std::string error_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
+// What an error of the public interface says.
+template <class F>
+std::string api_error_of(const F& body) {
+  return error_of<Error>(body);
 }
 
 }  // namespace fathom::test

@@ -52,7 +52,7 @@ TEST(Engine, ASavedTextGoesOnInAnotherEngine) {
 
   // What is refused: by name, and nothing is changed by it.
   const std::string whole = read_file(file, 1 << 24);
-  const auto load = [&](Engine by) { return error_of([&] { by.load(file); }); };
+  const auto load = [&](Engine by) { return api_error_of([&] { by.load(file); }); };
   EXPECT_THAT(load(Engine(model, {.threads = 1})), HasSubstr("text.kv: kv_type: found q8_0, expected f32; give EngineOptions::kv_type q8_0"));
   const CacheType q8 = CacheType::q8_0;
   EXPECT_THAT(load(Engine(model, {.threads = 1, .kv_bytes = 5'000, .kv_type = q8})), HasSubstr("; give EngineOptions::kv_bytes "));
@@ -69,15 +69,15 @@ TEST(Engine, ASavedTextGoesOnInAnotherEngine) {
   EXPECT_THAT(load(Engine(model, {.threads = 1, .kv_type = q8})), HasSubstr("the file is damaged"));
   atomic_write(file, "The sea is calm tonight, and no cache at all.");
   EXPECT_THAT(load(Engine(model, {.threads = 1, .kv_type = q8})), HasSubstr("found no saved cache, expected a file that begins with FATHOMKV; Engine::save writes one"));
-  EXPECT_THAT(error_of([&] { busy.save(file, text.ids, text.dials); }), HasSubstr("a file that is no saved cache"));
-  EXPECT_THAT(error_of([&] { busy.load(join_path(folder.path(), "none.kv")); }), HasSubstr("none.kv"));
+  EXPECT_THAT(api_error_of([&] { busy.save(file, text.ids, text.dials); }), HasSubstr("a file that is no saved cache"));
+  EXPECT_THAT(api_error_of([&] { busy.load(join_path(folder.path(), "none.kv")); }), HasSubstr("none.kv"));
   // A file of the chat, which notes other things.
   Plain plain(path);
   infer::save_cache(join_path(folder.path(), "chat.kv"), plain.folder->fingerprint() + plain.tokenizer.identity(), plain.engine,
                     {.ids = {}, .policies = {}, .read = {.sequence = plain.engine.new_sequence(), .decisions = {.run = {{}, {}}, .score = {{}, {}}}}, .note = {{"conversation", "…"}}});
-  EXPECT_THAT(error_of([&] { Engine(model, {.threads = 1}).load(join_path(folder.path(), "chat.kv")); }), HasSubstr("note: found no dials, expected a file of Engine::save"));
+  EXPECT_THAT(api_error_of([&] { Engine(model, {.threads = 1}).load(join_path(folder.path(), "chat.kv")); }), HasSubstr("note: found no dials, expected a file of Engine::save"));
 
-  const auto save = [&](const std::vector<TokenId>& ids, const std::vector<DialFrom>& dials = {}) { return error_of([&] { busy.save(file + "2", ids, dials); }); };
+  const auto save = [&](const std::vector<TokenId>& ids, const std::vector<DialFrom>& dials = {}) { return api_error_of([&] { busy.save(file + "2", ids, dials); }); };
   EXPECT_THAT(save({}), HasSubstr("text: ids: found 0 tokens, expected 1 to"));
   EXPECT_THAT(save({1, 320}), HasSubstr("text: ids: found id 320, expected 0 to 319"));
   EXPECT_THAT(save(std::vector<TokenId>(241, 3)), HasSubstr("found 241 tokens"));

@@ -58,7 +58,7 @@ TEST_F(StoppedRun, RefusesAnotherConfigurationByName) {
 }
 
 TEST_F(StoppedRun, AllowsOtherIntervals) {
-  EXPECT_EQ(resume_error(tiny({{"interval.keep_last", "3"}, {"interval.eval_steps", "2"}, {"interval.checkpoint_steps", "1"}})), "");
+  EXPECT_EQ(resume_error(tiny({{"interval.keep_last", "3"}, {"interval.eval_steps", "2"}, {"interval.checkpoint_steps", "1"}})), "no error");
 }
 
 TEST_F(StoppedRun, RefusesADamagedState) {
@@ -116,7 +116,7 @@ TEST_F(StoppedRun, RefusesAProgressionThatContradictsTheConfiguration) {
   for (const char* field : {"/total", "/tokens", "/loader/seed", "/loader/epoch", "/loader/position"})
     for (const int64_t change : {int64_t{1}, int64_t{1} << 40})
       EXPECT_THAT(with(field, change), AllOf(HasSubstr("checkpoint.json: progression."), HasSubstr("expected"))) << field;
-  EXPECT_EQ(with("/total", 0), "");
+  EXPECT_EQ(with("/total", 0), "no error");
 }
 
 // A step far beyond the budget is refused before the epochs up to it are gone through, which would take hours.
@@ -167,7 +167,7 @@ TEST_F(StoppedRun, CleansWhatAKilledRunLeft) {
   atomic_write(join_path(run_, ".summary.json.tmp-77-1"), "{");
   for (const char* name : {".notes.tmp-keep", ".notes.tmp-77-1", ".model.tmp-mine"}) atomic_write(join_path(run_, name), "the user's own");
   EXPECT_EQ(find_checkpoints(run_).back().step, 6);
-  EXPECT_EQ(resume_error(config_), "");
+  EXPECT_EQ(resume_error(config_), "no error");
   EXPECT_FALSE(exists(half));
   EXPECT_FALSE(exists(join_path(run_, ".summary.json.tmp-77-1")));
   for (const char* name : {".notes.tmp-keep", ".notes.tmp-77-1", ".model.tmp-mine"}) EXPECT_TRUE(exists(join_path(run_, name))) << name;
@@ -186,7 +186,7 @@ TEST_F(StoppedRun, ADamagedSummaryIsRefusedByName) {
 TEST_F(StoppedRun, AHalfRemovedCheckpointIsNone) {
   // prune_checkpoints hides a folder before it empties it.
   std::filesystem::rename(last(), join_path(run_, "checkpoints/.step-000000006.tmp-removed"));
-  EXPECT_EQ(resume_error(config_), "");
+  EXPECT_EQ(resume_error(config_), "no error");
   EXPECT_TRUE(exists(join_path(run_, "summary.json")));
 }
 

@@ -48,7 +48,7 @@ TEST_F(Exporting, TheRunIsFoundHoweverTheCheckpointIsNamed) {
   for (const std::string& path : {last(), last() + "/", last() + "//", last() + "/../" + name, std::string("."), std::string("./"), "../" + name}) {
     SCOPED_TRACE(path);
     fs::current_path(last());
-    EXPECT_EQ(error_of([&] { export_checkpoint(path, out_); }), "");
+    EXPECT_EQ(error_of([&] { export_checkpoint(path, out_); }), "no error");
     fs::current_path(here);
     for (const char* file : {"tokenizer.json", "config.json", "model.safetensors", "fathom_dial.json"})
       EXPECT_EQ(read(join_path(out_, file)), read(join_path(run_, "model/" + std::string(file)))) << file;
@@ -89,7 +89,7 @@ TEST(Exports, AnotherDatasetUnderTheSameNameIsRefused) {
   }
   remove_all(data);
   fs::copy(corpus(), data, fs::copy_options::recursive);
-  EXPECT_EQ(error_of([&] { export_checkpoint(checkpoint, out); }), "");
+  EXPECT_EQ(error_of([&] { export_checkpoint(checkpoint, out); }), "no error");
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/json.h"
+#include "error_of.h"
 #include "train/trainer.h"
 
 namespace fathom::train {
@@ -21,16 +22,7 @@ Json tiny_json();
 // Text that is not prepared yet: 60 short documents, of which no two are alike.
 void write_text(const std::string& path);
 
-// The message of the UserError that `body` throws; "" when it throws none.
-template <class Body>
-std::string error_of(const Body& body) {
-  try {
-    body();
-  } catch (const UserError& e) {
-    return e.what();
-  }
-  return "";
-}
+using test::error_of;
 
 // Lines of RUN/metrics.jsonl without what the clock says.
 std::vector<Json> metrics_of(const std::string& run);
