@@ -1,4 +1,5 @@
 // dequantize() and unpack(). Each type has one function for its codes and one for its scales; both products are made of these.
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -11,7 +12,7 @@ namespace fathom::formats {
 namespace {
 
 // Codes of 32 elements from 16 bytes: lower halves, then upper ones.
-void nibbles(const uint8_t* bytes, uint8_t* out) {
+void nibbles(const uint8_t* bytes, uint8_t* __restrict out) {
   for (int i = 0; i < 16; ++i) out[i] = bytes[i] & 15, out[i + 16] = bytes[i] >> 4;
 }
 // Eight bits of a byte as bit 4 of eight bytes.
@@ -21,7 +22,7 @@ constexpr std::array<uint64_t, 256> kFifthBits = [] {
     for (uint64_t i = 0; i < 8; ++i) out[b] |= (b >> i & 1) << (8 * i + 4);
   return out;
 }();
-void fifth_bits(const uint8_t* high, uint8_t* out) {
+void fifth_bits(const uint8_t* high, uint8_t* __restrict out) {
   for (int i = 0; i < 4; ++i) {
     uint64_t eight;
     std::memcpy(&eight, out + 8 * i, sizeof eight);
@@ -30,12 +31,12 @@ void fifth_bits(const uint8_t* high, uint8_t* out) {
   }
 }
 // The same of 256 elements from 128 bytes, in steps of 64 elements.
-void nibbles_of_superblock(const uint8_t* bytes, uint8_t* out) {
+void nibbles_of_superblock(const uint8_t* bytes, uint8_t* __restrict out) {
   for (int c = 0; c < 4; ++c)
     for (int i = 0; i < 32; ++i) out[64 * c + i] = bytes[32 * c + i] & 15, out[64 * c + 32 + i] = bytes[32 * c + i] >> 4;
 }
 
-void codes(const BlockQ8_0& b, uint8_t* out) {
+void codes(const BlockQ8_0& b, uint8_t* __restrict out) {
   for (int i = 0; i < 32; i += 8) {  // adding 128 to a byte turns its highest bit over
     uint64_t eight;
     std::memcpy(&eight, b.codes + i, sizeof eight);
@@ -43,12 +44,12 @@ void codes(const BlockQ8_0& b, uint8_t* out) {
     std::memcpy(out + i, &eight, sizeof eight);
   }
 }
-void codes(const BlockQ4_0& b, uint8_t* out) { nibbles(b.nibbles, out); }
-void codes(const BlockQ4_1& b, uint8_t* out) { nibbles(b.nibbles, out); }
-void codes(const BlockQ5_0& b, uint8_t* out) { nibbles(b.nibbles, out), fifth_bits(b.high, out); }
-void codes(const BlockQ5_1& b, uint8_t* out) { nibbles(b.nibbles, out), fifth_bits(b.high, out); }
-void codes(const BlockQ4_K& b, uint8_t* out) { nibbles_of_superblock(b.nibbles, out); }
-void codes(const BlockQ5_K& b, uint8_t* out) {
+void codes(const BlockQ4_0& b, uint8_t* __restrict out) { nibbles(b.nibbles, out); }
+void codes(const BlockQ4_1& b, uint8_t* __restrict out) { nibbles(b.nibbles, out); }
+void codes(const BlockQ5_0& b, uint8_t* __restrict out) { nibbles(b.nibbles, out), fifth_bits(b.high, out); }
+void codes(const BlockQ5_1& b, uint8_t* __restrict out) { nibbles(b.nibbles, out), fifth_bits(b.high, out); }
+void codes(const BlockQ4_K& b, uint8_t* __restrict out) { nibbles_of_superblock(b.nibbles, out); }
+void codes(const BlockQ5_K& b, uint8_t* __restrict out) {
   nibbles_of_superblock(b.nibbles, out);
   uint8_t high[32];  // a copy that `out` cannot alias, shifted from group to group: this loop is compiled to vectors
   std::memcpy(high, b.high, sizeof high);
@@ -58,7 +59,7 @@ void codes(const BlockQ5_K& b, uint8_t* out) {
       high[j] = high[j] >> 1;
     }
 }
-void codes(const BlockQ6_K& b, uint8_t* out) {
+void codes(const BlockQ6_K& b, uint8_t* __restrict out) {
   for (int half = 0; half < 2; ++half, out += 128) {
     const uint8_t *low = b.low + 64 * half, *high = b.high + 32 * half;
     for (int j = 0; j < 32; ++j) {
@@ -94,14 +95,11 @@ void scales(const BlockQ6_K& b, Scales& s) {
   for (int g = 0; g < 16; ++g) s.scale[g] = d * static_cast<float>(b.scales[g]);
 }
 
-// f(block, index) for every block, read from wherever it lies.
+// f(block, index) for every block, where it lies.
 template <class Block, class F>
 void each_block(std::span<const std::byte> bytes, F f) {
-  for (size_t i = 0; i < bytes.size() / sizeof(Block); ++i) {
-    Block b;
-    std::memcpy(&b, bytes.data() + i * sizeof b, sizeof b);
-    f(b, i);
-  }
+  const auto* const blocks = reinterpret_cast<const Block*>(bytes.data());
+  for (size_t i = 0; i < bytes.size() / sizeof(Block); ++i) f(blocks[i], i);
 }
 
 template <class Block>
@@ -151,6 +149,36 @@ void convert(std::span<const std::byte> bytes, float* out, Convert f) {
     std::memcpy(&sample, bytes.data() + i * sizeof sample, sizeof sample);
     out[i] = f(sample);
   }
+}
+
+bool half_is_finite(uint16_t bits) { return (bits & 0x7c00u) != 0x7c00u; }
+
+// A block's codes are finite whatever they are, and f16 times integers of eight bits never leaves f32.
+template <class Block>
+bool blocks_are_finite(std::span<const std::byte> bytes) {
+  bool finite = true;  // without a branch: files are sound
+  each_block<Block>(bytes, [&](const Block& b, size_t) {
+    finite &= half_is_finite(b.d);
+    if constexpr (requires { b.m; }) finite &= half_is_finite(b.m);
+    if constexpr (requires { b.dmin; }) finite &= half_is_finite(b.dmin);
+  });
+  return finite;
+}
+
+template <class Bits>
+bool numbers_are_finite(std::span<const std::byte> numbers, Bits exponent) {
+  constexpr size_t kAtOnce = 64;  // bytes: a constant count lets the loop be compiled to vectors
+  Bits found = 0;
+  const auto look = [&](const std::byte* at) {
+    Bits bits[kAtOnce / sizeof(Bits)];
+    std::memcpy(bits, at, kAtOnce);
+    for (const Bits b : bits) found = static_cast<Bits>(found | ((b & exponent) == exponent));
+  };
+  for (; numbers.size() >= kAtOnce; numbers = numbers.subspan(kAtOnce)) look(numbers.data());
+  std::byte rest[kAtOnce] = {};
+  std::ranges::copy(numbers, rest);
+  look(rest);
+  return found == 0;
 }
 
 void check_whole(GgmlType type, std::span<const std::byte> blocks) {
@@ -209,6 +237,24 @@ void unpack(GgmlType type, std::span<const std::byte> blocks, UnpackedBlocks& ou
     case GgmlType::Q6_K: return unpack_blocks<BlockQ6_K>(blocks, out);
     default: FATHOM_ASSERT(false, ggml_type_name(type));
   }
+}
+
+bool is_finite(GgmlType type, std::span<const std::byte> blocks) {
+  check_whole(type, blocks);
+  switch (type) {
+    case GgmlType::F32: return numbers_are_finite<uint32_t>(blocks, 0x7f800000u);
+    case GgmlType::F16: return numbers_are_finite<uint16_t>(blocks, 0x7c00u);
+    case GgmlType::BF16: return numbers_are_finite<uint16_t>(blocks, 0x7f80u);
+    case GgmlType::Q8_0: return blocks_are_finite<BlockQ8_0>(blocks);
+    case GgmlType::Q4_0: return blocks_are_finite<BlockQ4_0>(blocks);
+    case GgmlType::Q4_1: return blocks_are_finite<BlockQ4_1>(blocks);
+    case GgmlType::Q5_0: return blocks_are_finite<BlockQ5_0>(blocks);
+    case GgmlType::Q5_1: return blocks_are_finite<BlockQ5_1>(blocks);
+    case GgmlType::Q4_K: return blocks_are_finite<BlockQ4_K>(blocks);
+    case GgmlType::Q5_K: return blocks_are_finite<BlockQ5_K>(blocks);
+    case GgmlType::Q6_K: return blocks_are_finite<BlockQ6_K>(blocks);
+  }
+  FATHOM_ASSERT(false, "ggml type ", static_cast<int>(type));
 }
 
 }  // namespace fathom::formats

@@ -42,11 +42,12 @@ uint16_t around_zero(const float* x, int half, uint8_t* codes) {
   return f32_to_f16(d);
 }
 // Codes from the least value up.
-void from_minimum(const float* x, int high, uint8_t* codes, uint16_t& d16, uint16_t& m16) {
+template <class Block>
+void from_minimum(const float* x, int high, uint8_t* codes, Block& b) {
   const auto [low, top] = std::minmax_element(x, x + 32);
   const float d = (*top - *low) / static_cast<float>(high), inv = inverse(d);
   for (int i = 0; i < 32; ++i) codes[i] = code((x[i] - *low) * inv + 0.5f, high);
-  d16 = f32_to_f16(d), m16 = f32_to_f16(*low);
+  b.d = f32_to_f16(d), b.m = f32_to_f16(*low);
 }
 
 void encode(const float* x, BlockQ8_0& b) {
@@ -71,12 +72,12 @@ void encode(const float* x, BlockQ5_0& b) {
 }
 void encode(const float* x, BlockQ4_1& b) {
   uint8_t codes[32];
-  from_minimum(x, 15, codes, b.d, b.m);
+  from_minimum(x, 15, codes, b);
   pack_nibbles(codes, b.nibbles);
 }
 void encode(const float* x, BlockQ5_1& b) {
   uint8_t codes[32];
-  from_minimum(x, 31, codes, b.d, b.m);
+  from_minimum(x, 31, codes, b);
   pack_nibbles(codes, b.nibbles);
   pack_fifth_bits(codes, b.high);
 }

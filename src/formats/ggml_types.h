@@ -63,4 +63,7 @@ struct UnpackedBlocks {
 // `out` keeps its allocations from call to call.
 void unpack(GgmlType type, std::span<const std::byte> blocks, UnpackedBlocks& out);
 
+// Whether dequantize() gives neither NaN nor infinity, of quantised types by their scales and minima alone.
+bool is_finite(GgmlType type, std::span<const std::byte> blocks);
+
 }  // namespace fathom::formats

@@ -40,25 +40,6 @@ Packing packing_of(GgmlType type) {
 // Matrices follow each other at multiples of a cache line.
 int64_t room(const StoredTensor& t) { return (kernels::packed_bytes(packing_of(t.type), t.rows(), t.columns()) + 63) / 64 * 64; }
 
-bool half_is_finite(uint16_t bits) { return (bits & 0x7c00u) != 0x7c00u; }
-
-template <class Bits>
-bool no_number_has(std::span<const std::byte> numbers, Bits exponent) {
-  Bits found = 0;
-  for (size_t i = 0; i + sizeof(Bits) <= numbers.size(); i += sizeof(Bits)) {
-    Bits bits;
-    std::memcpy(&bits, numbers.data() + i, sizeof bits);
-    found |= (bits & exponent) == exponent;
-  }
-  return found == 0;
-}
-
-// Neither infinity nor NaN among numbers of F32, F16 or BF16.
-bool plain_is_finite(GgmlType type, std::span<const std::byte> numbers) {
-  if (type == GgmlType::F32) return no_number_has<uint32_t>(numbers, 0x7f800000u);
-  return no_number_has<uint16_t>(numbers, type == GgmlType::F16 ? uint16_t{0x7c00} : uint16_t{0x7f80});
-}
-
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 const char* head_name(const model::ModelConfig& c) { return c.tie_word_embeddings ? kEmbedding : "lm_head.weight"; }
 
@@ -103,9 +84,9 @@ class Packer {
     if (kernels::is_plain(packing)) {
       PackedMatrix packed(packing, outputs, inner, [&](int64_t n, std::byte* row) {
         const std::span<const std::byte> from = t.row(n);
-        std::ranges::copy(from, row);
+        if (!from.empty()) std::memcpy(row, from.data(), from.size());
         read(from.size());
-        if (check_ && !plain_is_finite(t.type, from)) sound = false;
+        if (check_ && !formats::is_finite(t.type, from)) sound = false;
       }, threads_, at);
       if (!sound) t.refuse_not_finite();
       return packed;
@@ -122,9 +103,9 @@ class Packer {
       // Files of two levels subtract their minima, we add them.
       const uint16_t sign = blocks.layout.two_level ? 0x8000 : 0;
       std::ranges::transform(blocks.dmin, row.minimum.begin(), [sign](uint16_t bits) { return static_cast<uint16_t>(bits ^ sign); });
-      if (!std::ranges::all_of(row.scale, half_is_finite) || !std::ranges::all_of(row.minimum, half_is_finite)) sound = false;
+      if (check_ && !formats::is_finite(t.type, from)) sound = false;
     }, threads_, at);
-    if (check_ && !sound) t.refuse_not_finite();
+    if (!sound) t.refuse_not_finite();
     return packed;
   }
 
@@ -142,12 +123,10 @@ class Packer {
     constexpr int64_t kRows = 64;
     std::atomic<bool> sound{true};
     threads_.parallel_for((t.rows() + kRows - 1) / kRows, [&](int64_t chunk) {
-      thread_local std::vector<float> values;
-      values.resize(static_cast<size_t>(t.columns()));
       for (int64_t n = chunk * kRows; n < std::min(t.rows(), (chunk + 1) * kRows); ++n) {
-        t.row_f32(n, values.data());
-        read(static_cast<size_t>(formats::ggml_bytes(t.type, t.columns())));
-        if (!model::all_finite(values)) sound = false;
+        const std::span<const std::byte> row = t.row(n);
+        read(row.size());
+        if (!formats::is_finite(t.type, row)) sound = false;
       }
     });
     if (!sound) t.refuse_not_finite();  // by its place

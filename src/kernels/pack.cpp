@@ -40,34 +40,45 @@ T get(const uint8_t* from, int64_t width, int64_t part, int64_t n) {
   return value;
 }
 
-uint32_t four(const uint8_t* codes) {
-  uint32_t bytes;
-  std::memcpy(&bytes, codes, sizeof bytes);
-  return bytes;
+// Four times four bytes: of a row four codes each, or four plain numbers.
+using Fours [[gnu::vector_size(16)]] = uint32_t;
+
+Fours fours(const void* from) {
+  Fours v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
 }
 
-// Codes of a block of sixteen outputs, the first of which is number `panel` of the group: a cache line at a time. No shift moves a code
-// from one byte into another.
+// to[i] holds number i of each row. In registers: bytes that are put together in memory would be loaded across the stores that wrote them.
+void transpose(const Fours (&rows)[4], Fours* to) {
+  const Fours a = __builtin_shufflevector(rows[0], rows[1], 0, 4, 1, 5), b = __builtin_shufflevector(rows[0], rows[1], 2, 6, 3, 7);
+  const Fours c = __builtin_shufflevector(rows[2], rows[3], 0, 4, 1, 5), d = __builtin_shufflevector(rows[2], rows[3], 2, 6, 3, 7);
+  to[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5), to[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
+  to[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5), to[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
+}
+
+// Codes of a block of sixteen outputs, the first of which is number `panel` of the group, four outputs at a time. No shift moves a
+// code from one byte into another.
 void pack_codes(const Layout& l, int64_t width, int64_t panel, const uint8_t* const (&codes)[kLanes], std::byte* record) {
-  uint32_t line[kLanes];
-  const auto write = [&](int64_t at) { std::memcpy(record + at, line, sizeof line); };
-  if (l.low_bits == 8) {
-    for (int64_t step = 0; step < 8; ++step) {
-      for (int64_t n = 0; n < kLanes; ++n) line[n] = four(codes[n] + step * 4);
-      write((step * width + panel) * 4);
+  for (int64_t n = 0; n < kLanes; n += 4) {
+    Fours steps[8];  // of four codes
+    for (int64_t half = 0; half < 2; ++half)
+      transpose({fours(codes[n] + half * 16), fours(codes[n + 1] + half * 16), fours(codes[n + 2] + half * 16), fours(codes[n + 3] + half * 16)}, steps + half * 4);
+    const auto write = [&](int64_t at, Fours value) { std::memcpy(record + at, &value, sizeof value); };
+    if (l.low_bits == 8) {
+      for (int64_t step = 0; step < 8; ++step) write((step * width + panel + n) * 4, steps[step]);
+      continue;
     }
-    return;
-  }
-  for (int64_t turn = 0; turn < kBlock / 8; ++turn) {
-    for (int64_t n = 0; n < kLanes; ++n) line[n] = (four(codes[n] + turn * 8) & 0x0f0f0f0f) | (four(codes[n] + turn * 8 + 4) & 0x0f0f0f0f) << 4;
-    write(Place(l, width, panel, turn * 8).low);
-  }
-  if (l.high_bits == 0) return;
-  for (int64_t turn = 0; turn < kBlock / 8; ++turn) {
-    const Place at(l, width, panel, turn * 8);
-    if (at.high_shift == 0) std::memset(line, 0, sizeof line);  // the first turn of these bytes
-    for (int64_t n = 0; n < kLanes; ++n) line[n] |= (four(codes[n] + turn * 8) >> 4 & 0x0f0f0f0f) << at.high_shift | (four(codes[n] + turn * 8 + 4) >> 4 & 0x0f0f0f0f) << (at.high_shift + 4);
-    write(at.high);
+    Fours high = {};
+    for (int64_t turn = 0; turn < kBlock / 8; ++turn) {
+      const Place at(l, width, panel + n, turn * 8);
+      const Fours even = steps[turn * 2], odd = steps[turn * 2 + 1];
+      write(at.low, (even & 0x0f0f0f0f) | (odd & 0x0f0f0f0f) << 4);
+      if (l.high_bits == 0) continue;
+      if (at.high_shift == 0) high = Fours{};  // the first turn of these bytes
+      high |= (even >> 4 & 0x0f0f0f0f) << at.high_shift | (odd >> 4 & 0x0f0f0f0f) << (at.high_shift + 4);
+      write(at.high, high);
+    }
   }
 }
 
@@ -122,7 +133,16 @@ void pack_plain_group(int64_t steps, int64_t first, int64_t used, int64_t width,
     const int64_t here = std::clamp<int64_t>(used - panel, 0, kLanes);
     std::ranges::fill(rows, T{0});
     for (int64_t n = 0; n < here; ++n) read(first + panel + n, reinterpret_cast<std::byte*>(rows.data() + n * steps));
-    for (int64_t k = 0; k < steps; ++k)
+    int64_t k = 0;
+    if constexpr (sizeof(T) == sizeof(uint32_t))
+      for (; k + 4 <= steps; k += 4)
+        for (int64_t n = 0; n < kLanes; n += 4) {
+          const T* const from = rows.data() + n * steps + k;
+          Fours turned[4];
+          transpose({fours(from), fours(from + steps), fours(from + steps * 2), fours(from + steps * 3)}, turned);
+          for (int64_t i = 0; i < 4; ++i) std::memcpy(group + (k + i) * width + panel + n, &turned[i], sizeof turned[i]);
+        }
+    for (; k < steps; ++k)
       for (int64_t n = 0; n < kLanes; ++n) group[k * width + panel + n] = rows[static_cast<size_t>(n * steps + k)];
   }
 }

@@ -203,6 +203,28 @@ TEST(GgmlTypes, NothingIsWrittenBesideTheOutput) {
   }
 }
 
+// Wherever a number that is none stands, is_finite() says what the decoded values say.
+TEST(GgmlTypes, FiniteIsWhatDecodesToFiniteNumbers) {
+  const auto numbers = [](GgmlType type, std::span<const std::byte> bytes) { return std::ranges::all_of(decoded(type, bytes), [](float v) { return std::isfinite(v); }); };
+  for (const GgmlType type : kAll) {
+    const int64_t blocks = is_quantized(type) ? 5 : 101;  // neither whole lines nor whole vectors
+    const std::vector<std::byte> sound = is_quantized(type) ? random_blocks(type, blocks, 29) : encoded(type, normal_values(static_cast<size_t>(blocks), 29));
+    ASSERT_TRUE(numbers(type, sound) && is_finite(type, sound)) << ggml_type_name(type);
+    EXPECT_TRUE(is_finite(type, {})) << ggml_type_name(type);
+    // Of a type of 32 bits the upper half tells; where a type's 16 bits are codes, whatever they are is finite.
+    int found = 0;
+    for (size_t at = 0; at + 2 <= sound.size(); at += 2)
+      for (const uint16_t bits : {0x7c00, 0xfc00, 0x7e01, 0x7f80, 0xffc0, 0x7bff}) {
+        std::vector<std::byte> bad = sound;
+        std::memcpy(&bad[at], &bits, sizeof bits);
+        const bool finite = numbers(type, bad);
+        found += !finite;
+        ASSERT_EQ(is_finite(type, bad), finite) << ggml_type_name(type) << ", byte " << at << ", " << bits;
+      }
+    EXPECT_GE(found, blocks * (type == GgmlType::F32 || type == GgmlType::BF16 ? 2 : 3)) << ggml_type_name(type);
+  }
+}
+
 TEST(GgmlTypes, PartBlocksAreRefused) {
   std::vector<std::byte> bytes(300);
   std::vector<float> x(300);
