@@ -103,7 +103,7 @@ class Packer {
       // Files of two levels subtract their minima, we add them.
       const uint16_t sign = blocks.layout.two_level ? 0x8000 : 0;
       std::ranges::transform(blocks.dmin, row.minimum.begin(), [sign](uint16_t bits) { return static_cast<uint16_t>(bits ^ sign); });
-      if (check_ && !formats::is_finite(t.type, from)) sound = false;
+      if (check_ && !(formats::is_finite(GgmlType::F16, std::as_bytes(row.scale)) && formats::is_finite(GgmlType::F16, std::as_bytes(row.minimum)))) sound = false;
     }, threads_, at);
     if (!sound) t.refuse_not_finite();
     return packed;
