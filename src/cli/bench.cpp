@@ -95,7 +95,7 @@ std::vector<Form> forms_of(const Arguments& args, int64_t positions) {
     if (positions > folder->config().max_position_embeddings)
       args.wrong("prompt", str(positions, " positions"), str("at most the model's ", folder->config().max_position_embeddings));
     const std::optional<double> dial = dial_of(args, *folder);
-    const auto weights = infer::Weights::load(*folder, threads_of(args));
+    const auto weights = infer::Weights::load(*folder, static_cast<int>(std::ranges::max(thread_counts(args))));
     const routing::RoutingConfig& routing = folder->config().routing;
     const Form full{"every token in full", weights, infer::RoutingPolicy::full(folder->config()), std::vector<double>(routing.cuts(), 1.0)};
     if (!routing.decides()) return {{"dense", full.weights, full.policy, full.capacity}};

@@ -74,6 +74,17 @@ def test_other_paths_of_a_shape():
     assert 0 < line["run_share"] < 0.6 and line["allowed_speedup"] > 1
 
 
+@pytest.mark.parametrize("threads", ["", "1", "1,2"])
+def test_a_model_of_a_folder(folder, threads):
+    """As many runs as numbers of threads, of the model as it is loaded; without --threads 1, 2, 4, … up to all cores."""
+    words = ["--threads", threads] if threads else []
+    result = fathom(folder / "mod", "--prompt", "8", "--generate", "4", "--depth", "4", "--rounds", "1", *words, "--quiet", "--json")
+    assert result.returncode == 0, result.stderr
+    runs = json.loads(result.stdout)["runs"]
+    assert [run["threads"] for run in runs][:2] == ([int(n) for n in threads.split(",")] if threads else [1, 2][:os.cpu_count()])
+    assert all(line["tokens_per_second"] > 0 for run in runs for line in run["lines"])
+
+
 def test_the_machine():
     result = fathom("machine", "--threads", "1", "--json")
     assert result.returncode == 0, result.stderr
