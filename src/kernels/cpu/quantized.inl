@@ -35,9 +35,10 @@ inline V16 load_scale(const uint8_t* head, const uint8_t* record, int part, int 
   else return mul(load_halves(head + ((part == l.scales) * W + n) * 32), load_signed_bytes(at + (part * W + n) * 16));
 }
 
-// Decoding with none, 2, 4 and 8 KB: SmolLM2 in 4 bits 309, 310, 350, 329 tokens/s on one thread and 399, 416, 459, 416 on two; llama-110m in
-// 8 bits 371, 373, 368, 323 on two (medians of three turns, Zen 5).
-constexpr int64_t kPrefetchBytes = 4096;
+// One row asks for what comes so much later, into the second-level cache: the first holds too few misses. Decoding on one and two threads of
+// a Zen 4, llama-110m in 8 bits: 189 and 307 tokens/s with 4 KB into the first level, 258 and 320 so; in 4 bits 424 and 668, 495 and 626;
+// SmolLM2's shape in 4 bits 311 and 419, 358 and 431 (medians of three turns). docs/log.md has other distances.
+constexpr int64_t kPrefetchBytes = 1536;
 constexpr int64_t kChunkBlocks = 8;   // so many records of a group (17 KB at most) stay in the first-level cache for all rows
 static_assert(kChunkBlocks == kSuperBlock);  // so that a chunk begins with the head of its records
 constexpr int64_t kTileRows = 48;     // rows whose sums are kept (12 KB)
@@ -82,7 +83,7 @@ void quantized_tile(const QuantizedRows& x, int64_t row, int64_t first, int64_t 
         // With one row the weights come out of memory, and groups follow each other there: also past the end of this one.
         if (R == 1 && fetch.lines < 0)
 #pragma GCC unroll 16
-          for (int64_t line = 0; line < kTurnBytes; line += 64) __builtin_prefetch(w + turn * kTurnBytes + line + kPrefetchBytes);
+          for (int64_t line = 0; line < kTurnBytes; line += 64) __builtin_prefetch(w + turn * kTurnBytes + line + kPrefetchBytes, 0, 2);
         else
           for (int64_t line = 0; line < fetch.lines; ++line, fetch.next += 64) __builtin_prefetch(fetch.next, 0, 2);
         I16 codes[W];
