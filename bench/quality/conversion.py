@@ -1,7 +1,7 @@
 """One recipe of conversion: convert, tune, and the loss over the dense model at the block fractions that came out.
 
   bench/quality/conversion.py NAME --source MODEL --data TEXT --out FOLDER --on NAME=FILE [--on NAME=FILE …]
-                              [--convert "FLAGS"] [--tune "FLAGS"] [--from FOLDER] [--limit 16k] [--dials 1,0.95,0.85,0.75,0.65,0.55] [--build build/release] [--results FILE]
+                              [--convert "FLAGS"] [--tune "FLAGS"] [--from FOLDER] [--limit 16k] [--threads 0] [--dials 1,0.95,0.85,0.75,0.65,0.55] [--build build/release] [--results FILE]
 
 TEXT is a file of `fathom data prepare`, or a dataset of it with the model's own ends; FLAGS are words of `fathom convert` and `fathom tune`. --from takes a
 converted model that is there instead of converting; --dials own is for a model that decides nothing. What is there already is gone on with, and not made twice. A line of JSON per recipe is
@@ -42,6 +42,7 @@ def main():
     parser.add_argument("--tune", default="")
     parser.add_argument("--from", dest="converted")
     parser.add_argument("--limit", default="16k")
+    parser.add_argument("--threads", default="0", help="of conversion and evaluation; tuning has its own in --tune")
     parser.add_argument("--dials", default="1,0.95,0.85,0.75,0.65,0.55")
     parser.add_argument("--build", type=pathlib.Path, default=pathlib.Path("build/release"))
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path(__file__).with_name("conversion.jsonl"))
@@ -57,7 +58,7 @@ def main():
 
     converted = pathlib.Path(args.converted) if args.converted else args.out / f"{args.name}-converted"
     if not converted.exists():
-        timed("convert", [fathom, "convert", args.source, converted, "--data", args.data, *shlex.split(args.convert)])
+        timed("convert", [fathom, "convert", args.source, converted, "--data", args.data, "--threads", args.threads, *shlex.split(args.convert)])
     model, tokens = converted, 0
     if args.tune:
         folder = args.out / args.name
@@ -69,7 +70,7 @@ def main():
 
     def loss(of, text, dial=None):
         flags = [] if dial is None else ["--dial", dial]
-        return json.loads(run([fathom, "eval", of, "--data", text, "--context", "512", "--limit", args.limit, "--json", "--quiet", "--no-teacher", *flags]))["model"]
+        return json.loads(run([fathom, "eval", of, "--data", text, "--context", "512", "--limit", args.limit, "--json", "--quiet", "--no-teacher", "--threads", args.threads, *flags]))["model"]
 
     bare = lambda flags: re.sub(r"/\S*/", "", flags or "")  # names of files, not where they lie here
     found = {"name": args.name, "convert": bare(args.convert), "from": bare(args.converted), "tune": bare(args.tune), "tokens": tokens, "seconds": seconds, "limit": args.limit, "texts": {}}

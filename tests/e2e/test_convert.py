@@ -74,7 +74,8 @@ def test_static_dropped_and_unfitted(fathom, folder):
     config = json.loads((folder / "short" / "config.json").read_text())
     assert config["num_hidden_layers"] == 3 and "fathom" not in config
     # Without text routers are open until tuning fills them.
-    convert(fathom, "dense", "open", "--light", "none")
+    shown = convert(fathom, "dense", "open", "--light", "none").out
+    assert "Not fitted, for there was no --data: routers are open" in shown and "--blocks auto is inner then" in shown
     assert [p["dial"] for p in json.loads((folder / "open" / "fathom_dial.json").read_text())["points"]] == [1]
     assert loss(fathom, "open")["loss"] == loss(fathom, "dense")["loss"]
     convert(fathom, "dense", "mlp", "--light", "none", "--router", "mlp", "--kv", "drop", "--gate", "one_plus_tanh")

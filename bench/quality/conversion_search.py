@@ -1,0 +1,90 @@
+"""Many recipes of conversion on the same text and the same rows, some at once, each on one thread: the first rounds of successive halving.
+
+  bench/quality/conversion_search.py --source MODEL --data TEXT --out FOLDER --on NAME=FILE [--on NAME=FILE …] [--tokens 100k] [--jobs 2] [--only NAME,…] [--limit 8k] [--build build/release] [--results FILE]
+
+Recipes that convert alike share the converted model, all share what the teacher said. What is done stays done, what was stopped goes on; bench/quality/conversion.py runs
+one recipe and writes its line of conversion.jsonl.
+"""
+import argparse
+import concurrent.futures
+import json
+import pathlib
+import subprocess
+import sys
+
+# Words of `fathom convert`, words of `fathom tune`, against the first.
+RECIPES = {
+    "base": ("", ""),
+    "light-16": ("--light fit:16", ""),
+    "light-128": ("--light fit:128", ""),
+    "split": ("--granularity attention+mlp", ""),
+    "mlp-only": ("--granularity mlp", ""),
+    "kv-drop": ("--kv drop", ""),
+    "on-static": ("--static 14-17", ""),
+    "router-mlp": ("--router mlp", ""),
+    "gate": ("--router mlp --gate one_plus_tanh", ""),
+    "one-target": ("", "--target 0.75"),
+    "wide-range": ("", "--target 0.55-0.95"),
+    "rank-8": ("", "--lora-rank 8 --lora-alpha 16"),
+    "rank-32": ("", "--lora-rank 32 --lora-alpha 64"),
+    "adapter-lr-3e-4": ("", "--adapter-lr 3e-4"),
+    "adapter-lr-2e-3": ("", "--adapter-lr 2e-3"),
+    "light-lr-1e-3": ("", "--lr 1e-3"),
+    "router-lr-1e-3": ("", "--router-lr 1e-3"),
+    "two-stages": ("", "--stages routers,adapters"),
+    "no-noise": ("", "--noise 0"),
+    "teacher-alone": ("", "--lm 0"),
+    "everything": ("", "--stages everything --lr 3e-5"),
+}
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--on", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--tokens", default="100k")
+    parser.add_argument("--fit-tokens", default="33k")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only")
+    parser.add_argument("--limit", default="8k")
+    parser.add_argument("--build", type=pathlib.Path, default=pathlib.Path("build/release"))
+    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path(__file__).with_name("conversion.jsonl"))
+    args = parser.parse_args()
+    names = args.only.split(",") if args.only else list(RECIPES)
+    if unknown := [n for n in names if n not in RECIPES]:
+        sys.exit(f"conversion_search: no recipe {', '.join(unknown)}; there are {', '.join(RECIPES)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    called = lambda name: f"{name}@{args.tokens}"
+    done = {json.loads(line)["name"] for line in args.results.read_text().splitlines()} if args.results.exists() else set()
+    names = [n for n in names if called(n) not in done]
+
+    converted = {}
+    for name in names:
+        flags = RECIPES[name][0]
+        converted[flags] = args.out / ("converted" + flags.replace(" ", "").replace(":", "-"))
+
+    def convert(flags):
+        if not converted[flags].exists():
+            subprocess.run([args.build / "fathom", "convert", args.source, converted[flags], "--data", args.data, "--tokens", args.fit_tokens, "--threads", "1", "--quiet", *flags.split()],
+                           check=True, stdout=subprocess.DEVNULL)
+
+    def run(name):
+        words, tune = RECIPES[name]
+        stages = "" if "--stages" in tune else "--stages adapters "
+        subprocess.run([sys.executable, ROOT / "bench/quality/conversion.py", called(name), "--source", args.source, "--data", args.data, "--out", args.out, "--from", converted[words], "--convert", words,
+                        "--tune", f"{stages}--tokens {args.tokens} --batch-size 2 --threads 1 --precision bf16 --teacher-cache {args.out / 'teacher'} --checkpoint-seconds 120 {tune}".strip(),
+                        "--limit", args.limit, "--dials", "1,0.9,0.8,0.7,0.6", "--threads", "1", "--build", args.build, "--results", args.results, *(w for on in args.on for w in ("--on", on))],
+                       check=True, stdout=subprocess.DEVNULL)
+        return name
+
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(convert, converted))
+        for number, name in enumerate(pool.map(run, names), 1):
+            print(f"{number} of {len(names)}: {name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
