@@ -81,7 +81,8 @@ def test_a_model_of_a_folder(folder, threads):
     result = fathom(folder / "mod", "--prompt", "8", "--generate", "4", "--depth", "4", "--rounds", "1", *words, "--quiet", "--json")
     assert result.returncode == 0, result.stderr
     runs = json.loads(result.stdout)["runs"]
-    assert [run["threads"] for run in runs][:2] == ([int(n) for n in threads.split(",")] if threads else [1, 2][:os.cpu_count()])
+    measured = [run["threads"] for run in runs]
+    assert measured == [int(n) for n in threads.split(",")] if threads else measured[0] == 1 and measured == sorted(set(measured))
     assert all(line["tokens_per_second"] > 0 for run in runs for line in run["lines"])
 
 
