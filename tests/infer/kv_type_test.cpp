@@ -56,7 +56,7 @@ TEST_P(KvTypes, ALongTextOnManyThreadsIsThatOnOne) {
       return out;
     };
     const Reading expected = last(one);
-    for (const kernels::Isa isa : kernels::available())
+    for (const kernels::Isa isa : isas())
       for (const int threads : {2, 5, 13}) {
         Engine engine(model.weights, {.threads = threads, .kernels = &kernels::kernels_for(isa), .kv_type = GetParam()});
         expect_same(last(engine), expected, str(kernels::isa_name(isa), ", threads ", threads, ", ", kv_heads, " of ", heads, " heads"));

@@ -150,7 +150,7 @@ Model model_worth_threads(uint64_t seed) {
 }
 
 TEST(Law, AnyNumberOfThreadsAndAnyIsaGiveTheSameBits) {
-  for (uint64_t seed = 500; seed < 504; ++seed) {
+  for (uint64_t seed = 500; seed < 500 + cases(4); ++seed) {
     const Model model = model_worth_threads(seed);
     SCOPED_TRACE(model.describe());
     Random random(seed);
@@ -158,7 +158,7 @@ TEST(Law, AnyNumberOfThreadsAndAnyIsaGiveTheSameBits) {
     const RoutingPolicy policy = RoutingPolicy::causal(seed % 2 == 1 ? std::vector<float>{-0.4f, 0.4f, -0.8f, 0.1f} : std::vector<float>{0.1f, -0.3f});
     Engine one(model.weights, {.threads = 1, .kernels = &kernels::kernels_for(kernels::Isa::reference), .kv_type = kv_of(seed)});
     const Reading expected = read(one, tokens, policy);
-    for (kernels::Isa isa : kernels::available())
+    for (const kernels::Isa isa : isas())
       for (int threads : {1, 2, 3}) {
         Engine engine(model.weights, {.threads = threads, .kernels = &kernels::kernels_for(isa), .kv_type = kv_of(seed)});
         ASSERT_EQ(engine.threads(), threads);

@@ -23,6 +23,15 @@ constexpr uint64_t cases(uint64_t count) {
 #endif
 }
 
+// Instruction sets to try where threads are what matters: under ThreadSanitizer the best one alone.
+inline std::vector<kernels::Isa> isas() {
+#ifdef __SANITIZE_THREAD__
+  return {kernels::available().back()};
+#else
+  return kernels::available();
+#endif
+}
+
 struct Model {
   model::ModelConfig config;
   model::Weights tensors;

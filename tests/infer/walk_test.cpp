@@ -21,7 +21,7 @@ std::vector<std::vector<int32_t>> drawn_texts(const model::ModelConfig& config, 
 std::vector<std::span<const int32_t>> spans(const std::vector<std::vector<int32_t>>& texts) { return {texts.begin(), texts.end()}; }
 
 TEST(BlockWalk, ScoresAndFiguresAreTheEngines) {
-  int compared = 0;
+  uint64_t compared = 0;
   for (uint64_t seed = 0; seed < 0 + cases(100); ++seed) {
     const Model m = Model::drawn(seed);
     SCOPED_TRACE(str(seed, " ", m.describe()));
@@ -68,7 +68,7 @@ TEST(BlockWalk, ScoresAndFiguresAreTheEngines) {
       else EXPECT_TRUE(std::isnan(figures.loss));
     }
   }
-  EXPECT_GT(compared, 60);
+  EXPECT_GT(compared, cases(60));
 }
 
 TEST(BlockWalk, ADenseModelHasALoss) {
