@@ -13,6 +13,7 @@ the converted one and of the tuned one. Every step that is done stays done: the 
 import argparse
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -43,6 +44,7 @@ def main():
     parser.add_argument("--other", action="append", default=[], metavar="TEXT")
     parser.add_argument("--tokens", default="600k")
     parser.add_argument("--limit", default="32k", help="tokens of each held-out text that are scored (default 32k)")
+    parser.add_argument("--context", default="512", help="tokens of a window and of a row (default 512)")
     parser.add_argument("--source", help="the dense model (default: the one of scripts/get-smollm2)")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("domain-out"))
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/release")
@@ -53,10 +55,16 @@ def main():
         sys.exit(f"domain: no program {program}; scripts/setup, then scripts/build build/release -- fathom fathom-train")
 
     def fathom(*words):
-        done = subprocess.run([str(w) for w in (program, *words, "--threads", args.threads)], stdout=subprocess.PIPE, text=True)
-        if done.returncode != 0:
-            sys.exit(done.returncode)
-        return done.stdout
+        child = subprocess.Popen([str(w) for w in (program, *words, "--threads", args.threads)], stdout=subprocess.PIPE, text=True)
+        while True:
+            try:
+                said = child.communicate()[0]
+                break
+            except KeyboardInterrupt:  # the program heard it too: it saves, and ends
+                pass
+        if child.returncode != 0:
+            sys.exit(child.returncode)
+        return said
 
     source = args.source or subprocess.run([ROOT / "scripts/get-smollm2"], check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout.strip()
     if not pathlib.Path(source).is_absolute() and not args.source:
@@ -74,16 +82,17 @@ def main():
 
     converted, run = args.out / "converted", args.out / "run"
     if not converted.exists():
-        fathom("convert", source, converted, "--data", tuned_on)
+        fathom("convert", source, converted, "--data", tuned_on, "--context", args.context)
     if not (run / "config.json").exists():
-        fathom("tune", converted, "--teacher", source, "--data", tuned_on, "--stages", "adapters", "--tokens", args.tokens, "--batch-size", "2", "--out", run)
+        shutil.rmtree(run, ignore_errors=True)  # stopped before it began
+        fathom("tune", converted, "--teacher", source, "--data", tuned_on, "--stages", "adapters", "--tokens", args.tokens, "--batch-size", "2", "--context", args.context, "--out", run)
     elif not (run / "summary.json").exists():
         fathom("tune", "--resume", run)
 
     found = {"tokens": json.loads((run / "summary.json").read_text())["tokens"], "rows": []}
     print("| | loss in the domain | block fraction | loss elsewhere | block fraction |\n|---|---|---|---|---|")
     for name, model, dial in [("dense", source, []), ("converted, dial 0.75", converted, ["--dial", "0.75"]), ("tuned, dial 0.75", run / "model", ["--dial", "0.75"]), ("tuned, dial 1", run / "model", ["--dial", "1"])]:
-        at = [json.loads(fathom("eval", model, "--data", text, "--context", "512", "--limit", args.limit, "--json", "--quiet", "--no-teacher", *dial))["model"] for text in (held_out, elsewhere)]
+        at = [json.loads(fathom("eval", model, "--data", text, "--context", args.context, "--limit", args.limit, "--json", "--quiet", "--no-teacher", *dial))["model"] for text in (held_out, elsewhere)]
         row = {"model": name, **{where: {"loss": a["loss"], "block_fraction": a.get("block_fraction", 1.0)} for where, a in zip(("domain", "elsewhere"), at)}}
         found["rows"].append(row)
         print(f"| {name} | " + " | ".join(f"{row[w]['loss']:.3f} | {row[w]['block_fraction']:.3f}" for w in ("domain", "elsewhere")) + " |", flush=True)

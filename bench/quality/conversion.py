@@ -1,7 +1,7 @@
 """One recipe of conversion: convert, tune, and the loss over the dense model at the block fractions that came out.
 
   bench/quality/conversion.py NAME --source MODEL --data TEXT --out FOLDER --on NAME=FILE [--on NAME=FILE …]
-                              [--convert "FLAGS"] [--tune "FLAGS"] [--from FOLDER] [--limit 16k] [--threads 0] [--dials 1,0.95,0.85,0.75,0.65,0.55] [--build build/release] [--results FILE]
+                              [--convert "FLAGS"] [--tune "FLAGS"] [--from FOLDER] [--limit 16k] [--context 512] [--threads 0] [--dials 1,0.95,0.85,0.75,0.65,0.55] [--build build/release] [--results FILE]
 
 TEXT is a file of `fathom data prepare`, or a dataset of it with the model's own ends; FLAGS are words of `fathom convert` and `fathom tune`. --from takes a
 converted model that is there instead of converting; --dials own is for a model that decides nothing. What is there already is gone on with, and not made twice. A line of JSON per recipe is
@@ -31,21 +31,28 @@ def between(points, x):
     return None
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name")
+def parser_of(description, limit):
+    """What a recipe and a search over recipes are both told."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--on", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--limit", default=limit)
+    parser.add_argument("--context", default="512")
+    parser.add_argument("--build", type=pathlib.Path, default=pathlib.Path("build/release"))
+    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path(__file__).with_name("conversion.jsonl"))
+    return parser
+
+
+def main():
+    parser = parser_of(__doc__, "16k")
+    parser.add_argument("name")
     parser.add_argument("--convert", default="")
     parser.add_argument("--tune", default="")
     parser.add_argument("--from", dest="converted")
-    parser.add_argument("--limit", default="16k")
     parser.add_argument("--threads", default="0", help="of conversion and evaluation; tuning has its own in --tune")
     parser.add_argument("--dials", default="1,0.95,0.85,0.75,0.65,0.55")
-    parser.add_argument("--build", type=pathlib.Path, default=pathlib.Path("build/release"))
-    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path(__file__).with_name("conversion.jsonl"))
     args = parser.parse_args()
     fathom = args.build / "fathom"
     args.out.mkdir(parents=True, exist_ok=True)
@@ -70,7 +77,7 @@ def main():
 
     def loss(of, text, dial=None):
         flags = [] if dial is None else ["--dial", dial]
-        return json.loads(run([fathom, "eval", of, "--data", text, "--context", "512", "--limit", args.limit, "--json", "--quiet", "--no-teacher", "--threads", args.threads, *flags]))["model"]
+        return json.loads(run([fathom, "eval", of, "--data", text, "--context", args.context, "--limit", args.limit, "--json", "--quiet", "--no-teacher", "--threads", args.threads, *flags]))["model"]
 
     bare = lambda flags: re.sub(r"/\S*/", "", flags or "")  # names of files, not where they lie here
     found = {"name": args.name, "convert": bare(args.convert), "from": bare(args.converted), "tune": bare(args.tune), "tokens": tokens, "seconds": seconds, "limit": args.limit, "texts": {}}

@@ -1,16 +1,18 @@
 """Many recipes of conversion on the same text and the same rows, some at once, each on one thread: the first rounds of successive halving.
 
-  bench/quality/conversion_search.py --source MODEL --data TEXT --out FOLDER --on NAME=FILE [--on NAME=FILE …] [--tokens 100k] [--jobs 2] [--only NAME,…] [--limit 8k] [--build build/release] [--results FILE]
+  bench/quality/conversion_search.py --source MODEL --data TEXT --out FOLDER --on NAME=FILE [--on NAME=FILE …] [--tokens 100k] [--jobs 2] [--only NAME,…] [--limit 8k] [--context 512] [--build build/release] [--results FILE]
 
-Recipes that convert alike share the converted model, all share what the teacher said. What is done stays done, what was stopped goes on; bench/quality/conversion.py runs
+Recipes that convert alike share the converted model, those that follow each other what the teacher said. What is done stays done, what was stopped goes on; bench/quality/conversion.py runs
 one recipe and writes its line of conversion.jsonl.
 """
-import argparse
 import concurrent.futures
 import json
 import pathlib
+import queue
 import subprocess
 import sys
+
+import conversion
 
 # Words of `fathom convert`, words of `fathom tune`, against the first.
 RECIPES = {
@@ -40,18 +42,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--on", action="append", default=[], metavar="NAME=FILE")
+    parser = conversion.parser_of(__doc__, "8k")
     parser.add_argument("--tokens", default="100k")
     parser.add_argument("--fit-tokens", default="33k")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only")
-    parser.add_argument("--limit", default="8k")
-    parser.add_argument("--build", type=pathlib.Path, default=pathlib.Path("build/release"))
-    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path(__file__).with_name("conversion.jsonl"))
     args = parser.parse_args()
     names = args.only.split(",") if args.only else list(RECIPES)
     if unknown := [n for n in names if n not in RECIPES]:
@@ -68,16 +63,24 @@ def main():
 
     def convert(flags):
         if not converted[flags].exists():
-            subprocess.run([args.build / "fathom", "convert", args.source, converted[flags], "--data", args.data, "--tokens", args.fit_tokens, "--threads", "1", "--quiet", *flags.split()],
+            subprocess.run([args.build / "fathom", "convert", args.source, converted[flags], "--data", args.data, "--tokens", args.fit_tokens, "--context", args.context, "--threads", "1", "--quiet", *flags.split()],
                            check=True, stdout=subprocess.DEVNULL)
+
+    caches = queue.SimpleQueue()  # one process at a time reads or fills one
+    for job in range(args.jobs):
+        caches.put(args.out / f"teacher-{job}")
 
     def run(name):
         words, tune = RECIPES[name]
         stages = "" if "--stages" in tune else "--stages adapters "
-        subprocess.run([sys.executable, ROOT / "bench/quality/conversion.py", called(name), "--source", args.source, "--data", args.data, "--out", args.out, "--from", converted[words], "--convert", words,
-                        "--tune", f"{stages}--tokens {args.tokens} --batch-size 2 --threads 1 --precision bf16 --teacher-cache {args.out / 'teacher'} --checkpoint-seconds 120 {tune}".strip(),
-                        "--limit", args.limit, "--dials", "1,0.9,0.8,0.7,0.6", "--threads", "1", "--build", args.build, "--results", args.results, *(w for on in args.on for w in ("--on", on))],
-                       check=True, stdout=subprocess.DEVNULL)
+        cache = caches.get()
+        try:
+            subprocess.run([sys.executable, ROOT / "bench/quality/conversion.py", called(name), "--source", args.source, "--data", args.data, "--out", args.out, "--from", converted[words], "--convert", words,
+                            "--tune", f"{stages}--tokens {args.tokens} --batch-size 2 --threads 1 --precision bf16 --teacher-cache {cache} --context {args.context} --checkpoint-seconds 120 {tune}".strip(),
+                            "--limit", args.limit, "--context", args.context, "--dials", "1,0.9,0.8,0.7,0.6", "--threads", "1", "--build", args.build, "--results", args.results, *(w for on in args.on for w in ("--on", on))],
+                           check=True, stdout=subprocess.DEVNULL)
+        finally:
+            caches.put(cache)
         return name
 
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:

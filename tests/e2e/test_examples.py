@@ -1,10 +1,12 @@
-"""The programs of examples/, which know the public C++ interface alone, beside `fathom`."""
+"""The programs of examples/, which know the public C++ interface alone, beside `fathom`; and its scripts."""
 import json
 import pathlib
 import re
 import subprocess
 
 import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -73,5 +75,31 @@ def test_a_bad_dial(example, fathom):
 
 @pytest.mark.parametrize("words,code,says", [(["--help"], 0, "--tokens N"), (["--datum", "x"], 2, "unknown option '--datum'"), (["--data"], 2, "--data needs a value")])
 def test_the_road_of_a_conversion(words, code, says):
-    done = subprocess.run([pathlib.Path(__file__).resolve().parents[2] / "examples/convert-smollm2.sh", *words], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([ROOT / "examples/convert-smollm2.sh", *words], capture_output=True, text=True, timeout=20)
     assert done.returncode == code and says in done.stdout + done.stderr
+
+
+def test_a_domain(build, fathom, folder, tmp_path):
+    """Converted, tuned and measured in the domain and elsewhere; called again, nothing is made twice."""
+    (tmp_path / "domain").mkdir()
+    for number, text in enumerate((folder / "corpus.txt").read_text().split("<|endoftext|>")):
+        (tmp_path / "domain" / f"{number:02}.txt").write_text(text)
+    (tmp_path / "other.txt").write_text("The tide is out. " * 200)
+    words = [ROOT / "examples/domain.py", "domain", "--files", "*.txt", "--other", "other.txt", "--tokens", "1k", "--limit", "300", "--context", "64", "--source", folder / "dense", "--build", build, "--threads", "1"]
+    once = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert once.returncode == 0, once.stderr
+    found = json.loads((tmp_path / "domain-out" / "domain.json").read_text())
+    assert [row["model"] for row in found["rows"]] == ["dense", "converted, dial 0.75", "tuned, dial 0.75", "tuned, dial 1"] and found["tokens"] >= 1000
+    dense, converted, tuned, full = (row["domain"] for row in found["rows"])
+    assert dense["block_fraction"] == 1 and converted["block_fraction"] < 0.95 and tuned["block_fraction"] < 0.95 and tuned["loss"] < converted["loss"]
+    # The held-out text is every twentieth file, and none of them is tuned on.
+    texts = lambda name: [json.loads(line)["text"] for line in (tmp_path / "domain-out" / name).read_text().splitlines()]
+    assert len(texts("held-out.jsonl")) == 3 and len(texts("tuned-on.jsonl")) == 57 and not set(texts("held-out.jsonl")) & set(texts("tuned-on.jsonl"))
+    before = (tmp_path / "domain-out/run/model/config.json").stat().st_mtime_ns
+    again = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert again.stdout == once.stdout and (tmp_path / "domain-out/run/model/config.json").stat().st_mtime_ns == before
+
+
+def test_a_domain_of_too_few_files(build, folder, tmp_path):
+    done = subprocess.run([ROOT / "examples/domain.py", tmp_path, "--source", folder / "dense", "--build", build, "--out", tmp_path / "out"], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1 and done.stderr.startswith("domain: found 0 files *.py in ") and "expected 20 or more" in done.stderr
