@@ -6,12 +6,12 @@
 namespace fathom::infer {
 namespace {
 
-constexpr int64_t kContext = 512;  // tokens before the one that is priced
+constexpr int64_t kPricedContext = 512;  // tokens before the one that is priced
 
 double bytes_at(const model::ModelFolder& folder, std::optional<double> dial) {
   const model::ModelConfig& config = folder.config();
   const std::vector<double> capacity = folder.dial() ? folder.dial()->at(dial.value_or(folder.dial()->default_dial)).capacity : config.routing.capacities();
-  return model::decode_bytes(config, kContext, capacity, weight_bytes(folder)).total();
+  return model::decode_bytes(config, kPricedContext, capacity, weight_bytes(folder)).total();
 }
 
 }  // namespace
