@@ -1,9 +1,10 @@
-"""What guessing tokens saves or costs: `fathom generate` with and without it, in turns, on twelve prompts of three kinds.
+"""What guessing tokens saves or costs: `fathom generate` with and without it, in turns, on the fifty prompts of prompts.jsonl (chat, prose, code).
 
-  bench/engine/speculation.py MODEL [--build build/release] [--flag=--draft-repeats] [--max-tokens 128] [--rounds 3] [--threads 2]
+  bench/engine/speculation.py MODEL [--with="--draft-repeats"] [--dial 1] [--build build/release] [--max-tokens 128] [--rounds 3] [--threads 2] [--only KIND] [--no-eos] [--json FILE]
 
-Prints for every kind: guesses made and right, seconds of decoding without and with, and their ratio (medians over rounds,
-summed over prompts). The texts are held equal. A kind whose text repeats its prompt (an edit, a quotation) is where repetition helps.
+Prints for every kind: guesses made and right, seconds of decoding without and with, their ratio (medians over rounds, summed over prompts), and the ratios of the prompts
+between which nine of ten lie. The texts are greedy and held equal. With `--draft-always` among the words of --with, as many tokens are guessed each time whether it pays or not:
+acceptance by draft.
 """
 import argparse
 import json
@@ -12,67 +13,59 @@ import statistics
 import subprocess
 import sys
 
-PROMPTS = {
-    "prose": [
-        "The lighthouse keeper had not spoken to anyone for three weeks when the letter came.",
-        "A short history of the bicycle begins with a bad harvest:",
-        "Why does the sea look blue from above and green from within?",
-        "The committee met on a wet Tuesday to decide what should become of the old mill.",
-    ],
-    "code": [
-        "def median(values):\n    \"\"\"The middle of a list of numbers.\"\"\"\n",
-        "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n",
-        "#include <stdio.h>\n\nint main(void) {\n  for (int i = 0; i < 10; i++) {\n",
-        "SELECT name, price FROM products WHERE price > 10 ORDER BY price;\nSELECT name, price FROM",
-    ],
-    "repetition": [
-        "Copy this list with the prices doubled. apples 2, pears 3, plums 4, cherries 5, grapes 6, melons 7.\nCopy this list with the prices doubled. apples",
-        "The rules: walk on the left, talk on the right, listen in the middle. Again, the rules: walk",
-        "x1 = 1\nx2 = x1 + 1\nx3 = x2 + 1\nx4 = x3 + 1\nx5 =",
-        "Monday: open at nine, close at five. Tuesday: open at nine, close at five. Wednesday:",
-    ],
-}
+PROMPTS = [json.loads(line) for line in (pathlib.Path(__file__).parent / "prompts.jsonl").read_text().splitlines()]
+CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"  # SmolLM2's
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
+    parser.add_argument("--with", dest="words", default="--draft-repeats", help="what turns guessing on, as one word of words")
+    parser.add_argument("--dial", help="of both")
     parser.add_argument("--build", default="build/release")
-    parser.add_argument("--flag", default="--draft-repeats", help="what turns guessing on, as one word: --draft-repeats or --draft-dial=0.5")
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=sorted({p["kind"] for p in PROMPTS}))
+    parser.add_argument("--no-eos", action="store_true", help="write on to the last token")
+    parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
     program = pathlib.Path(args.build) / "fathom"
 
-    def generate(prompt, flags):
-        command = [program, "generate", args.model, "--prompt", prompt, "--max-tokens", str(args.max_tokens), "--temperature", "0", "--no-eos", "--json", "--threads",
-                   str(args.threads), *flags]
+    def generate(prompt, words):
+        text = CHAT.format(prompt["prompt"]) if prompt["kind"] == "chat" else prompt["prompt"]
+        command = [program, "generate", args.model, "--prompt", text, "--max-tokens", str(args.max_tokens), "--temperature", "0", "--repetition-penalty", "1", "--json", "--threads", str(args.threads), *words]
+        command += ["--parse-special"] * (prompt["kind"] == "chat") + ["--no-eos"] * args.no_eos + (["--dial", args.dial] if args.dial else [])
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode != 0:
             sys.exit(run.stderr)
         return json.loads(run.stdout)
 
-    print("| prompts | guesses made | right | seconds without | with | without over with |")
-    print("|---|---|---|---|---|---|")
-    total = [0.0, 0.0]
-    for kind, prompts in PROMPTS.items():
-        made = right = 0
-        seconds = [0.0, 0.0]
-        for prompt in prompts:
-            times = [[], []]
-            for _ in range(args.rounds):
-                plain, guessing = generate(prompt, []), generate(prompt, [args.flag])
-                assert plain["ids"] == guessing["ids"], prompt
-                times[0].append(plain["decode_seconds"])
-                times[1].append(guessing["decode_seconds"])
-            made += guessing["guesses"]["made"]
-            right += guessing["guesses"]["right"]
+    lines = []
+    for number, prompt in enumerate(p for p in PROMPTS if args.only in (None, p["kind"])):
+        times = [[], []]
+        for turn in range(args.rounds):
+            order = [0, 1] if turn % 2 == 0 else [1, 0]
+            runs = {i: generate(prompt, args.words.split() if i else ["--no-draft-repeats"]) for i in order}
+            assert runs[0]["ids"] == runs[1]["ids"], prompt
             for i in range(2):
-                seconds[i] += statistics.median(times[i])
-        total = [total[i] + seconds[i] for i in range(2)]
-        print(f"| {kind} | {made} | {100 * right / max(made, 1):.0f} % | {seconds[0]:.2f} | {seconds[1]:.2f} | {seconds[0] / seconds[1]:.2f} |")
-    print(f"| all | | | {total[0]:.2f} | {total[1]:.2f} | {total[0] / total[1]:.2f} |")
+                times[i].append(runs[i]["decode_seconds"])
+        lines.append({**prompt, "tokens": len(runs[0]["ids"]), "made": runs[1]["guesses"]["made"], "right": runs[1]["guesses"]["right"],
+                      "without": statistics.median(times[0]), "with": statistics.median(times[1])})
+        print(f"{number + 1} {prompt['kind']}: {lines[-1]['without']:.2f} s, {lines[-1]['with']:.2f} s", file=sys.stderr, flush=True)
+
+    print("| prompts | tokens | guesses made | right | seconds without | with | without over with | of nine in ten prompts |")
+    print("|---|---|---|---|---|---|---|---|")
+    for kind in [*dict.fromkeys(line["kind"] for line in lines), "all"]:
+        some = [line for line in lines if kind in ("all", line["kind"])]
+        total = {key: sum(line[key] for line in some) for key in ("tokens", "made", "right", "without", "with")}
+        ratios = sorted(line["without"] / line["with"] for line in some if line["with"] > 0)  # a text may end at once
+        least, most = ratios[len(ratios) // 20], ratios[-1 - len(ratios) // 20]
+        print(f"| {kind} | {total['tokens']} | {total['made']} | {100 * total['right'] / max(total['made'], 1):.0f} % | {total['without']:.2f} | {total['with']:.2f} "
+              f"| {total['without'] / total['with']:.2f} | {least:.2f} to {most:.2f} |")
+    if args.json:
+        args.json.write_text(json.dumps({"model": pathlib.Path(args.model).name, "with": args.words, "dial": args.dial, "threads": args.threads, "max_tokens": args.max_tokens, "rounds": args.rounds,
+                                         "lines": lines}, ensure_ascii=False, indent=1) + "\n")
 
 
 if __name__ == "__main__":

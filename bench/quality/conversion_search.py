@@ -11,6 +11,7 @@ import pathlib
 import queue
 import subprocess
 import sys
+import threading
 
 import conversion
 
@@ -56,15 +57,14 @@ def main():
     done = {json.loads(line)["name"] for line in args.results.read_text().splitlines()} if args.results.exists() else set()
     names = [n for n in names if called(n) not in done]
 
-    converted = {}
-    for name in names:
-        flags = RECIPES[name][0]
-        converted[flags] = args.out / ("converted" + flags.replace(" ", "").replace(":", "-"))
+    converted = {RECIPES[name][0]: args.out / ("converted" + RECIPES[name][0].replace(" ", "").replace(":", "-")) for name in names}
+    first = {flags: threading.Lock() for flags in converted}  # makes it, the others that need it wait
 
     def convert(flags):
-        if not converted[flags].exists():
-            subprocess.run([args.build / "fathom", "convert", args.source, converted[flags], "--data", args.data, "--tokens", args.fit_tokens, "--context", args.context, "--threads", "1", "--quiet", *flags.split()],
-                           check=True, stdout=subprocess.DEVNULL)
+        with first[flags]:
+            if not converted[flags].exists():
+                subprocess.run([args.build / "fathom", "convert", args.source, converted[flags], "--data", args.data, "--tokens", args.fit_tokens, "--context", args.context, "--threads", "1", "--quiet", *flags.split()],
+                               check=True, stdout=subprocess.DEVNULL)
 
     caches = queue.SimpleQueue()  # one process at a time reads or fills one
     for job in range(args.jobs):
@@ -72,6 +72,7 @@ def main():
 
     def run(name):
         words, tune = RECIPES[name]
+        convert(words)
         stages = "" if "--stages" in tune else "--stages adapters "
         cache = caches.get()
         try:
@@ -84,7 +85,6 @@ def main():
         return name
 
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(convert, converted))
         for number, name in enumerate(pool.map(run, names), 1):
             print(f"{number} of {len(names)}: {name}", flush=True)
 

@@ -60,7 +60,12 @@ infer::Request request_of(const Internals::ModelState& model, const Request& r, 
   if (r.speculation) {
     out.speculation.emplace();
     out.speculation->most = r.speculation->most;
-    if (r.speculation->draft_dial) out.speculation->draft = model.policy(r.speculation->draft_dial);
+    out.speculation->repeats = r.speculation->repeats;
+    out.speculation->always = r.speculation->always;
+    if (r.speculation->draft_dial) {
+      out.speculation->draft = model.policy(r.speculation->draft_dial);
+      out.speculation->draft_cost = infer::draft_cost(*model.folder, *r.speculation->draft_dial, r.dials.empty() ? r.dial : r.dials.back().dial);
+    }
   }
   out.log_probs = r.log_probs;
   out.priority = r.priority;

@@ -44,7 +44,7 @@ class Chat {
       : args_(args), folder_(std::move(folder)), tokenizer_(tokenizer), conversation_(std::move(format), tokenizer), system_(args.text("system")),
         engine_(std::move(weights), engine_options(args, threads_of(args))),
         scheduler_(engine_, {.prefix_tokens = folder_->config().max_position_embeddings + infer::PrefixCache::kStride}),  // and where it ends
-        end_ids_(model::end_ids(*folder_, model::document_ends(folder_->config(), tokenizer))), depth_(args.boolean("show-depth")), stats_(args.boolean("stats")) {
+        end_ids_(model::end_ids(*folder_, model::document_ends(folder_->config(), tokenizer))), speculation_(speculation_of(args, *folder_, dial_of(args, *folder_))), depth_(args.boolean("show-depth")), stats_(args.boolean("stats")) {
     engine_.require_room(std::min(1 + args.integer("max-tokens"), folder_->config().max_position_embeddings));
     at_ = at(args.maybe_number("dial"));
     conversation_.begin(system_);
@@ -177,7 +177,7 @@ class Chat {
       out_flush();
     };
     infer::Request request{.prompt = conversation_.ids(), .policies = conversation_.policies(), .sampling = sampling_of(args_, for_conversation(folder_->generation())),
-                           .stream = asked_++, .max_new_tokens = args_.integer("max-tokens"), .stop_ids = end_ids_, .tokenizer = &tokenizer_};
+                           .stream = asked_++, .max_new_tokens = args_.integer("max-tokens"), .stop_ids = end_ids_, .tokenizer = &tokenizer_, .speculation = speculation_};
     request.on_token = [&](const infer::TokenEvent& e) {
       record.add(e);
       show(e.text);
@@ -231,6 +231,7 @@ class Chat {
   infer::Engine engine_;
   infer::Scheduler scheduler_;
   std::vector<int32_t> end_ids_;
+  std::optional<infer::Speculation> speculation_;
   bool depth_, stats_;
   Dial at_;
   DepthRange range_;
@@ -303,6 +304,7 @@ Command chat_command() {
   c.flag(path_flag("chat-template", "FILE", "a Jinja template in place of the model's own"));
   c.flag(count_flag("max-tokens", "N", "tokens of an answer at most").range(1, limits::kNewTokens).otherwise("1024"));
   sampling_flags(c);
+  speculation_flags(c);
   c.group("Depth");
   c.flag(dial_flag());
   c.flag(boolean_flag("show-depth", "colour every token by the number of blocks that it ran in full"));

@@ -51,9 +51,7 @@ infer::GenerateOptions options_of(const Arguments& args, std::optional<double> d
   o.samples = args.integer("samples");
   o.log_probs = args.maybe_integer("log-probs");
   o.probe_plain_steps = args.boolean("stats") || args.boolean("json");
-  if (args.given("draft-dial") && args.boolean("draft-repeats")) args.wrong("draft-repeats", "--draft-dial as well", "one of the two");
-  if (args.given("draft-dial") || args.boolean("draft-repeats")) o.speculation.emplace();
-  if (args.given("draft-dial")) o.speculation->draft = infer::RoutingPolicy::at_dial(folder.config(), folder.dial(), dial_of(args.maybe_number("draft-dial"), folder));
+  o.speculation = speculation_of(args, folder, dial);
   o.cancel = interrupted;
   return o;
 }
@@ -140,9 +138,7 @@ Command generate_command() {
   sampling_flags(c);
   c.flag(text_flag("logit-bias", "ID=X", "add X to the logit of this token; -inf forbids it").many());
   c.flag(count_flag("samples", "N", "texts from the prompt, which is read once; the first is the one that stands alone").range(1, limits::kTexts).otherwise("1"));
-  c.group("Speculation");
-  c.flag(number_flag("draft-dial", "X", "guess tokens at this dial and check several at once; the text is the same, only sooner or later").range(1e-6, 1).noted("no guesses"));
-  c.flag(boolean_flag("draft-repeats", "guess that the text goes on as it did after the same tokens"));
+  speculation_flags(c);
   c.group("Depth");
   c.flag(dial_flag());
   c.flag(boolean_flag("show-depth", "colour every token by the number of blocks that it ran in full"));

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "cli/common.h"
 #include "core/limits.h"
 
 namespace fathom::cli {
@@ -28,6 +29,27 @@ void sampling_flags(Command& c) {
   c.flag(number_flag("presence-penalty", "X", "taken from the logits of tokens that the text has already").range(-limits::kPenalty, limits::kPenalty).otherwise("0"));
   c.flag(number_flag("frequency-penalty", "X", "the same, times as often as it has them").range(-limits::kPenalty, limits::kPenalty).otherwise("0"));
   c.flag(integer_flag("seed", "N", "another seed, another text").range(0, INT64_MAX).otherwise("0"));
+}
+
+void speculation_flags(Command& c) {
+  c.group("Speculation");
+  c.flag(boolean_flag("draft-repeats", "guess that the text goes on as it did after the same tokens before, and check several at once; the text is the same, only sooner").otherwise("true"));
+  c.flag(number_flag("draft-dial", "X", "elsewhere, guess what the model says at this dial").range(1e-6, 1).noted("no such guesses"));
+  c.flag(integer_flag("draft-most", "N", "tokens guessed at once at most; as many are as pay").range(1, limits::kGuesses).otherwise("16"));
+  c.flag(boolean_flag("draft-always", "guess as many each time, whether it pays or not: to measure"));
+}
+
+std::optional<infer::Speculation> speculation_of(const Arguments& args, const model::ModelFolder& folder, std::optional<double> dial) {
+  infer::Speculation out{.repeats = args.boolean("draft-repeats"), .most = args.integer("draft-most"), .always = args.boolean("draft-always")};
+  if (args.given("draft-dial")) {
+    const double draft = *dial_of(args.maybe_number("draft-dial"), folder);
+    out.draft = infer::RoutingPolicy::at_dial(folder.config(), folder.dial(), draft);
+    out.draft_cost = infer::draft_cost(folder, draft, dial);
+  }
+  if (out.repeats || out.draft) return out;
+  for (const char* flag : {"draft-most", "draft-always"})
+    if (args.given(flag)) args.wrong(flag, "no guesses", "--draft-repeats or --draft-dial");
+  return {};
 }
 
 std::map<int32_t, float> logit_bias_of(const Arguments& args, int64_t vocabulary) {

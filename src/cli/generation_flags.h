@@ -1,16 +1,21 @@
-// The flags of sampling, which the commands that write text share.
+// The flags of sampling and of guesses, which the commands that write text share.
 #pragma once
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "cli/flags.h"
 #include "infer/sampler.h"
+#include "infer/speculation.h"
 #include "model/folder.h"
 
 namespace fathom::cli {
 
 void sampling_flags(Command& command);  // a group of its own
+void speculation_flags(Command& command);  // a group of its own
+// Guesses for texts at `dial` (absent: the folder's own); nothing when all are turned off.
+std::optional<infer::Speculation> speculation_of(const Arguments& args, const model::ModelFolder& folder, std::optional<double> dial);
 // Of --logit-bias and --stop-id; an id that the vocabulary does not have is refused.
 std::map<int32_t, float> logit_bias_of(const Arguments& args, int64_t vocabulary);
 std::vector<int32_t> stop_ids_of(const Arguments& args, int64_t vocabulary);

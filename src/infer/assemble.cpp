@@ -113,13 +113,13 @@ bool Scheduler::State::enter(Job& job) {
 bool Scheduler::State::add(Job& job, int64_t& budget) {
   const int64_t rows = job.decodes() ? 1 : job.next_rows(std::min(options.prefill_chunk, budget));
   if (rows == 0) return true;
-  parts.push_back({.job = &job, .work = Work::read, .sequence = &job.sequence, .rows = rows, .room = 0, .ids = {}});
+  parts.push_back({.job = &job, .work = Work::read, .sequence = &job.sequence, .rows = rows, .room = 0, .ids = {}, .kinds = {}});
   if (!make_room(job)) {
     parts.pop_back();
     return false;
   }
   budget -= rows;
-  job.begin_draft(budget / 2, config);
+  job.begin_draft(budget / 2, config, around, times);
   if (job.draft && job.draft->ready()) budget -= parts.back().room = std::min(std::ssize(job.draft->ids), budget / 2);  // half: who comes later advances too
   return true;
 }
@@ -142,6 +142,7 @@ void Scheduler::State::add_guesses(Part& part) {
     for (const PolicyPart& policy : job.policies)
       if (policy.first > job.read()) part.ids.resize(static_cast<size_t>(std::min<int64_t>(std::ssize(part.ids), policy.first - job.read())));
     part.rows = std::ssize(part.ids);
+    part.kinds.assign(job.draft->kinds.begin(), job.draft->kinds.begin() + part.rows - 1);
     job.draft.reset();
   }
   while (!fits()) {
@@ -155,7 +156,9 @@ void Scheduler::State::add_guesses(Part& part) {
 void Scheduler::State::assemble() {
   parts.clear();
   int64_t budget = options.step_rows;
-  for (const Job& job : running) budget -= job.decodes();  // their rows are theirs
+  around.texts = std::count_if(running.begin(), running.end(), [](const Job& job) { return job.decodes(); });
+  around.rows = around.texts + (around.texts < std::ssize(running) + std::ssize(waiting) ? prompt_rows : 0);  // as many of prompts as in the last step
+  budget -= around.texts;  // their rows are theirs
   for (Job* job : in_turn(running)) {
     const auto still = std::find_if(running.begin(), running.end(), [&](const Job& j) { return &j == job; });
     if (still == running.end()) continue;  // its memory was taken

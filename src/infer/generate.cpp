@@ -94,7 +94,7 @@ GenerateResult generate(Engine& engine, const text::Tokenizer* tokenizer, std::s
     const double seconds = watch.seconds();
     (step.prompt_rows > 0 ? stats.prefill_seconds : stats.decode_seconds) += seconds;
     if (step.prompt_rows > 0) continue;
-    stats.decode_tokens += step.decode_rows;
+    stats.decode_tokens += told - before;
     if (step.draft_rows > 0 || step.decode_rows > running) ++stats.guess_steps, stats.guess_tokens += told - before, stats.guess_seconds += seconds;
     else ++stats.plain_steps, stats.plain_seconds += seconds;
   }

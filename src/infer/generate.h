@@ -36,7 +36,7 @@ struct GenerateStats {
   int64_t new_tokens = 0, steps = 0;
   double prefill_seconds = 0;           // steps that held rows of a prompt
   double decode_seconds = 0;            // the others
-  int64_t decode_tokens = 0;            // rows of the others
+  int64_t decode_tokens = 0;            // that the others wrote
   // Of the others, those that made or checked guesses, and what they wrote; and those that did neither.
   int64_t guess_steps = 0, guess_tokens = 0, plain_steps = 0, probe_steps = 0;
   double guess_seconds = 0, plain_seconds = 0, probe_seconds = 0;

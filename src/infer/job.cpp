@@ -58,6 +58,7 @@ Job::Job(RequestId id, size_t sample, std::shared_ptr<const Request> r, Sequence
       sampler(request->sampling, request->stream + sample), told(prompt()), priority(request->priority) {
   if (request->tokenizer) stream.emplace(*request->tokenizer, request->stop, request->prompt);
   sampler.observe(request->prompt);
+  if (request->speculation) guessing.emplace(*request->speculation);
   out.prompt_tokens = prompt();
 }
 
@@ -161,6 +162,7 @@ void Job::choose_next(std::span<const float> logits, const model::ModelConfig& c
   const int32_t id = sampler.sample(logits, kernels);
   if (std::find(request->stop_ids.begin(), request->stop_ids.end(), id) != request->stop_ids.end()) return finish(Finish::stop_id);
   tokens.push_back(id);
+  if (guessing) guessing->wrote();
   if (request->log_probs) out.log_probs.push_back(infer::log_probs(logits, id, *request->log_probs, kernels));
 }
 
@@ -189,36 +191,33 @@ void Job::give_up_memory() {
   ++out.preemptions;
 }
 
-void Job::begin_draft(int64_t room, const model::ModelConfig& config) {
+void Job::begin_draft(int64_t room, const model::ModelConfig& config, const StepAround& step, const StepTimes& times) {
   if (draft || !request->speculation || !decodes()) return;
   if (pause > 0) {
     --pause;
     return;
   }
-  const Speculation& how = *request->speculation;
   const int64_t to_come = prompt() + request->max_new_tokens - std::ssize(tokens);
-  const int64_t wanted = std::min({draft_length, how.most, room, to_come, config.max_position_embeddings - position - 1});
-  if (wanted < 1) return;
+  Guessing::Plan plan = guessing->plan(tokens, std::min({room, to_come, config.max_position_embeddings - position - 1}), step, times);
+  if (plan.ids.empty() && plan.drafts == 0) return guessing->fade();
   draft.emplace();
-  draft->wanted = wanted;
-  if (how.draft) {
-    draft->sequence = sequence.fork();
-    draft->sampler = sampler;
-    return;
-  }
-  // What followed where the last `same` tokens stood before, the latest such place; beyond the end it goes on with itself.
-  if (std::ssize(tokens) > how.same) {
-    const auto place = std::find_end(tokens.begin(), tokens.end() - 1, tokens.end() - how.same, tokens.end());
-    for (auto at = static_cast<size_t>(place - tokens.begin() + how.same); place != tokens.end() - 1 && std::ssize(draft->ids) < wanted; ++at)
-      draft->ids.push_back(at < tokens.size() ? tokens[at] : draft->ids[at - tokens.size()]);
-  }
-  if (draft->ids.empty()) draft.reset();
+  draft->wanted = plan.drafts;
+  draft->ids = std::move(plan.ids);
+  draft->kinds = std::move(plan.kinds);
+  if (plan.drafts == 0) return;
+  draft->sequence = sequence.fork();
+  draft->sampler = sampler;
 }
 
-void Job::guess(std::span<const float> logits, const kernels::Kernels& kernels) {
+void Job::guess(std::span<const float> logits, const kernels::Kernels& kernels, const StepAround& step, const StepTimes& times, double seconds) {
+  guessing->drafted(step, times, seconds);
   const int32_t id = draft->sampler->sample(logits, kernels);
-  if (std::find(request->stop_ids.begin(), request->stop_ids.end(), id) != request->stop_ids.end()) draft->wanted = std::ssize(draft->ids);
-  else draft->ids.push_back(id);
+  if (std::find(request->stop_ids.begin(), request->stop_ids.end(), id) == request->stop_ids.end()) {
+    draft->ids.push_back(id);
+    draft->kinds.push_back(Guessing::kind_of(std::exp(infer::log_probs(logits, id, 0, kernels).chosen)));
+    if (guessing->another(draft->kinds, step, times)) return;
+  }
+  draft->wanted = std::ssize(draft->ids);
 }
 
 void Job::give_up_draft() {
@@ -227,13 +226,10 @@ void Job::give_up_draft() {
   pause = kPause;
 }
 
-void Job::checked(int64_t guessed, int64_t right) {
-  out.guessed += guessed;
+void Job::checked(std::span<const uint8_t> kinds, int64_t right, const StepAround& step, const StepTimes& times, double seconds) {
+  out.guessed += std::ssize(kinds);
   out.guessed_right += right;
-  draft_length = right == guessed ? draft_length + 1 : std::max<int64_t>(1, right);
-  draft_length = std::min(draft_length, request->speculation->most);
-  misses = right == 0 ? misses + 1 : 0;
-  if (misses > 2) pause = std::min<int64_t>(4 * misses, 64);  // it does not pay here
+  guessing->checked(kinds, right, step, times, seconds);
 }
 
 Generated Job::result(int64_t slot_bytes_per_token) {

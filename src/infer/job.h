@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "infer/guessing.h"
 #include "infer/scheduler.h"
 
 namespace fathom::infer {
@@ -30,6 +31,7 @@ struct Draft {
   std::optional<Sequence> sequence;  // that reads them under the draft's policy; none when they come out of the text itself
   std::optional<Sampler> sampler;    // draws as the text's own will
   std::vector<int32_t> ids;
+  std::vector<uint8_t> kinds;        // of each (guessing.h)
   int64_t wanted = 0;
   bool ready() const { return !sequence || std::ssize(ids) >= wanted; }
 };
@@ -46,8 +48,8 @@ struct Job {
   std::optional<StopText> stream;
   std::optional<Draft> draft;
   std::shared_ptr<SharedPolicy> draft_policy;
-  int64_t draft_length = 2;           // guesses to make next
-  int64_t misses = 0, pause = 0;      // drafts in a row without a right guess; tokens to write without one
+  std::optional<Guessing> guessing;
+  int64_t pause = 0;                  // tokens to write without guesses
   Generated out;
   int64_t decided = 0;                // tokens whose decisions `out` holds; behind it what is read is read again
   int64_t told = 0;                   // tokens of the prompt, and new ones that an event told of
@@ -81,9 +83,10 @@ struct Job {
   void give_up_memory();              // to be read again
   void close();                       // gives its pages back
   // Guesses, when it is time for some: after this, `draft` is there or not. At most `room` rows may be added to a step.
-  void begin_draft(int64_t room, const model::ModelConfig& config);
-  void guess(std::span<const float> logits, const kernels::Kernels& kernels);  // the draft's next
-  void checked(int64_t guessed, int64_t right);
+  void begin_draft(int64_t room, const model::ModelConfig& config, const StepAround& step, const StepTimes& times);
+  // The draft's next; `seconds` as for Guessing.
+  void guess(std::span<const float> logits, const kernels::Kernels& kernels, const StepAround& step, const StepTimes& times, double seconds);
+  void checked(std::span<const uint8_t> kinds, int64_t right, const StepAround& step, const StepTimes& times, double seconds);
   void give_up_draft();               // and makes none for some tokens
   Generated result(int64_t slot_bytes_per_token);
 };

@@ -81,7 +81,7 @@ void Scheduler::State::check_guesses(const Part& part, size_t item, std::excepti
   if (job.position < job.sequence.position()) job.sequence.rewind(job.position, slots_at(job.out.decisions, job.position, config));
   if (part.rows == 1) return;
   const int64_t right = job.position - before - 1;
-  job.checked(part.rows - 1, right);
+  job.checked(part.kinds, right, around, times, lone_seconds);
   stats.guessed += part.rows - 1;
   stats.guessed_right += right;
 }
@@ -105,7 +105,7 @@ void Scheduler::State::change_policy(Job& job) {
 void Scheduler::State::read(const Part& part, size_t item, std::exception_ptr& thrown) {
   Job& job = *part.job;
   if (part.work != Work::check) result.refuse_nan_scores(config, result.items[item].first_row, part.rows);
-  if (part.work == Work::draft) return job.guess(result.logits_of(item), engine.kernels());
+  if (part.work == Work::draft) return job.guess(result.logits_of(item), engine.kernels(), around, times, lone_seconds);
   const int64_t before = job.read();
   if (part.work == Work::check) {
     check_guesses(part, item, thrown);
@@ -274,7 +274,12 @@ Scheduler::Step Scheduler::step() {
     s.stats.decode_rows += out.decode_rows;
     s.stats.draft_rows += out.draft_rows;
     try {
+      const double began = s.options.clock();
       s.engine.forward(s.items, s.result);
+      const double seconds = s.options.clock() - began;
+      if (out.rows == out.decode_rows) s.times.saw(out.rows, seconds);
+      s.lone_seconds = s.parts.size() == 1 ? seconds : 0;
+      s.prompt_rows = out.prompt_rows;
       s.after_forward(thrown);
     } catch (...) {  // the forward: every sequence is as it was
       for (const State::Part& part : s.parts) part.job->fail(std::current_exception());

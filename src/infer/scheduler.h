@@ -18,6 +18,7 @@
 #include "infer/policy.h"
 #include "infer/prefix_cache.h"
 #include "infer/sampler.h"
+#include "infer/speculation.h"
 #include "infer/stop_text.h"
 #include "text/tokenizer.h"
 
@@ -60,15 +61,6 @@ struct Generated {
 struct PolicyFrom {
   int64_t position = 0;                 // of the first token that is read under it
   RoutingPolicy policy;                 // causal, random or imposed: nothing that looks ahead
-};
-
-// Tokens guessed cheaply and read together: the text is the same to the bit, sampled or greedy, only sooner or later. A guess is
-// drawn with the draw that the real choice will use, and counts when that choice is the same; what was read of wrong guesses is
-// taken back. How many are guessed at once follows how many proved right.
-struct Speculation {
-  std::optional<RoutingPolicy> draft = {};   // guess with the same weights under this policy (a low dial); absent: as the text itself went on after the same tokens
-  int64_t most = 8;                     // guesses at once
-  int64_t same = 3;                     // tokens that must be the same, without `draft`
 };
 
 struct Request {

@@ -36,8 +36,13 @@ struct Scheduler::State {
     int64_t rows;
     int64_t room;              // rows more that it may have for guesses
     std::vector<int32_t> ids;  // draft, check: that are read
+    std::vector<uint8_t> kinds;  // check: of the guesses among them
   };
   std::vector<Part> parts;  // of the step
+  StepAround around;        // of the step, without guesses
+  StepTimes times;
+  int64_t prompt_rows = 0;  // of the last step
+  double lone_seconds = 0;  // of the step, when it was one text's
   std::vector<WorkItem> items;
   StepResult result;
 

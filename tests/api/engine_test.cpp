@@ -364,13 +364,13 @@ TEST(Engine, GuessesAndPreemptionsChangeNothing) {
   const Model model = Model::open(sample_folder(folder, "mod"));
   const Request request{.prompt = "The sea", .max_tokens = 40, .dial = 1, .seed = 6, .stop_at_end = false};
   Request guessing = request;
-  guessing.speculation = Speculation{.draft_dial = 1};
+  guessing.speculation = Speculation{.repeats = false, .draft_dial = 1, .always = true};
   Engine engine(model, {.threads = 1});
   const Text plain = engine.generate(request), guessed = engine.generate(guessing);
   EXPECT_EQ(guessed.text, plain.text);
   EXPECT_GT(guessed.guessed_right, 20);
   EXPECT_EQ(plain.guessed, 0);
-  guessing.speculation = Speculation{};
+  guessing.speculation = Speculation{.draft_dial = 0.6, .always = true};
   EXPECT_EQ(engine.generate(guessing).text, plain.text);
   EXPECT_EQ(engine.stats().guessed_right > 20, true);
 

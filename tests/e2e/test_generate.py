@@ -31,15 +31,16 @@ def test_generate(fathom):
 @pytest.mark.parametrize("sampling", [("--temperature", "0"), ("--temperature", "1", "--seed", "3")])
 def test_guesses_change_nothing_but_the_time(fathom, sampling):
     words = ("generate", "mod", "--prompt", "The sea", "--max-tokens", "60", "--no-eos", "--dial", "1", "--json", *sampling)
-    plain = json.loads(fathom(*words).out)
+    plain = json.loads(fathom(*words, "--no-draft-repeats").out)
     guesses = plain["guesses"]
     assert guesses["made"] == guesses["right"] == guesses["steps"] == guesses["tokens"] == 0 and guesses["acceptance"] is None and guesses["seconds_saved_estimate"] is None
     assert guesses["plain_steps"] == 60
-    for how in (("--draft-dial", "1"), ("--draft-dial", "0.6"), ("--draft-repeats",)):
+    for how in (("--no-draft-repeats", "--draft-dial", "1", "--draft-always"), ("--draft-dial", "0.6"), (), ("--draft-repeats", "--draft-dial", "0.6", "--draft-always", "--draft-most", "3")):
         guessed = json.loads(fathom(*words, *how).out)
         assert guessed["ids"] == plain["ids"] and guessed["tokens"] == plain["tokens"], how
         made, right = guessed["guesses"]["made"], guessed["guesses"]["right"]
-        assert right == made > 30 if how == ("--draft-dial", "1") else 0 <= right <= made
+        alike = "1" in how
+        assert right == made > 30 if alike else 0 <= right <= made
         g = guessed["guesses"]
         assert g["acceptance"] == (right / made if made else None) and g["tokens"] + g["plain_steps"] == 60
         assert g["seconds"] + g["plain_seconds"] == pytest.approx(guessed["decode_seconds"])
@@ -50,10 +51,11 @@ def test_guesses_change_nothing_but_the_time(fathom, sampling):
             assert g["seconds_saved_estimate"] == pytest.approx(g["tokens"] * step - g["seconds"])
         else:
             assert g["seconds_saved_estimate"] is None
-        if how == ("--draft-dial", "1"):
+        if alike:
             said = fathom(*words[:-len(sampling) - 1], *sampling, *how, "--stats").err
             assert re.search(r"; (\d+) of \1 guesses right \(100\.0 %\), about \S+ \S+ (saved|lost) by them \(estimated from \d+ steps without\); ended by", said), said
-    assert "--draft-dial as well" in fathom("generate", "mod", "--draft-dial", "1", "--draft-repeats", code=2).err
+    for word in (("--draft-most", "3"), ("--draft-always",)):
+        assert "--draft-repeats or --draft-dial" in fathom("generate", "mod", "--no-draft-repeats", *word, code=2).err
 
 
 def test_tokens_are_forbidden_and_end_a_text_by_id(fathom):

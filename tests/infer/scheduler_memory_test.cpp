@@ -53,7 +53,7 @@ TEST(Scheduler, TheWorstCaseIsEnough) {
     Request r = plain(model, prompt, kPagePositions - prompt, random);
     r.samples = 2;
     r.sampling.temperature = 2;
-    r.speculation = Speculation{.draft = r.policies[0].policy};
+    r.speculation = Speculation{.draft = r.policies[0].policy, .repeats = false, .most = 8, .always = true};
     int ended = 0;
     r.on_finish = [&](size_t, Generated&& text) { ended += std::ssize(text.ids) == kPagePositions - prompt; };
     scheduler.submit(r);

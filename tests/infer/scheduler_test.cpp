@@ -326,7 +326,7 @@ TEST(Scheduler, AGuessThatFailsIsButAGuess) {
     Engine sound(model.weights, {.threads = 1});
     Request r = plain(model, 4, 8, random);
     const Alone expected = alone(sound, r, 0);
-    r.speculation = Speculation{.draft = RoutingPolicy::causal({std::numeric_limits<float>::infinity()})};
+    r.speculation = Speculation{.draft = RoutingPolicy::causal({std::numeric_limits<float>::infinity()}), .repeats = false, .most = 8, .always = true};
     for (int32_t id = 0; id < config.vocab_size; ++id) {
       if (std::ranges::count(r.prompt, id) + std::ranges::count(expected.ids, id) > 0) continue;
       model::Weights tensors = model.tensors;

@@ -17,7 +17,7 @@ Generated written(Engine& engine, Request request) {
   return out;
 }
 
-// A thousand prompts of a hundred models: drafts at a low dial and out of the text itself.
+// A thousand prompts of a hundred models: drafts at a low dial, out of the text itself, and both; priced, and whether they pay or not.
 TEST(Speculation, GreedyTextsAreTheSame) {
   int64_t guessed = 0, right = 0;
   for (uint64_t seed = 1; seed <= 100; ++seed) {
@@ -27,7 +27,7 @@ TEST(Speculation, GreedyTextsAreTheSame) {
     for (int prompt = 0; prompt < 10; ++prompt) {
       Request r = plain(model, 1 + static_cast<int64_t>(random.below(20)), 24, random);
       const Generated alone = written(engine, r);
-      r.speculation = Speculation{.most = 1 + static_cast<int64_t>(random.below(8)), .same = 1};
+      r.speculation = Speculation{.repeats = prompt % 4 != 1, .most = 1 + static_cast<int64_t>(random.below(8)), .same = 1, .always = prompt % 5 != 4};
       if (prompt % 2) r.speculation->draft = RoutingPolicy::causal(model::random_thresholds(model.config, random));
       const Generated text = written(engine, r);
       ASSERT_EQ(text.ids, alone.ids) << seed << " " << prompt;
@@ -64,7 +64,7 @@ TEST(Speculation, SamplingKeepsTheDistribution) {
     for (size_t other = 0; other < V; ++other) expected[other] += first[id] * second[other];
   }
   // A draft of its own thresholds: often wrong, often right.
-  r.speculation = Speculation{.draft = RoutingPolicy::causal(model::random_thresholds(model.config, random)), .most = 2};
+  r.speculation = Speculation{.draft = RoutingPolicy::causal(model::random_thresholds(model.config, random)), .repeats = false, .most = 2, .always = true};
   constexpr int kTexts = 6000;
   int64_t guessed = 0, right = 0;
   for (int text = 0; text < kTexts; ++text) {
@@ -89,23 +89,51 @@ TEST(Speculation, SamplingKeepsTheDistribution) {
   EXPECT_LT(square, bins - 1 + 4 * std::sqrt(2.0 * (bins - 1)));  // four standard deviations
 }
 
-// As many as prove right, and none for a while where none does.
-TEST(Speculation, ItsLengthFollowsWhatProvedRight) {
+// As many as pay: at a clock that stands still steps have the prices of which nothing is known yet.
+TEST(Speculation, AsManyAreGuessedAsPay) {
   const Model model = small(8);
   Engine engine(model.weights, {.threads = 1});
   Random random(8);
   Request r = plain(model, 10, 120, random);
-  r.speculation = Speculation{.draft = r.policies[0].policy, .most = 4};
-  const Generated right = written(engine, r);  // lengths 2, 3, 4, 4, …
-  EXPECT_EQ(right.guessed, right.guessed_right);
-  EXPECT_EQ(right.guessed, 95);                // 2 + 1, 3 + 1, then 22 rounds of 4 + 1 and the rest
+  const auto guessed = [&](double draft_cost, const RoutingPolicy& draft) {
+    r.speculation = Speculation{.draft = draft, .draft_cost = draft_cost, .repeats = false};
+    Scheduler scheduler(engine, {.clock = [] { return 0.0; }});
+    Generated out;
+    r.on_finish = [&](size_t, Generated&& text) { out = std::move(text); };
+    scheduler.submit(r);
+    while (!scheduler.idle()) scheduler.step();
+    return out;
+  };
+  const Generated cheap = guessed(0.2, r.policies[0].policy);
+  EXPECT_EQ(cheap.guessed, cheap.guessed_right);
+  EXPECT_GT(cheap.guessed, 60);
+  EXPECT_EQ(guessed(1, r.policies[0].policy).guessed, 0) << "a draft as dear as the text";
   r.sampling.temperature = 5;
   r.sampling.seed = 3;
-  r.speculation->draft = {};
-  r.speculation->same = 1;                     // what followed an equal token before: rarely right among so many
-  const Generated wrong = written(engine, r);
+  r.speculation = Speculation{.same = 1};  // what followed an equal token before: rarely right among so many
+  Scheduler scheduler(engine, {.clock = [] { return 0.0; }});
+  Generated wrong;
+  r.on_finish = [&](size_t, Generated&& text) { wrong = std::move(text); };
+  scheduler.submit(r);
+  while (!scheduler.idle()) scheduler.step();
   EXPECT_LT(wrong.guessed_right * 4, wrong.guessed);
-  EXPECT_LT(wrong.guessed, 60);                // of 120 tokens, most of them in pauses
+  EXPECT_LT(wrong.guessed, 60) << "of 120 tokens";
+}
+
+// A repetition is taken where there is one, the draft elsewhere.
+TEST(Speculation, RepetitionAndDraftTakeTurns) {
+  const Model model = small(8);
+  Engine engine(model.weights, {.threads = 1});
+  Random random(8);
+  Request r = plain(model, 10, 60, random);
+  r.speculation = Speculation{.draft = r.policies[0].policy, .most = 4, .always = true};
+  Scheduler scheduler(engine);
+  Generated out;
+  r.on_finish = [&](size_t, Generated&& text) { out = std::move(text); };
+  scheduler.submit(r);
+  while (!scheduler.idle()) scheduler.step();
+  EXPECT_GT(scheduler.stats().draft_rows, 0);
+  EXPECT_GT(out.guessed, scheduler.stats().draft_rows) << "some were free";
 }
 
 // Guesses under the text's own policy are all right, sampled or not; the more so the more are made at once.
@@ -126,7 +154,7 @@ TEST(Speculation, GuessesSaveSteps) {
     };
     const auto [plain_text, plain_stats] = run(r);
     EXPECT_EQ(plain_stats.steps, 61);
-    r.speculation = Speculation{.draft = r.policies[0].policy, .most = 8, .same = 3};
+    r.speculation = Speculation{.draft = r.policies[0].policy, .repeats = false, .most = 8, .always = true};
     const auto [text, stats] = run(r);
     EXPECT_EQ(text.ids, plain_text.ids);
     EXPECT_EQ(text.decisions.run, plain_text.decisions.run);
