@@ -8,7 +8,7 @@ namespace {
 
 constexpr double kFade = 0.95;      // what is known of a kind with every guess more, and
 constexpr double kFadeIdle = 0.99;  // with every token that is written without one
-constexpr double kAllowed = 1, kAllowedShare = 0.01;  // tokens that guesses may lose, and of every token written
+constexpr double kAllowed = 0.5, kAllowedShare = 0.0075;  // tokens that guesses may lose, and of every token written
 
 // How often a text of SmolLM2 (greedy, chat, prose and code) went on as it did behind the same 1, 2, … 8 and more tokens.
 constexpr double kUsual[] = {0.25, 0.5, 0.65, 0.7, 0.7, 0.85, 0.85, 0.95};

@@ -8,7 +8,7 @@ namespace {
 
 // Before anything is known: weights come from memory once for all rows, arithmetic grows with them. SmolLM2 in 4 bits takes 0.3 of a step for a
 // row more on one thread of a Zen 4, llama-1b in 8 bits 0.03 on two.
-double unlearned(int64_t rows) { return 1 + 0.15 * static_cast<double>(rows - 1); }
+double unlearned(int64_t rows) { return 1 + 0.25 * static_cast<double>(rows - 1); }
 
 constexpr int64_t kForgotten = 512;  // steps after which a number of rows that did not occur may be tried anew
 constexpr double kSlowest = 1.0 / 16;  // share of a new step in what is known

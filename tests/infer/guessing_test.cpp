@@ -51,7 +51,7 @@ TEST(StepTimes, WhatIsUnknownLiesBetweenWhatIsKnown) {
   times.saw(0, 1), times.saw(StepTimes::kMost + 1, 1);
   EXPECT_NEAR(times.of(3) / times.of(1), 2, 0.05);
   for (int step = 0; step < 1000; ++step) times.saw(1, 1e-3);
-  EXPECT_LT(times.of(5) / times.of(1), 2) << "what was dear once is tried again";
+  EXPECT_LT(times.of(5) / times.of(1), 2.5) << "what was dear once is tried again";
 }
 
 TEST(Chance, FollowsWhatHappenedAndForgets) {
@@ -124,7 +124,7 @@ TEST(Guessing, TheDraftsPriceIsLearned) {
   EXPECT_EQ(guessing.plan(cycle(4, 4), 64, {}, times).drafts, 0);
 }
 
-// Whatever the prices and the chances: what is lost stays within one token and a hundredth of the text, what can be won is.
+// Whatever the prices and the chances: what is lost stays within half a token and 0.75 % of the text, what can be won is.
 TEST(Guessing, LossesAreBoundedAndGainsAreMade) {
   Random random(5);
   int won = 0;
@@ -154,7 +154,7 @@ TEST(Guessing, LossesAreBoundedAndGainsAreMade) {
       for (int64_t t = 0; t < kept + 1; ++t) guessing.wrote(), tokens.push_back(static_cast<int32_t>(tokens.size() % 7));
       written += kept + 1;
       ASSERT_NEAR(guessing.balance(), static_cast<double>(written) - spent, 0.01 * spent);
-      ASSERT_GE(guessing.balance(), -(1.01 + 0.01 * static_cast<double>(written))) << slope << " " << right << " " << draft_cost;
+      ASSERT_GE(guessing.balance(), -(0.51 + 0.0076 * static_cast<double>(written))) << slope << " " << right << " " << draft_cost;
     }
     // A guess that costs a tenth of what it brings is taken.
     if (right > 0.9 && slope < 0.2) {
