@@ -41,7 +41,7 @@ PROMPTS = ["The capital of France is", "Once upon a time", "def fibonacci(n):", 
 
 
 def run(*words, stdin=""):
-    result = subprocess.run([str(w) for w in words], input=stdin, capture_output=True, text=True, timeout=900)
+    result = subprocess.run([str(w) for w in words], input=stdin, capture_output=True, text=True, timeout=7200)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
