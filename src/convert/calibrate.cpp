@@ -54,16 +54,43 @@ routing::DialTable calibrate_dial(std::shared_ptr<const infer::Weights> weights,
     return measure(routing::calibrate(config.routing, capacity, [&](size_t u, const std::vector<float>& before) { return walk.scores(u, before); }));
   };
   const routing::DialPoint trained_point = meeting(trained);
+  std::vector<float> last;  // thresholds of the walk's last pass
   routing::ThresholdShift shift(trained_point.thresholds, [&](const std::vector<float>& thresholds) {
     walk.restart();
-    return measure(thresholds);
+    const auto scores = std::make_shared<std::vector<std::vector<float>>>();  // of this pass, sorted
+    const std::vector<double> capacities = walk.capacity(thresholds, scores.get());
+    for (std::vector<float>& of_unit : *scores) std::ranges::sort(of_unit);
+    const auto expected = [&config, fraction, thresholds, scores](double by) {
+      std::vector<double> capacity(thresholds.size());
+      for (size_t u = 0; u < scores->size(); ++u) {
+        const std::vector<float>& sorted = (*scores)[u];
+        for (size_t cut = config.routing.first_cut(u); cut < config.routing.first_cut(u + 1); ++cut) {
+          const auto at_least = sorted.end() - std::ranges::lower_bound(sorted, thresholds[cut] + static_cast<float>(by));
+          capacity[cut] = static_cast<double>(at_least) / static_cast<double>(std::max<size_t>(sorted.size(), 1));
+        }
+      }
+      return fraction(capacity);
+    };
+    return routing::ThresholdShift::Met{{.dial = 0, .block_fraction = fraction(capacities), .thresholds = last = thresholds, .capacity = capacities, .loss = 0}, expected};
   });
   for (const routing::DialPoint& old : grid.points) {
     routing::DialPoint point;
-    if (old.dial >= 1) point = meeting(std::vector<double>(trained.size(), 1.0));
-    else if (std::abs(old.dial - grid.trained()) <= kSameDial) point = trained_point;
-    else if (options.shift) point = shift.find(old.dial);
-    else point = meeting(!old.capacity.empty() ? old.capacity : routing::capacities_for_dial(old.dial, trained, fraction));
+    if (old.dial >= 1) {
+      point = meeting(std::vector<double>(trained.size(), 1.0));
+    } else if (std::abs(old.dial - grid.trained()) <= kSameDial) {
+      point = trained_point;
+    } else if (options.shift) {
+      last.clear();
+      point = shift.find(old.dial);
+      if (point.thresholds == last) {
+        point.loss = walk.loss();
+      } else {  // not the last that was tried
+        walk.restart();
+        point = measure(point.thresholds);
+      }
+    } else {
+      point = meeting(!old.capacity.empty() ? old.capacity : routing::capacities_for_dial(old.dial, trained, fraction));
+    }
     point.dial = old.dial;
     table.points.push_back(std::move(point));
     if (options.progress) options.progress(table.points.size(), grid.points.size());

@@ -53,8 +53,15 @@ struct BlockWalk::State {
     }
   }
 
+  // Of the loaded chunk and the unit that was just decided; who had exited before it cannot run.
+  void add_scores(const std::vector<uint8_t>& exited, std::vector<float>& out) {
+    constexpr float kInfinity = std::numeric_limits<float>::infinity();
+    for (size_t i = 0; i < step().score.size(); ++i)
+      out.push_back(step().rows[i].position < routing().forced_positions ? kInfinity : exited[i] ? -kInfinity : step().score[i]);
+  }
+
   // Decides block `next` by its thresholds and goes on to the next one with units.
-  void advance(const std::vector<float>& thresholds) {
+  void advance(const std::vector<float>& thresholds, std::vector<std::vector<float>>* scores = nullptr) {
     decide_by(thresholds);
     const auto [first, last] = routing().units_of(next);
     const int64_t then = routed_from(next + 1);
@@ -62,8 +69,10 @@ struct BlockWalk::State {
       steps.load(chunk);
       begin_block(step());
       for (size_t u = first; u < last; ++u) {
+        const std::vector<uint8_t> exited = step().exited;
         decide_one(u);
         count(u);
+        if (scores) add_scores(exited, (*scores)[u]);
       }
       run_block(step(), next);
       steps.forget();
@@ -108,7 +117,6 @@ std::vector<float> BlockWalk::scores(size_t u, const std::vector<float>& before)
   FATHOM_ASSERT(u < routing.units.size() && routing.units[u].block >= s.next && before.size() >= routing.first_cut(u), "unit ", u, " at block ", s.next);
   while (s.next < routing.units[u].block) s.advance(before);
   s.decide_by(before);
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
   std::vector<float> out;
   out.reserve(static_cast<size_t>(s.tokens));
   for (const State::Chunk& chunk : s.chunks) {
@@ -117,25 +125,36 @@ std::vector<float> BlockWalk::scores(size_t u, const std::vector<float>& before)
     for (size_t earlier = routing.units_of(s.next).first; earlier < u; ++earlier) s.decide_one(earlier);
     const std::vector<uint8_t> exited = s.step().exited;  // before this unit, whose own cuts are not asked
     s.decide_one(u);
-    for (size_t i = 0; i < s.step().score.size(); ++i)
-      out.push_back(s.step().rows[i].position < routing.forced_positions ? kInfinity : exited[i] ? -kInfinity : s.step().score[i]);
+    s.add_scores(exited, out);
   }
   return out;
 }
 
-BlockWalk::Figures BlockWalk::finish(const std::vector<float>& thresholds) {
+std::vector<double> BlockWalk::capacity(const std::vector<float>& thresholds, std::vector<std::vector<float>>* scores) {
   State& s = *state_;
   FATHOM_ASSERT(thresholds.size() == s.routing().cuts());
-  while (s.next < s.config().num_hidden_layers) s.advance(thresholds);
-  Figures figures;
+  if (scores) scores->assign(s.routing().units.size(), {});
+  while (s.next < s.config().num_hidden_layers) s.advance(thresholds, scores);
+  std::vector<double> capacity;
+  for (const int64_t took : s.took) capacity.push_back(static_cast<double>(took) / static_cast<double>(std::max<int64_t>(s.tokens, 1)));
+  return capacity;
+}
+
+double BlockWalk::loss() {
+  State& s = *state_;
+  FATHOM_ASSERT(s.next == s.config().num_hidden_layers, "block ", s.next);
   double sum = 0;
   int64_t predicted = 0;
   for (const State::Chunk& chunk : s.chunks) {
     s.steps.load(chunk);
     s.steps.loss(sum, predicted);
   }
-  figures.loss = sum / static_cast<double>(predicted);  // 0 / 0 is the NaN that the header promises
-  for (const int64_t took : s.took) figures.capacity.push_back(static_cast<double>(took) / static_cast<double>(std::max<int64_t>(s.tokens, 1)));
+  return sum / static_cast<double>(predicted);  // 0 / 0 is the NaN that the header promises
+}
+
+BlockWalk::Figures BlockWalk::finish(const std::vector<float>& thresholds) {
+  Figures figures{.loss = 0, .capacity = capacity(thresholds)};
+  figures.loss = loss();
   return figures;
 }
 

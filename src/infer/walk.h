@@ -38,6 +38,10 @@ class BlockWalk {
   };
   // Decides the remaining units by `thresholds` [cuts] and computes the loss. UserError where a score is NaN.
   Figures finish(const std::vector<float>& thresholds);
+  // The same in two parts, for who may do without the loss, whose head is a good part of a small model. `scores` takes those of the
+  // remaining units [units][tokens], as scores() gives them.
+  std::vector<double> capacity(const std::vector<float>& thresholds, std::vector<std::vector<float>>* scores = nullptr);
+  double loss();  // once all units are decided
 
  private:
   struct State;

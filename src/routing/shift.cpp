@@ -8,6 +8,8 @@ namespace {
 
 constexpr double kFractionError = 0.003;
 constexpr int kMostPasses = 8;
+constexpr int kByScores = 3;  // passes that go where the scores say; where that was not it, between those that enclose the dial
+constexpr double kFar = 64;  // scores are logarithms: further off nothing decides
 
 double step(size_t tried) { return 0.5 * static_cast<double>(1 + tried); }  // scores are logarithms: half a unit is much
 
@@ -18,20 +20,36 @@ std::vector<float> moved(std::vector<float> thresholds, double by) {
   return thresholds;
 }
 
+double ThresholdShift::next_amount(double dial, int pass) const {
+  if (tried_.empty()) return 0;
+  const auto lower = std::ranges::find_if(tried_, [&](const Tried& t) { return t.point.block_fraction <= dial; });  // the first: the nearest
+  const bool above = lower != tried_.begin(), below = lower != tried_.end();
+  const double least = above ? std::prev(lower)->amount : -INFINITY, most = below ? lower->amount : INFINITY;
+  // As the scores of the nearest say, less what they were wrong about where they were measured.
+  const auto nearest = std::ranges::min_element(tried_, {}, [&](const Tried& t) { return std::abs(t.point.block_fraction - dial); });
+  if (pass < kByScores && nearest->expected) {
+    const double wanted = dial + nearest->expected(0) - nearest->point.block_fraction;
+    double low = -kFar, high = kFar;
+    for (int halving = 0; halving < 40; ++halving) {
+      const double middle = (low + high) / 2;
+      (nearest->expected(middle) > wanted ? low : high) = middle;
+    }
+    const double amount = nearest->amount + (low + high) / 2;
+    if (amount > least && amount < most && std::abs(amount - nearest->amount) < kFar * 0.99) return amount;
+  }
+  if (above && below) {
+    const Tried &a = *std::prev(lower), &b = *lower;
+    if (pass >= kByScores && pass % 2 == 0) return (a.amount + b.amount) / 2;  // far apart, and the fraction no line between
+    return a.amount + (b.amount - a.amount) * (a.point.block_fraction - dial) / std::max(a.point.block_fraction - b.point.block_fraction, 1e-12);
+  }
+  return above ? tried_.back().amount + step(tried_.size()) : tried_.front().amount - step(tried_.size());
+}
+
 DialPoint ThresholdShift::find(double dial) {
   for (int pass = 0; pass < kMostPasses; ++pass) {
-    const auto lower = std::ranges::find_if(tried_, [&](const Tried& t) { return t.point.block_fraction <= dial; });  // the first: the nearest
-    const bool above = lower != tried_.begin(), below = lower != tried_.end();
-    double amount = 0;
-    if (above && below) {
-      const Tried &a = *std::prev(lower), &b = *lower;
-      amount = a.amount + (b.amount - a.amount) * (a.point.block_fraction - dial) / std::max(a.point.block_fraction - b.point.block_fraction, 1e-12);
-    } else if (above) {
-      amount = tried_.back().amount + step(tried_.size());
-    } else if (below) {
-      amount = tried_.front().amount - step(tried_.size());
-    }
-    Tried t{amount, measure_(moved(base_, amount))};
+    const double amount = next_amount(dial, pass);
+    Met met = measure_(moved(base_, amount));
+    const Tried t{amount, std::move(met.point), std::move(met.expected)};
     const bool found = std::abs(t.point.block_fraction - dial) < kFractionError;
     tried_.insert(std::ranges::upper_bound(tried_, t.amount, {}, &Tried::amount), t);
     if (found) return t.point;

@@ -11,19 +11,27 @@ std::vector<float> moved(std::vector<float> thresholds, double by);
 
 class ThresholdShift {
  public:
+  struct Met {
+    DialPoint point;
+    // What its block fraction would be with thresholds moved by so much more, if no score changed by that. Absent: unknown.
+    std::function<double(double by)> expected = {};
+  };
   // `measure` gives the point of thresholds [cuts]: its block fraction is what is read here.
-  ThresholdShift(std::vector<float> base, std::function<DialPoint(const std::vector<float>&)> measure) : base_(std::move(base)), measure_(std::move(measure)) {}
+  ThresholdShift(std::vector<float> base, std::function<Met(const std::vector<float>&)> measure) : base_(std::move(base)), measure_(std::move(measure)) {}
 
-  // The point whose block fraction is the dial, to 0.003, or after some passes the nearest that was met. What was measured for one dial brackets the next.
+  // The point whose block fraction is the dial, to 0.003, or after some passes the nearest that was met. What was measured for one dial brackets the next,
+  // and says where to look.
   DialPoint find(double dial);
 
  private:
   struct Tried {
     double amount;
     DialPoint point;
+    std::function<double(double)> expected;
   };
+  double next_amount(double dial, int pass) const;
   std::vector<float> base_;
-  std::function<DialPoint(const std::vector<float>&)> measure_;
+  std::function<Met(const std::vector<float>&)> measure_;
   std::vector<Tried> tried_;  // ascending by amount, so descending by block fraction
 };
 

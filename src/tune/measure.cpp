@@ -80,7 +80,7 @@ Standing Measure::at(double dial, const std::vector<float>& thresholds, bool bes
 std::vector<double> Measure::shares_at(double dial, const std::vector<float>& thresholds) {
   return routing::ThresholdShift(thresholds, [&](const std::vector<float>& moved) {
            const Standing s = at(dial, moved, false);
-           return routing::DialPoint{.dial = dial, .block_fraction = s.block_fraction, .thresholds = moved, .capacity = s.shares, .loss = s.loss};
+           return routing::ThresholdShift::Met{{.dial = dial, .block_fraction = s.block_fraction, .thresholds = moved, .capacity = s.shares, .loss = s.loss}};
          }).find(dial).capacity;
 }
 
