@@ -6,7 +6,7 @@
 TEXT is a file of `fathom data prepare`, or a dataset of it with the model's own ends; FLAGS are words of `fathom convert` and `fathom tune`. --from takes a
 converted model that is there instead of converting; --dials own is for a model that decides nothing. What is there already is gone on with, and not made twice. A line of JSON per recipe is
 appended to conversion.jsonl beside this file (or --results): all flags, the seconds, and for every text the block fraction, the loss over the dense
-model and the loss at 0.85, 0.75 and 0.65 between the points.
+model and the loss at 0.85, 0.75 and 0.65 between the points. --tasks NAMES --task-data FOLDER --task-limit 200 adds what `fathom eval --tasks` says of dense and model.
 """
 import argparse
 import json
@@ -40,6 +40,9 @@ def parser_of(description, limit):
     parser.add_argument("--on", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--limit", default=limit)
     parser.add_argument("--context", default="512")
+    parser.add_argument("--tasks", default="", help="also these, as in lambada,piqa, with --task-data FOLDER: accuracy of dense and model at 0.85, 0.75 and 0.65")
+    parser.add_argument("--task-data", default="data/eval")
+    parser.add_argument("--task-limit", default="200")
     parser.add_argument("--build", type=pathlib.Path, default=pathlib.Path("build/release"))
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path(__file__).with_name("conversion.jsonl"))
     return parser
@@ -93,6 +96,13 @@ def main():
         values = [text[str(x)] for text in found["texts"].values()]
         if values and None not in values:
             found[f"mean at {x}"] = round(sum(values) / len(values), 4)
+    def answers(of, dial=None):
+        flags = [] if dial is None else ["--dial", dial]
+        tasks = json.loads(run([fathom, "eval", of, "--tasks", args.tasks, "--task-data", args.task_data, "--limit", args.task_limit, "--json", "--quiet", "--threads", args.threads, *flags]))["models"][0]["tasks"]
+        return {t["task"]: {"block_fraction": round(t["block_fraction"], 4), "accuracy": round(t["accuracy"]["value"], 4), **({"perplexity": round(t["perplexity"]["value"], 3)} if "perplexity" in t else {})} for t in tasks}
+
+    if args.tasks:
+        found["tasks"] = {"items": int(args.task_limit), "dense": answers(args.source), **{str(x): answers(model, x) for x in (FRACTIONS if args.dials != "own" else [None])}}
     with args.results.open("a") as out:
         out.write(json.dumps(found) + "\n")
     print(json.dumps(found, indent=1))

@@ -1,6 +1,7 @@
 """Many recipes of conversion on the same text and the same rows, some at once, each on one thread: the first rounds of successive halving.
 
   bench/quality/conversion_search.py --source MODEL --data TEXT --out FOLDER --on NAME=FILE [--on NAME=FILE …] [--tokens 100k] [--jobs 2] [--only NAME,…] [--limit 8k] [--context 512] [--build build/release] [--results FILE]
+                                     [--tasks lambada --task-data FOLDER --task-limit 200]
 
 Recipes that convert alike share the converted model, those that follow each other what the teacher said. What is done stays done, what was stopped goes on; bench/quality/conversion.py runs
 one recipe and writes its line of conversion.jsonl.
@@ -78,7 +79,8 @@ def main():
         try:
             subprocess.run([sys.executable, ROOT / "bench/quality/conversion.py", called(name), "--source", args.source, "--data", args.data, "--out", args.out, "--from", converted[words], "--convert", words,
                             "--tune", f"{stages}--tokens {args.tokens} --batch-size 2 --threads 1 --precision bf16 --teacher-cache {cache} --context {args.context} --checkpoint-seconds 120 {tune}".strip(),
-                            "--limit", args.limit, "--context", args.context, "--dials", "1,0.9,0.8,0.7,0.6", "--threads", "1", "--build", args.build, "--results", args.results, *(w for on in args.on for w in ("--on", on))],
+                            "--limit", args.limit, "--context", args.context, "--dials", "1,0.9,0.8,0.7,0.6", "--threads", "1", "--build", args.build, "--results", args.results,
+                            *(["--tasks", args.tasks, "--task-data", args.task_data, "--task-limit", args.task_limit] if args.tasks else []), *(w for on in args.on for w in ("--on", on))],
                            check=True, stdout=subprocess.DEVNULL)
         finally:
             caches.put(cache)
