@@ -17,7 +17,7 @@ struct DialFrom {
 };
 
 // Guesses some tokens cheaply and reads them together. The text is the same to the bit, sampled or greedy, only sooner or later. As many are
-// guessed as are seen to pay, none where none do: what guesses lose is at most half a token's time and 0.75 % of the text's.
+// guessed as are seen to pay, none where none do: once prices are known, guesses lose at most half a token's time and 0.75 % of the text's.
 struct Speculation {
   bool repeats = true;                    // that the text goes on as it did after the same tokens before
   std::optional<double> draft_dial = {};  // elsewhere, what the same weights say at this dial

@@ -156,9 +156,10 @@ void Scheduler::State::add_guesses(Part& part) {
 void Scheduler::State::assemble() {
   parts.clear();
   int64_t budget = options.step_rows;
-  around.texts = std::count_if(running.begin(), running.end(), [](const Job& job) { return job.decodes(); });
-  around.rows = around.texts + (around.texts < std::ssize(running) + std::ssize(waiting) ? prompt_rows : 0);  // as many of prompts as in the last step
-  budget -= around.texts;  // their rows are theirs
+  const int64_t decoding = std::count_if(running.begin(), running.end(), [](const Job& job) { return job.decodes(); });
+  budget -= decoding;  // their rows are theirs
+  around.texts = std::max<int64_t>(1, decoding);  // one that comes back may find all that it had read kept, and decode at once
+  around.rows = around.texts + (decoding < std::ssize(running) + std::ssize(waiting) ? prompt_rows : 0);  // as many of prompts as in the last step
   for (Job* job : in_turn(running)) {
     const auto still = std::find_if(running.begin(), running.end(), [&](const Job& j) { return &j == job; });
     if (still == running.end()) continue;  // its memory was taken

@@ -60,7 +60,7 @@ GenerateResult generate(Engine& engine, const text::Tokenizer* tokenizer, std::s
   result.texts.resize(prompts.size() * samples);
   if (prompts.empty()) return result;
   const int64_t count = std::ssize(prompts), texts = std::ssize(result.texts), chunk = std::min(options.prefill_chunk, config.max_position_embeddings);
-  Scheduler scheduler(engine, {.step_rows = std::max(count * chunk, texts * (limits::kGuesses + 1)) + 1, .prefill_chunk = chunk, .max_texts = texts});
+  Scheduler scheduler(engine, {.step_rows = std::max(count * chunk, texts * 2 * (limits::kGuesses + 1)) + 1, .prefill_chunk = chunk, .max_texts = texts});
   std::vector<RequestId> ids;
   int64_t told = 0;  // new tokens
   for (size_t i = 0; i < prompts.size(); ++i) {

@@ -51,13 +51,14 @@ Guessing::Plan Guessing::plan(std::span<const int32_t> tokens, int64_t most, con
   if (most < 1) return out;
   if (how_.repeats && std::ssize(tokens) > how_.same) {
     // The longest such place, the latest of those; beyond the end it goes on with itself.
-    const auto same_as = [&](int64_t end) {  // tokens before `end` that are those at the end, kLongest at most
+    const int64_t longest = std::max<int64_t>(kLongest, how_.same);
+    const auto same_as = [&](int64_t end) {  // tokens before `end` that are those at the end, `longest` at most
       int64_t n = 0;
-      while (n < kLongest && n < end && tokens[static_cast<size_t>(end - 1 - n)] == tokens[tokens.size() - 1 - static_cast<size_t>(n)]) ++n;
+      while (n < longest && n < end && tokens[static_cast<size_t>(end - 1 - n)] == tokens[tokens.size() - 1 - static_cast<size_t>(n)]) ++n;
       return n;
     };
     int64_t place = 0, same = how_.same - 1;
-    for (int64_t end = std::ssize(tokens) - 1; end > 0 && same < kLongest; --end)
+    for (int64_t end = std::ssize(tokens) - 1; end > 0 && same < longest; --end)
       if (const int64_t n = same_as(end); n > same) place = end, same = n;
     double all = 1, expected = 0, best = how_.always ? -1e9 : 0;
     int64_t count = 0;

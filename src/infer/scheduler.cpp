@@ -278,7 +278,7 @@ Scheduler::Step Scheduler::step() {
       s.engine.forward(s.items, s.result);
       const double seconds = s.options.clock() - began;
       if (out.rows == out.decode_rows) s.times.saw(out.rows, seconds);
-      s.lone_seconds = s.parts.size() == 1 ? seconds : 0;
+      s.lone_seconds = s.parts.size() == 1 && s.around.rows == 1 ? seconds : 0;
       s.prompt_rows = out.prompt_rows;
       s.after_forward(thrown);
     } catch (...) {  // the forward: every sequence is as it was

@@ -2,7 +2,8 @@
 // go at any step; what a text becomes does not depend on who else is there, nor on when it was cut, stopped short for memory and
 // read again, or found half read in the prefix cache.
 //
-// Deterministic: the order of submissions and the clock decide everything. Not for several threads at once.
+// Deterministic: the order of submissions and the clock decide everything; what a text becomes, the request alone. By the machine's clock, how many
+// tokens are guessed and so how many steps a text takes differ from run to run. Not for several threads at once.
 #pragma once
 #include <cstdint>
 #include <exception>

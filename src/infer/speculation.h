@@ -12,7 +12,8 @@ namespace fathom::infer {
 // drawn with the draw that the real choice will use, and counts when that choice is the same; what was read of wrong guesses is
 // taken back. Where the text stands as it stood before, it is guessed to go on as it did then, at no cost; else the same weights guess
 // under another policy, if there is one. As many are guessed as pay: by what guesses of the kind came to in this text, and by
-// what steps of so many rows were seen to take; what guesses have lost is never more than half a token's time and 0.75 % of the text's.
+// what steps of so many rows were seen to take; by the account of its steps, and once their prices are
+// known, what guesses have lost is never more than half a token's time and 0.75 % of the text's.
 struct Speculation {
   std::optional<RoutingPolicy> draft = {};   // a low dial
   double draft_cost = 1;                // of a token under it, in those of the text's own policy, until its steps were seen
