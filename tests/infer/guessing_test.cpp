@@ -100,6 +100,19 @@ TEST(Guessing, CheapRowsAreGuessedAndDearOnesAreNot) {
   EXPECT_LE(guessing.plan(cycled, 64, {.rows = 16, .texts = 16}, some).ids.size(), guessing.plan(cycled, 64, {}, some).ids.size());
 }
 
+TEST(Guessing, WhatProvedWrongIsGuessedNoMore) {
+  const std::vector<int32_t> cycled = cycle(40, 5);
+  const StepTimes times = times_of(0.2);
+  Guessing guessing({.most = 16});
+  for (int token = 0; token < 100000; ++token) guessing.wrote();  // whatever it loses is allowed
+  const std::vector<uint8_t> kinds = guessing.plan(cycled, 1, {}, times).kinds;
+  ASSERT_EQ(kinds.size(), 1u);
+  for (int turn = 0; turn < 40; ++turn) guessing.checked(kinds, 0, {}, times, 0);
+  EXPECT_TRUE(guessing.plan(cycled, 1, {}, times).ids.empty());
+  for (int turn = 0; turn < 40; ++turn) guessing.checked(kinds, 1, {}, times, 0);
+  EXPECT_EQ(guessing.plan(cycled, 1, {}, times).ids.size(), 1u);
+}
+
 TEST(Guessing, ADraftGoesOnAsLongAsItIsSure) {
   Speculation how{.draft = RoutingPolicy{}, .draft_cost = 0.3, .repeats = false};
   Guessing guessing(how);
