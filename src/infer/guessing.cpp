@@ -45,52 +45,52 @@ double Guessing::draft_step(const StepAround& step, const StepTimes& times) cons
 
 double Guessing::allowed() const { return kAllowed + kAllowedShare * static_cast<double>(written_) + balance_; }
 
-Guessing::Plan Guessing::plan(std::span<const int32_t> tokens, int64_t most, const StepAround& step, const StepTimes& times) const {
+int64_t Guessing::best_length(int64_t most, const StepAround& step, const std::function<double(int64_t)>& chance, const std::function<double(int64_t)>& cost) const {
+  if (how_.always) return most;
+  const auto texts = static_cast<double>(step.texts);
+  double all = 1, expected = 0, best = 1;
+  int64_t length = 0;
+  for (int64_t n = 1; n <= most && cost(n) <= allowed(); ++n) {
+    expected += all *= chance(n);
+    const double rate = (texts + expected) / (texts + cost(n));  // tokens, over what would be written in that time without
+    if (rate > best) best = rate, length = n;
+  }
+  return length;
+}
+
+Guessing::Plan Guessing::repetition(std::span<const int32_t> tokens, int64_t most, const StepAround& step, const StepTimes& times) const {
   Plan out;
+  const int64_t longest = std::max<int64_t>(kLongest, how_.same);
+  const auto same_as = [&](int64_t end) {  // tokens before `end` that are those at the end, `longest` at most
+    int64_t n = 0;
+    while (n < longest && n < end && tokens[static_cast<size_t>(end - 1 - n)] == tokens[tokens.size() - 1 - static_cast<size_t>(n)]) ++n;
+    return n;
+  };
+  // The longest such place, the latest of those; beyond the end it goes on with itself.
+  int64_t place = 0, same = how_.same - 1;
+  for (int64_t end = std::ssize(tokens) - 1; end > 0 && same < longest; --end)
+    if (const int64_t n = same_as(end); n > same) place = end, same = n;
+  if (place == 0) return out;
+  const auto kind = [&](int64_t n) { return static_cast<uint8_t>(std::min<int64_t>(same + n - 1, kLongest) - 1); };
+  const int64_t length = best_length(most, step, [&](int64_t n) { return chance(kind(n)); }, [&](int64_t n) { return check(n, step, times); });
+  for (auto at = static_cast<size_t>(place); std::ssize(out.ids) < length; ++at) {
+    out.ids.push_back(at < tokens.size() ? tokens[at] : out.ids[at - tokens.size()]);
+    out.kinds.push_back(kind(std::ssize(out.ids)));
+  }
+  return out;
+}
+
+Guessing::Plan Guessing::plan(std::span<const int32_t> tokens, int64_t most, const StepAround& step, const StepTimes& times) const {
   most = std::min(most, how_.most);
-  if (most < 1) return out;
-  if (how_.repeats && std::ssize(tokens) > how_.same) {
-    // The longest such place, the latest of those; beyond the end it goes on with itself.
-    const int64_t longest = std::max<int64_t>(kLongest, how_.same);
-    const auto same_as = [&](int64_t end) {  // tokens before `end` that are those at the end, `longest` at most
-      int64_t n = 0;
-      while (n < longest && n < end && tokens[static_cast<size_t>(end - 1 - n)] == tokens[tokens.size() - 1 - static_cast<size_t>(n)]) ++n;
-      return n;
-    };
-    int64_t place = 0, same = how_.same - 1;
-    for (int64_t end = std::ssize(tokens) - 1; end > 0 && same < longest; --end)
-      if (const int64_t n = same_as(end); n > same) place = end, same = n;
-    double all = 1, expected = 0, best = how_.always ? -1e9 : 0;
-    int64_t count = 0;
-    for (int64_t n = 1; place > 0 && n <= most; ++n) {
-      out.kinds.push_back(static_cast<uint8_t>(std::min<int64_t>(same + n - 1, kLongest) - 1));
-      expected += all *= chance(out.kinds.back());
-      const double cost = check(n, step, times);
-      if (!how_.always && cost > allowed()) break;
-      // What a token more is worth follows from how fast they come then.
-      const double gain = (static_cast<double>(step.texts) + expected) / (static_cast<double>(step.texts) + cost) - 1;
-      if (how_.always || gain > best) best = gain, count = n;
-    }
-    out.kinds.resize(static_cast<size_t>(count));
-    for (auto at = static_cast<size_t>(place); std::ssize(out.ids) < count; ++at) out.ids.push_back(at < tokens.size() ? tokens[at] : out.ids[at - tokens.size()]);
-    if (count > 0) return out;
-  }
+  if (most < 1) return {};
+  if (how_.repeats)
+    if (Plan out = repetition(tokens, most, step, times); !out.ids.empty()) return out;
+  Plan out;
   if (!how_.draft) return out;
-  if (how_.always) {
-    out.drafts = most;
-    return out;
-  }
-  double all = 1, expected = 0, best = 0;
-  for (int64_t n = 1; n <= most; ++n) {
-    expected += all *= draft_chance_.now();
-    const double cost = static_cast<double>(n) * draft_step(step, times) + check(n, step, times);
-    if (cost > allowed()) break;
-    const double gain = (static_cast<double>(step.texts) + expected) / (static_cast<double>(step.texts) + cost) - 1;
-    if (gain > best) best = gain, out.drafts = n;
-  }
+  const auto cost = [&](int64_t n) { return static_cast<double>(n) * draft_step(step, times) + check(n, step, times); };
+  out.drafts = std::max<int64_t>(0, best_length(most, step, [&](int64_t) { return draft_chance_.now(); }, cost));
   // How far it goes follows from what it guesses; how much it may lose does not.
-  if (out.drafts > 0)
-    while (out.drafts < most && static_cast<double>(out.drafts + 1) * draft_step(step, times) + check(out.drafts + 1, step, times) <= allowed()) ++out.drafts;
+  while (out.drafts > 0 && out.drafts < most && cost(out.drafts + 1) <= allowed()) ++out.drafts;
   return out;
 }
 

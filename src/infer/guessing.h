@@ -1,8 +1,8 @@
 // When a text's next tokens are worth guessing, how, and how many of them. Prices are those of StepTimes, chances what the text's own
 // guesses came to; the account of both bounds what wrong guesses may cost. Internal to the scheduler.
 #pragma once
-#include <array>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -62,6 +62,9 @@ class Guessing {
   double draft_step(const StepAround& step, const StepTimes& times) const;  // tokens that a step of the draft costs
   static double check(int64_t guesses, const StepAround& step, const StepTimes& times, double seconds = 0);  // tokens that so many rows more cost
   double allowed() const;  // tokens that may be lost at once
+  // How many guesses, `most` at most, write the most tokens in their time: the n-th is right with chance(n) where those before it were, n of them cost cost(n) tokens.
+  int64_t best_length(int64_t most, const StepAround& step, const std::function<double(int64_t)>& chance, const std::function<double(int64_t)>& cost) const;
+  Plan repetition(std::span<const int32_t> tokens, int64_t most, const StepAround& step, const StepTimes& times) const;
 
   Speculation how_;
   std::vector<Chance> chances_;

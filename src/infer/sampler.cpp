@@ -169,7 +169,7 @@ int32_t Sampler::sample(std::span<const float> logits, const kernels::Kernels& k
 LogProbs log_probs(std::span<const float> logits, int32_t id, int64_t top, const kernels::Kernels& kernels) {
   const int64_t V = std::ssize(logits);
   std::vector<Candidate> all;
-  for (int64_t i = 0; i < V; ++i)
+  for (int64_t i = 0; i < V && top > 0; ++i)
     if (!std::isnan(logits[static_cast<size_t>(i)])) all.push_back({static_cast<int32_t>(i), logits[static_cast<size_t>(i)]});
   const double whole = kernels.log_sum_exp(logits.data(), V);
   keep_best(all, static_cast<size_t>(std::clamp<int64_t>(top, 0, std::ssize(all))));

@@ -25,17 +25,16 @@ double ThresholdShift::next_amount(double dial, int pass) const {
   const auto lower = std::ranges::find_if(tried_, [&](const Tried& t) { return t.point.block_fraction <= dial; });  // the first: the nearest
   const bool above = lower != tried_.begin(), below = lower != tried_.end();
   const double least = above ? std::prev(lower)->amount : -INFINITY, most = below ? lower->amount : INFINITY;
-  // As the scores of the nearest say, less what they were wrong about where they were measured.
-  const auto nearest = std::ranges::min_element(tried_, {}, [&](const Tried& t) { return std::abs(t.point.block_fraction - dial); });
-  if (pass < kByScores && nearest->expected) {
-    const double wanted = dial + nearest->expected(0) - nearest->point.block_fraction;
+  // As the last pass's scores say, less what they were wrong about where they were measured.
+  if (pass < kByScores && expected_) {
+    const double wanted = dial + expected_(0) - last_fraction_;
     double low = -kFar, high = kFar;
     for (int halving = 0; halving < 40; ++halving) {
       const double middle = (low + high) / 2;
-      (nearest->expected(middle) > wanted ? low : high) = middle;
+      (expected_(middle) > wanted ? low : high) = middle;
     }
-    const double amount = nearest->amount + (low + high) / 2;
-    if (amount > least && amount < most && std::abs(amount - nearest->amount) < kFar * 0.99) return amount;
+    const double amount = last_amount_ + (low + high) / 2;
+    if (amount > least && amount < most && std::abs(amount - last_amount_) < kFar * 0.99) return amount;
   }
   if (above && below) {
     const Tried &a = *std::prev(lower), &b = *lower;
@@ -49,7 +48,8 @@ DialPoint ThresholdShift::find(double dial) {
   for (int pass = 0; pass < kMostPasses; ++pass) {
     const double amount = next_amount(dial, pass);
     Met met = measure_(moved(base_, amount));
-    const Tried t{amount, std::move(met.point), std::move(met.expected)};
+    const Tried t{amount, std::move(met.point)};
+    last_amount_ = amount, last_fraction_ = t.point.block_fraction, expected_ = std::move(met.expected);
     const bool found = std::abs(t.point.block_fraction - dial) < kFractionError;
     tried_.insert(std::ranges::upper_bound(tried_, t.amount, {}, &Tried::amount), t);
     if (found) return t.point;

@@ -20,19 +20,21 @@ class ThresholdShift {
   ThresholdShift(std::vector<float> base, std::function<Met(const std::vector<float>&)> measure) : base_(std::move(base)), measure_(std::move(measure)) {}
 
   // The point whose block fraction is the dial, to 0.003, or after some passes the nearest that was met. What was measured for one dial brackets the next,
-  // and says where to look.
+  // and its last pass says where to look.
   DialPoint find(double dial);
 
  private:
   struct Tried {
     double amount;
     DialPoint point;
-    std::function<double(double)> expected;
   };
   double next_amount(double dial, int pass) const;
   std::vector<float> base_;
   std::function<Met(const std::vector<float>&)> measure_;
   std::vector<Tried> tried_;  // ascending by amount, so descending by block fraction
+  // Of the last pass: `expected` may hold all of its scores, so only one is kept.
+  double last_amount_ = 0, last_fraction_ = 0;
+  std::function<double(double)> expected_;
 };
 
 }  // namespace fathom::routing

@@ -66,7 +66,7 @@ MUTATIONS = [
     ("paths-cost", "light paths are priced", "src/model/cost.cpp", "    if (unit.paths.light) out.light = sum", "    if (unit.light_rank > 1000) out.light = sum", "test_infer", "Paths.TheLaw*"),
     ("guess-accepted", "a guess counts only when it is what is chosen", "src/infer/scheduler.cpp", "if (job.tokens.back() != part.ids[static_cast<size_t>(row) + 1] || ", "if (", "test_infer", "Speculation.*"),
     ("guess-draws", "a draft draws as its text will", "src/infer/job.cpp", "  draft->sampler = sampler;\n", "  draft->sampler.emplace(request->sampling, 12345);\n", "test_infer", "Speculation.*"),
-    ("guess-bound", "what guesses lose is bounded", "src/infer/guessing.cpp", "if (!how_.always && cost > allowed()) break;", "", "test_infer", "Guessing.*"),
+    ("guess-bound", "what guesses lose is bounded", "src/infer/guessing.cpp", "n <= most && cost(n) <= allowed(); ++n", "n <= most; ++n", "test_infer", "Guessing.*"),
     ("guess-price", "dear rows are not guessed", "src/infer/guessing.cpp", "return (times.took(seconds, times.of(step.rows + guesses)) - without) / without *", "return 0 * without *", "test_infer", "Guessing.*"),
     ("guess-chance", "how many are guessed follows what proved right", "src/infer/guessing.cpp", "    chances_[kind].saw(n < right);\n", "", "test_infer", "Guessing.*:Speculation.*"),
     ("guess-sure", "a draft goes on as long as it is sure", "src/infer/guessing.cpp", "while (sure > 0 && probability < kSureFrom[sure]) --sure;", "", "test_infer", "Guessing.*"),

@@ -8,14 +8,21 @@
 namespace fathom::infer::test {
 namespace {
 
-Generated written(Engine& engine, Request request) {
-  Scheduler scheduler(engine);
-  Generated out;
-  request.on_finish = [&](size_t, Generated&& text) { out = std::move(text); };
+struct Written : Generated {
+  SchedulerStats stats;
+};
+
+Written written(Engine& engine, Request request, const SchedulerOptions& options = {}) {
+  Scheduler scheduler(engine, options);
+  Written out;
+  request.on_finish = [&](size_t, Generated&& text) { static_cast<Generated&>(out) = std::move(text); };
   scheduler.submit(std::move(request));
   while (!scheduler.idle()) scheduler.step();
+  out.stats = scheduler.stats();
   return out;
 }
+
+const SchedulerOptions kUnclocked{.clock = [] { return 0.0; }};  // steps have the prices of which nothing is known yet
 
 // A thousand prompts of a hundred models: drafts at a low dial, out of the text itself, and both; priced, and whether they pay or not.
 TEST(Speculation, GreedyTextsAreTheSame) {
@@ -89,33 +96,21 @@ TEST(Speculation, SamplingKeepsTheDistribution) {
   EXPECT_LT(square, bins - 1 + 4 * std::sqrt(2.0 * (bins - 1)));  // four standard deviations
 }
 
-// As many as pay: at a clock that stands still steps have the prices of which nothing is known yet.
 TEST(Speculation, AsManyAreGuessedAsPay) {
   const Model model = small(8);
   Engine engine(model.weights, {.threads = 1});
   Random random(8);
   Request r = plain(model, 10, 120, random);
-  const auto guessed = [&](double draft_cost, const RoutingPolicy& draft) {
-    r.speculation = Speculation{.draft = draft, .draft_cost = draft_cost, .repeats = false};
-    Scheduler scheduler(engine, {.clock = [] { return 0.0; }});
-    Generated out;
-    r.on_finish = [&](size_t, Generated&& text) { out = std::move(text); };
-    scheduler.submit(r);
-    while (!scheduler.idle()) scheduler.step();
-    return out;
-  };
-  const Generated cheap = guessed(0.2, r.policies[0].policy);
+  r.speculation = Speculation{.draft = r.policies[0].policy, .draft_cost = 0.2, .repeats = false};
+  const Generated cheap = written(engine, r, kUnclocked);
   EXPECT_EQ(cheap.guessed, cheap.guessed_right);
   EXPECT_GT(cheap.guessed, 60);
-  EXPECT_EQ(guessed(1, r.policies[0].policy).guessed, 0) << "a draft as dear as the text";
+  r.speculation->draft_cost = 1;
+  EXPECT_EQ(written(engine, r, kUnclocked).guessed, 0) << "a draft as dear as the text";
   r.sampling.temperature = 5;
   r.sampling.seed = 3;
   r.speculation = Speculation{.same = 1};  // what followed an equal token before: rarely right among so many
-  Scheduler scheduler(engine, {.clock = [] { return 0.0; }});
-  Generated wrong;
-  r.on_finish = [&](size_t, Generated&& text) { wrong = std::move(text); };
-  scheduler.submit(r);
-  while (!scheduler.idle()) scheduler.step();
+  const Generated wrong = written(engine, r, kUnclocked);
   EXPECT_LT(wrong.guessed_right * 4, wrong.guessed);
   EXPECT_LT(wrong.guessed, 60) << "of 120 tokens";
 }
@@ -127,13 +122,9 @@ TEST(Speculation, RepetitionAndDraftTakeTurns) {
   Random random(8);
   Request r = plain(model, 10, 60, random);
   r.speculation = Speculation{.draft = r.policies[0].policy, .most = 4, .always = true};
-  Scheduler scheduler(engine);
-  Generated out;
-  r.on_finish = [&](size_t, Generated&& text) { out = std::move(text); };
-  scheduler.submit(r);
-  while (!scheduler.idle()) scheduler.step();
-  EXPECT_GT(scheduler.stats().draft_rows, 0);
-  EXPECT_GT(out.guessed, scheduler.stats().draft_rows) << "some were free";
+  const Written out = written(engine, r);
+  EXPECT_GT(out.stats.draft_rows, 0);
+  EXPECT_GT(out.guessed, out.stats.draft_rows) << "some were free";
 }
 
 // Guesses under the text's own policy are all right, sampled or not; the more so the more are made at once.
@@ -144,20 +135,13 @@ TEST(Speculation, GuessesSaveSteps) {
   for (const double temperature : {0.0, 1.0}) {
     Request r = plain(model, 10, 60, random);
     r.sampling.temperature = temperature;
-    const auto run = [&](Request request) {
-      Scheduler scheduler(engine);
-      Generated out;
-      request.on_finish = [&](size_t, Generated&& text) { out = std::move(text); };
-      scheduler.submit(request);
-      while (!scheduler.idle()) scheduler.step();
-      return std::pair(out, scheduler.stats());
-    };
-    const auto [plain_text, plain_stats] = run(r);
-    EXPECT_EQ(plain_stats.steps, 61);
+    const Written alone = written(engine, r);
+    EXPECT_EQ(alone.stats.steps, 61);
     r.speculation = Speculation{.draft = r.policies[0].policy, .repeats = false, .most = 8, .always = true};
-    const auto [text, stats] = run(r);
-    EXPECT_EQ(text.ids, plain_text.ids);
-    EXPECT_EQ(text.decisions.run, plain_text.decisions.run);
+    const Written text = written(engine, r);
+    const SchedulerStats& stats = text.stats;
+    EXPECT_EQ(text.ids, alone.ids);
+    EXPECT_EQ(text.decisions.run, alone.decisions.run);
     EXPECT_EQ(stats.guessed, stats.guessed_right);
     EXPECT_EQ(text.guessed, stats.guessed);
     EXPECT_GT(stats.guessed, 45);
@@ -174,15 +158,11 @@ TEST(Speculation, ATextThatRepeatsItselfIsGuessed) {
   Request r = plain(model, 4, 100, random);
   r.sampling.logit_bias = {{1, 40.0f}};  // the same token over and over
   r.speculation.emplace();
-  Generated out;
-  r.on_finish = [&](size_t, Generated&& text) { out = std::move(text); };
-  Scheduler scheduler(engine);
-  scheduler.submit(r);
-  while (!scheduler.idle()) scheduler.step();
+  const Written out = written(engine, r);
   EXPECT_EQ(out.ids, std::vector<int32_t>(100, 1));
   EXPECT_GT(out.guessed_right, 70);
-  EXPECT_LT(scheduler.stats().steps, 30);
-  EXPECT_EQ(scheduler.stats().draft_rows, 0);
+  EXPECT_LT(out.stats.steps, 30);
+  EXPECT_EQ(out.stats.draft_rows, 0);
 }
 
 }  // namespace
