@@ -28,6 +28,7 @@ void check_request(const Request& r, const model::ModelConfig& config) {
   if (r.speculation) {
     if (r.speculation->most < 1 || r.speculation->most > limits::kGuesses) refuse("speculation.most", str(r.speculation->most), str("1 to ", limits::kGuesses));
     if (r.speculation->same < 1 || r.speculation->same > limits::kGuesses) refuse("speculation.same", str(r.speculation->same), str("1 to ", limits::kGuesses));
+    if (!r.speculation->repeats && !r.speculation->draft) refuse("speculation", "neither repeats nor a draft dial", "one of them, or no speculation");
     FATHOM_ASSERT(!r.speculation->draft || r.speculation->draft->rule != Rule::topk, "topk looks into the future");
   }
   if (r.samples < 1) refuse("samples", str(r.samples), "1 or more");

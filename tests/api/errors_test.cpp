@@ -41,6 +41,7 @@ TEST(Engine, WhatIsBadIsRefusedByNameAndDisturbsNobody) {
   EXPECT_THAT(refused([](Request& r) { r.log_probs = 129; }), HasSubstr("log_probs: found 129"));
   EXPECT_THAT(refused([](Request& r) { r.speculation = Speculation{.most = 65}; }), HasSubstr("speculation.most: found 65"));
   EXPECT_THAT(refused([](Request& r) { r.speculation = Speculation{.draft_dial = 7}; }), HasSubstr("found 7"));
+  EXPECT_THAT(refused([](Request& r) { r.speculation = Speculation{.repeats = false}; }), HasSubstr("speculation: found neither repeats nor a draft dial"));
   for (const TokenId id : {-1, 320}) {
     EXPECT_THAT(refused([&](Request& r) { r.stop_ids = {319, id}; }), HasSubstr(str("request: stop_ids: found id ", id, ", expected 0 to 319")));
     EXPECT_THAT(refused([&](Request& r) { r.sampling = Sampling{.logit_bias = {{319, 1.0F}, {id, 1.0F}}}; }), HasSubstr(str("request: sampling.logit_bias: found id ", id, ", expected 0 to 319")));
