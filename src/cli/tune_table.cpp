@@ -39,6 +39,7 @@ Command tune_table() {
   c.flag(number_flag("bias-lr", "X", "of their biases").range(0, 10).otherwise("3e-3"));
   c.flag(number_flag("adapter-lr", "X", "of adapters").range(0, 10).otherwise("1e-3"));
   c.flag(number_flag("noise", "X", "scale of the noise on scores at the start of a stage; none in its last fifth").range(0, 1e3).otherwise("0.5"));
+  c.flag(text_flag("picks", "WAY", "which tokens of a step run in full: those above the dial's thresholds, or of every row as many as its shares say").one_of({"threshold", "topk"}).otherwise("threshold"));
   c.flag(number_flag("tau", "X", "how far from its threshold a score still feels it").range(1e-3, 1e3).otherwise("1"));
   c.flag(integer_flag("context", "T", "tokens of a row").range(2, 1 << 20).otherwise("512"));
   c.flag(integer_flag("batch-size", "B", "rows of one forward").range(1, 4096).otherwise("4"));

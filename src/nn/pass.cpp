@@ -266,6 +266,7 @@ Selected select_as(const Pass& pass, const model::ModelConfig& config, size_t un
     case Pick::threshold:
     case Pick::straight_through: {
       const Tensor r = raw();
+      if (options.pick == Pick::straight_through && !options.capacity.empty()) return select_top_k<Real>(span(r), pass.rows(), capacity, routing.forced_positions);
       return select_threshold<Real>(span(r), pass.rows(), options.thresholds.empty() ? 0.0f : options.thresholds[of_all], routing.forced_positions);
     }
     case Pick::causal:

@@ -98,7 +98,8 @@ class Pass {
   at::Tensor run_unit(size_t block, const Decided& decided, const at::Tensor& x, double tau) const;
   at::Tensor tune_unit(size_t block, const Decided& decided, const at::Tensor& x) const;
   // d + sigmoid((s − threshold) / tau) less its own value, for the rows that reached a cut.
-  at::Tensor straight_through(const Scores& scores, const Selected& reached, float threshold, double tau) const;
+  at::Tensor straight_through(const Scores& scores, const Selected& reached, const at::Tensor& threshold, double tau) const;  // threshold: [N] or a scalar
+  at::Tensor lowest_of_rows(const Scores& scores, const Selected& reached) const;                                            // [N] the least score that its row selected, not forced; else 0
   at::Tensor gate_of_all(const at::Tensor& raw) const;  // [N]
   at::Tensor gate(const at::Tensor& raw, const Selected& selected, const at::Tensor& rows, double tau) const;
 

@@ -1,4 +1,6 @@
 // Blocks with units of every kind: a whole block or its parts, with light paths, or static.
+#include <limits>
+
 #include "core/error.h"
 #include "nn/pass.h"
 
@@ -26,14 +28,29 @@ Pass::Decided Pass::decide(size_t u, Stream& stream, const ForwardOptions& optio
   if (tuning)
     for (size_t cut = 0; cut < unit.cuts(); ++cut) {
       const float threshold = options.thresholds.empty() ? 0.0f : options.thresholds[state_.config.routing.first_cut(u) + cut];
-      d.gates.push_back(straight_through(d.scores, reached[cut], threshold, options.straight_through_tau));
+      d.gates.push_back(straight_through(d.scores, reached[cut], options.capacity.empty() ? at::scalar_tensor(threshold, d.scores.raw.options()) : lowest_of_rows(d.scores, reached[cut]), options.straight_through_tau));
     }
   d.full = std::move(reached.back());
   if (unit.paths.light) d.light = without(unit.paths.skip ? reached.front() : select_everyone(rows_), d.full);
   return d;
 }
 
-Tensor Pass::straight_through(const Scores& scores, const Selected& reached, float threshold, double tau) const {
+Tensor Pass::lowest_of_rows(const Scores& scores, const Selected& reached) const {
+  const Tensor s = (scores.noisy.defined() ? scores.noisy : scores.raw.detach()).to(at::kDouble).contiguous();
+  const double* score = s.const_data_ptr<double>();
+  std::vector<double> lowest(rows_.position.size(), 0.0);
+  for (int64_t b = 0; b < rows_.batch; ++b) {
+    double least = std::numeric_limits<double>::infinity();
+    for (int64_t i = reached.begin[static_cast<size_t>(b)]; i < reached.begin[static_cast<size_t>(b) + 1]; ++i) {
+      const int64_t row = reached.rows[static_cast<size_t>(i)];
+      if (rows_.position[static_cast<size_t>(row)] >= state_.config.routing.forced_positions) least = std::min(least, score[row]);
+    }
+    if (std::isfinite(least)) std::fill_n(lowest.begin() + b * rows_.tokens, rows_.tokens, least);
+  }
+  return at::tensor(lowest, at::kDouble).to(scores.raw.scalar_type());
+}
+
+Tensor Pass::straight_through(const Scores& scores, const Selected& reached, const Tensor& threshold, double tau) const {
   const Tensor noise = scores.noisy.defined() ? scores.noisy - scores.raw.detach() : Tensor();
   const Tensor soft = at::sigmoid(((noise.defined() ? scores.raw + noise : scores.raw) - threshold) / tau);
   std::vector<int64_t> forced;

@@ -48,6 +48,7 @@ Pick pick_of(routing::Selection selection);
 // and every score has a gradient. Where keys are kept, and at a unit of an MLP, that is of what the token would have got on either path: the full
 // delta of tokens with d = 0 is computed for it, outside the graph, since 0 is what comes back to it. With kv drop a token that does not run attention
 // has no delta: its gradient is the light path's alone.
+// Given capacities, a row selects by top-k instead, and its threshold is the least score that was selected.
 // UserError: a model that it is not for, by what it has instead of gate hard, rule score and a selection by score.
 void require_tunable(const model::ModelConfig& config, const std::string& where);
 
@@ -75,7 +76,7 @@ struct ForwardOptions {
   Pick pick = Pick::topk;
   std::vector<float> thresholds;       // [cuts], for Pick::threshold, causal and straight_through (there empty: 0 everywhere)
   std::vector<at::Tensor> imposed;     // [U] tensors [B, T] of routing::Path numbers (bool: full or skip), for Pick::imposed
-  std::vector<double> capacity;        // [cuts], instead of the configuration's (warm-up); empty: the configuration's
+  std::vector<double> capacity;        // [cuts], instead of the configuration's (warm-up); empty: the configuration's, in straight_through thresholds
   double score_noise = 0;              // standard deviation of normal noise on the score that selects, scale of straight_through's; training only
   uint64_t noise_seed = 0;             // a function of seed and step, so that a resume draws the same
   std::optional<int64_t> first_row;    // number in the run of the batch's first row, for Pick::random in training

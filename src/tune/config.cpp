@@ -11,6 +11,7 @@ namespace fathom::tune {
 using namespace limits;
 
 const std::vector<std::pair<const char*, What>> kWhatNames = {{"routers", What::routers}, {"adapters", What::adapters}, {"everything", What::everything}};
+const std::vector<std::pair<const char*, Picks>> kPicksNames = {{"threshold", Picks::threshold}, {"topk", Picks::topk}};
 
 namespace {
 
@@ -65,6 +66,7 @@ TuneConfig TuneConfig::from_json(const Json& json, const std::string& where) {
   c.loss_weight = f.number("loss_weight", 0, kLossWeight, d.loss_weight);
   c.budget_weight = f.number("budget_weight", 0, kLossWeight, d.budget_weight);
   c.unit_budget_weight = f.number("unit_budget_weight", 0, kLossWeight, d.unit_budget_weight);
+  c.picks = f.choice<Picks>("picks", kPicksNames, d.picks);
   c.tau = f.number("tau", 1e-3, 1e3, d.tau);
   if (f.has("optimizer")) c.optimizer = train::read_optimizer(f.object("optimizer"), d.optimizer);
   if (f.has("schedule")) c.schedule = train::read_schedule(f.object("schedule"), d.schedule);
@@ -85,7 +87,7 @@ Json TuneConfig::to_json() const {
             {"data", train::write_data(data)}, {"self_tokens", self_tokens}, {"sequence_length", sequence_length}, {"batch_size", batch_size},
             {"accumulation", accumulation}, {"lowest", lowest}, {"highest", highest}, {"stages", Json::array()}, {"lora_rank", lora.rank},
             {"lora_alpha", lora.alpha}, {"lora_targets", lora.targets}, {"kl_weight", kl_weight}, {"loss_weight", loss_weight},
-            {"budget_weight", budget_weight}, {"unit_budget_weight", unit_budget_weight}, {"tau", tau}, {"optimizer", train::write_optimizer(optimizer)},
+            {"budget_weight", budget_weight}, {"unit_budget_weight", unit_budget_weight}, {"picks", name_of(picks, kPicksNames)}, {"tau", tau}, {"optimizer", train::write_optimizer(optimizer)},
             {"schedule", train::write_schedule(schedule)}, {"interval", train::write_interval(interval)}, {"calibration_tokens", calibration_tokens},
             {"type", type}, {"precision", name_of(precision, train::kPrecisionNames)}, {"f32_route", name_of(f32_route, train::kRouteNames)},
             {"seed", seed}, {"threads", threads}};

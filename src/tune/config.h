@@ -19,6 +19,13 @@ enum class What {
 };
 extern const std::vector<std::pair<const char*, What>> kWhatNames;
 
+// Which tokens of a step reach a cut.
+enum class Picks {
+  threshold,  // scores above the dial's thresholds: the causal rule, with noise; a budget holds the block fraction
+  topk,       // of every row as many as the dial's shares say: blocks keep their shares, there is no budget
+};
+extern const std::vector<std::pair<const char*, Picks>> kPicksNames;
+
 struct StageConfig {
   What what = What::routers;
   int64_t tokens = 0;
@@ -43,6 +50,7 @@ struct TuneConfig {
   std::vector<StageConfig> stages;
   nn::Lora lora;                      // of stages with adapters
   double kl_weight = 1, loss_weight = 0.1, budget_weight = 12, unit_budget_weight = 0;
+  Picks picks = Picks::threshold;
   double tau = 1;                     // of the straight-through gradient
   train::OptimizerConfig optimizer = {.lr = 1, .beta1 = 0.9, .beta2 = 0.98, .weight_decay = 0, .clip = 1};
   train::ScheduleConfig schedule;

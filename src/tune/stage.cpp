@@ -158,10 +158,12 @@ void Stage::step() {
     nn::Budget& budget = options.budget.emplace();
     budget.target = target;
     budget.context = config.sequence_length;
-    if (config.budget_weight > 0) options.aux[nn::kBudget] = config.budget_weight;
-    if (config.unit_budget_weight > 0) {
+    const auto shares = [&] { return shared_.student->dial() ? shared_.student->dial()->at(target).capacity : model.routing.capacities(); };
+    if (config.picks == Picks::topk) options.capacity = shares();
+    else if (config.budget_weight > 0) options.aux[nn::kBudget] = config.budget_weight;
+    if (config.picks == Picks::threshold && config.unit_budget_weight > 0) {
       options.aux[nn::kUnitBudget] = config.unit_budget_weight;
-      budget.shares = shared_.student->dial() ? shared_.student->dial()->at(target).capacity : model.routing.capacities();
+      budget.shares = shares();
     }
   }
   if (shared_.teacher && config.kl_weight > 0) options.aux[nn::kDistillation] = config.kl_weight;

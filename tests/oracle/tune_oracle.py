@@ -9,7 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from mod_oracle import MASK, attention, mix64, mlp, rms_norm
+from mod_oracle import MASK, attention, mix64, mlp, rms_norm, selected_count, top_k
 
 
 class Random:
@@ -81,7 +81,7 @@ def block_fraction(config, tokens, share):
     return total / dense
 
 
-def forward(config, params, tokens, targets, document_start=None, lengths=None, tau=1.0, noise=0.0, noise_seed=0, thresholds=None, lora=None,
+def forward(config, params, tokens, targets, document_start=None, lengths=None, tau=1.0, noise=0.0, noise_seed=0, thresholds=None, capacity=None, lora=None,
             teacher=None, budget=None, frozen=None):
     """A dictionary: logits, loss, nll, aux {distillation, budget, unit_budget}, block_fraction, gates; per unit raw, selected, light [U][B, T]."""
     params = merged(params, lora)
@@ -122,12 +122,18 @@ def forward(config, params, tokens, targets, document_start=None, lengths=None, 
             s = r + torch.tensor([noise * drawn[n].logistic() for _ in range(T)], dtype=r.dtype) if noise else r
             g = {}
             for i, cut in enumerate(cuts_of(unit)):
-                threshold = thresholds[first[n] + i] if thresholds else 0.0
-                soft = torch.sigmoid((s - threshold) / tau)
                 if frozen is None:
-                    d = ((s >= threshold) | forced) & real
-                    kept[n][cut][b] = (d, soft.detach())
-                d, before = (frozen or kept)[n][cut][b]
+                    if capacity:  # the best of the row, from its least score on
+                        d = torch.zeros(T, dtype=torch.bool)
+                        d[list(top_k(s.detach()[:length].tolist(), selected_count(capacity[first[n] + i], length), forced[:length].tolist()))] = True
+                        chosen = s.detach()[d & ~forced]
+                        threshold = float(chosen.min()) if len(chosen) else 0.0
+                    else:
+                        threshold = thresholds[first[n] + i] if thresholds else 0.0
+                        d = ((s >= threshold) | forced) & real
+                    kept[n][cut][b] = (d, torch.sigmoid((s.detach() - threshold) / tau), threshold)
+                d, before, threshold = (frozen or kept)[n][cut][b]
+                soft = torch.sigmoid((s - threshold) / tau)
                 g[cut] = gates[n][cut][b] = d.to(r.dtype) + torch.where(forced, torch.zeros_like(soft), soft - before)
             g["factor"] = factor
             return g

@@ -207,6 +207,29 @@ TEST(Tune, TheBudgetIsMet) {
   }
 }
 
+// Every row runs as many tokens as the dial's shares say, whatever the scores' level: thresholds that are far off change nothing.
+TEST(Tune, ByTopKBlocksKeepTheirSharesWithoutABudget) {
+  const TemporaryFolder folder;
+  const std::string run = join_path(folder.path(), "run");
+  TuneConfig config = tiny(models().routed, {What::routers});
+  config.picks = Picks::topk;
+  config.lowest = config.highest = 0.8;
+  config.interval.log_steps = 1;
+  tune(config, {.run = run});
+  const routing::DialTable table = *model::ModelFolder::open(models().routed)->dial();
+  const std::vector<double> capacity = table.at(0.8).capacity;
+  int steps = 0;
+  for (const Json& line : stage_metrics(join_path(run, "1-routers"))) {
+    if (line.at("type") != "train") continue;
+    ++steps;
+    EXPECT_FALSE(line.at("aux").contains(nn::kBudget));
+    const auto share = line.at("share").get<std::vector<double>>();
+    ASSERT_EQ(share.size(), capacity.size());
+    for (size_t cut = 0; cut < share.size(); ++cut) EXPECT_NEAR(share[cut], std::ceil(capacity[cut] * 32) / 32, 1e-9) << cut;
+  }
+  EXPECT_EQ(steps, 6);
+}
+
 TEST(Tune, AStaticModelLearnsWithoutRouters) {
   const TemporaryFolder folder;
   const std::string run = join_path(folder.path(), "run");

@@ -71,6 +71,8 @@ tune::TuneConfig config_of(const Arguments& a) {
   if (c.teacher.empty() && !a.given("lm")) c.loss_weight = 1;
   c.budget_weight = a.number("budget");
   c.unit_budget_weight = a.number("unit-budget");
+  for (const auto& [name, picks] : tune::kPicksNames)
+    if (a.text("picks") == name) c.picks = picks;
   c.tau = a.number("tau");
   c.interval.eval_steps = a.integer("eval-steps");
   c.interval.eval_tokens = a.integer("eval-tokens");
