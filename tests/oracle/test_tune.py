@@ -98,8 +98,9 @@ def make_case(index, kv):
         thresholds.append(-0.6 if cut == "light" else rng.choice([0.0, 0.3, -0.2]))
     thresholds = torch.tensor(thresholds).tolist()
     more = {"tau": rng.choice([1.0, 0.5]), "noise": rng.choice([0.0, 0.7]), "noise_seed": rng.randrange(1 << 60), "thresholds": thresholds}
-    if index % 3 == 2:  # by top-k: those in full are among those of light
-        full = rng.choice([0.2, 0.5, 1.0])
+    if index % 3 == 2:  # by top-k: those in full are among those of light; with noise, since equal tokens tie, which rounding breaks
+        more["noise"] = 0.7
+        full = random.Random(index).choice([0.2, 0.5, 1.0])
         more["capacity"] = [min(1.0, full + 0.3) if cut == "light" else full for cut in cuts]
     aux = {}
     N, V = data["tokens"].numel(), config["vocab_size"]
