@@ -21,6 +21,7 @@ RECIPES = {
     "base": ("", ""),
     "light-16": ("--light fit:16", ""),
     "light-128": ("--light fit:128", ""),
+    "fit-131k": ("--tokens 131k", ""),
     "split": ("--granularity attention+mlp", ""),
     "mlp-only": ("--granularity mlp", ""),
     "kv-drop": ("--kv drop", ""),
@@ -35,6 +36,9 @@ RECIPES = {
     "adapter-lr-2e-3": ("", "--adapter-lr 2e-3"),
     "light-lr-1e-3": ("", "--lr 1e-3"),
     "router-lr-1e-3": ("", "--router-lr 1e-3"),
+    "topk": ("", "--picks topk"),
+    "batch-1": ("", "--batch-size 1"),
+    "batch-4": ("", "--batch-size 4"),
     "two-stages": ("", "--stages routers,adapters"),
     "no-noise": ("", "--noise 0"),
     "teacher-alone": ("", "--lm 0"),
@@ -64,7 +68,7 @@ def main():
     def convert(flags):
         with first[flags]:
             if not converted[flags].exists():
-                subprocess.run([args.build / "fathom", "convert", args.source, converted[flags], "--data", args.data, "--tokens", args.fit_tokens, "--context", args.context, "--threads", "1", "--quiet", *flags.split()],
+                subprocess.run([args.build / "fathom", "convert", args.source, converted[flags], "--data", args.data, *([] if "--tokens" in flags else ["--tokens", args.fit_tokens]), "--context", args.context, "--threads", "1", "--quiet", *flags.split()],
                                check=True, stdout=subprocess.DEVNULL)
 
     caches = queue.SimpleQueue()  # one process at a time reads or fills one
@@ -75,10 +79,11 @@ def main():
         words, tune = RECIPES[name]
         convert(words)
         stages = "" if "--stages" in tune else "--stages adapters "
+        rows = "" if "--batch-size" in tune else "--batch-size 2 "
         cache = caches.get()
         try:
             subprocess.run([sys.executable, ROOT / "bench/quality/conversion.py", called(name), "--source", args.source, "--data", args.data, "--out", args.out, "--from", converted[words], "--convert", words,
-                            "--tune", f"{stages}--tokens {args.tokens} --batch-size 2 --threads 1 --precision bf16 --teacher-cache {cache} --context {args.context} --checkpoint-seconds 120 {tune}".strip(),
+                            "--tune", f"{stages}--tokens {args.tokens} {rows}--threads 1 --precision bf16 --teacher-cache {cache} --context {args.context} --checkpoint-seconds 120 {tune}".strip(),
                             "--limit", args.limit, "--context", args.context, "--dials", "1,0.9,0.8,0.7,0.6", "--threads", "1", "--build", args.build, "--results", args.results,
                             *(["--tasks", args.tasks, "--task-data", args.task_data, "--task-limit", args.task_limit] if args.tasks else []), *(w for on in args.on for w in ("--on", on))],
                            check=True, stdout=subprocess.DEVNULL)

@@ -48,6 +48,9 @@ std::vector<float> thresholds_for(const model::ModelFolder& student, double dial
   return out;
 }
 
+// Of tokens that reach each cut at that dial; the configuration's where none was calibrated.
+std::vector<double> shares_for(const model::ModelFolder& student, double dial) { return student.dial() ? student.dial()->at(dial).capacity : student.config().routing.capacities(); }
+
 // Keys whose values differ, but for those that change nothing in what is computed.
 void require_same(const Json& before, const Json& now, const std::string& where) {
   for (const auto& [key, value] : now.items()) {
@@ -158,12 +161,11 @@ void Stage::step() {
     nn::Budget& budget = options.budget.emplace();
     budget.target = target;
     budget.context = config.sequence_length;
-    const auto shares = [&] { return shared_.student->dial() ? shared_.student->dial()->at(target).capacity : model.routing.capacities(); };
-    if (config.picks == Picks::topk) options.capacity = shares();
+    if (config.picks == Picks::topk) options.capacity = shares_for(*shared_.student, target);
     else if (config.budget_weight > 0) options.aux[nn::kBudget] = config.budget_weight;
     if (config.picks == Picks::threshold && config.unit_budget_weight > 0) {
       options.aux[nn::kUnitBudget] = config.unit_budget_weight;
-      budget.shares = shares();
+      budget.shares = shares_for(*shared_.student, target);
     }
   }
   if (shared_.teacher && config.kl_weight > 0) options.aux[nn::kDistillation] = config.kl_weight;
@@ -280,6 +282,7 @@ void Stage::evaluate() {
 
 std::vector<double> Stage::shares_at_middle() {
   const double middle = (shared_.config.lowest + shared_.config.highest) / 2;
+  if (network_->config().routing.decides() && shared_.config.picks == Picks::topk) return shares_for(*shared_.student, middle);
   return network_->config().routing.decides() ? measure_->shares_at(middle, thresholds_for(*shared_.student, middle)) : std::vector<double>();
 }
 

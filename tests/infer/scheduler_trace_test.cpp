@@ -97,7 +97,7 @@ struct Trace {
       if (random.uniform() < 0.6) r.speculation->draft = random.uniform() < 0.5 ? dials[0] : r.policies[0].policy;
       r.speculation->most = 1 + static_cast<int64_t>(random.below(6));
       r.speculation->same = 1 + static_cast<int64_t>(random.below(3));
-      r.speculation->repeats = random.uniform() < 0.7;
+      r.speculation->repeats = random.uniform() < 0.7 || !r.speculation->draft;
       r.speculation->always = random.uniform() < 0.8;
       r.speculation->draft_cost = random.uniform();
     }

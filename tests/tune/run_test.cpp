@@ -228,6 +228,9 @@ TEST(Tune, ByTopKBlocksKeepTheirSharesWithoutABudget) {
     for (size_t cut = 0; cut < share.size(); ++cut) EXPECT_NEAR(share[cut], std::ceil(capacity[cut] * 32) / 32, 1e-9) << cut;
   }
   EXPECT_EQ(steps, 6);
+  // So does the model: its thresholds are set for those shares, wherever scores went.
+  const std::vector<double> kept = model::ModelFolder::open(join_path(run, "model"))->config().routing.capacities();
+  for (size_t cut = 0; cut < kept.size(); ++cut) EXPECT_NEAR(kept[cut], capacity[cut], 1e-6) << cut;
 }
 
 TEST(Tune, AStaticModelLearnsWithoutRouters) {
