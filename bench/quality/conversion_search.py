@@ -47,6 +47,12 @@ RECIPES = {
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
+def over(usual, words):
+    """Words of a command: pairs of flag and value, those of the recipe in place of the usual ones."""
+    words = usual.split() + words.split()
+    return [word for pair in dict(zip(words[::2], words[1::2])).items() for word in pair]
+
+
 def main():
     parser = conversion.parser_of(__doc__, "8k")
     parser.add_argument("--tokens", default="100k")
@@ -68,7 +74,7 @@ def main():
     def convert(flags):
         with first[flags]:
             if not converted[flags].exists():
-                subprocess.run([args.build / "fathom", "convert", args.source, converted[flags], "--data", args.data, *([] if "--tokens" in flags else ["--tokens", args.fit_tokens]), "--context", args.context, "--threads", "1", "--quiet", *flags.split()],
+                subprocess.run([args.build / "fathom", "convert", args.source, converted[flags], "--data", args.data, "--threads", "1", "--quiet", *over(f"--tokens {args.fit_tokens} --context {args.context}", flags)],
                                check=True, stdout=subprocess.DEVNULL)
 
     caches = queue.SimpleQueue()  # one process at a time reads or fills one
@@ -78,12 +84,10 @@ def main():
     def run(name):
         words, tune = RECIPES[name]
         convert(words)
-        stages = "" if "--stages" in tune else "--stages adapters "
-        rows = "" if "--batch-size" in tune else "--batch-size 2 "
         cache = caches.get()
         try:
             subprocess.run([sys.executable, ROOT / "bench/quality/conversion.py", called(name), "--source", args.source, "--data", args.data, "--out", args.out, "--from", converted[words], "--convert", words,
-                            "--tune", f"{stages}--tokens {args.tokens} {rows}--threads 1 --precision bf16 --teacher-cache {cache} --context {args.context} --checkpoint-seconds 120 {tune}".strip(),
+                            "--tune", " ".join(over(f"--stages adapters --tokens {args.tokens} --batch-size 2 --threads 1 --precision bf16 --teacher-cache {cache} --context {args.context} --checkpoint-seconds 120", tune)),
                             "--limit", args.limit, "--context", args.context, "--dials", "1,0.9,0.8,0.7,0.6", "--threads", "1", "--build", args.build, "--results", args.results,
                             *(["--tasks", args.tasks, "--task-data", args.task_data, "--task-limit", args.task_limit] if args.tasks else []), *(w for on in args.on for w in ("--on", on))],
                            check=True, stdout=subprocess.DEVNULL)

@@ -161,11 +161,13 @@ void Stage::step() {
     nn::Budget& budget = options.budget.emplace();
     budget.target = target;
     budget.context = config.sequence_length;
-    if (config.picks == Picks::topk) options.capacity = shares_for(*shared_.student, target);
-    else if (config.budget_weight > 0) options.aux[nn::kBudget] = config.budget_weight;
-    if (config.picks == Picks::threshold && config.unit_budget_weight > 0) {
-      options.aux[nn::kUnitBudget] = config.unit_budget_weight;
-      budget.shares = shares_for(*shared_.student, target);
+    const std::vector<double> shares = shares_for(*shared_.student, target);
+    if (config.picks == Picks::topk) {
+      options.capacity = shares;
+    } else {
+      budget.shares = shares;
+      if (config.budget_weight > 0) options.aux[nn::kBudget] = config.budget_weight;
+      if (config.unit_budget_weight > 0) options.aux[nn::kUnitBudget] = config.unit_budget_weight;
     }
   }
   if (shared_.teacher && config.kl_weight > 0) options.aux[nn::kDistillation] = config.kl_weight;
@@ -281,9 +283,9 @@ void Stage::evaluate() {
 }
 
 std::vector<double> Stage::shares_at_middle() {
+  if (!network_->config().routing.decides()) return {};
   const double middle = (shared_.config.lowest + shared_.config.highest) / 2;
-  if (network_->config().routing.decides() && shared_.config.picks == Picks::topk) return shares_for(*shared_.student, middle);
-  return network_->config().routing.decides() ? measure_->shares_at(middle, thresholds_for(*shared_.student, middle)) : std::vector<double>();
+  return shared_.config.picks == Picks::topk ? shares_for(*shared_.student, middle) : measure_->shares_at(middle, thresholds_for(*shared_.student, middle));
 }
 
 void Stage::save() {

@@ -25,6 +25,12 @@ std::pair<double, double> range_of(const Arguments& a) {
 
 std::string absolute(const std::string& path) { return path.empty() ? path : std::filesystem::absolute(path).lexically_normal().string(); }
 
+// The value of a flag whose words, those of its table, are checked as it is read.
+template <class E>
+E named(const Arguments& a, const std::string& flag, const std::vector<std::pair<const char*, E>>& table) {
+  return std::ranges::find(table, a.text(flag), [](const auto& entry) { return std::string(entry.first); })->second;
+}
+
 tune::TuneConfig config_of(const Arguments& a) {
   tune::TuneConfig c;
   c.model = absolute(a.positional("MODEL"));
@@ -71,18 +77,15 @@ tune::TuneConfig config_of(const Arguments& a) {
   if (c.teacher.empty() && !a.given("lm")) c.loss_weight = 1;
   c.budget_weight = a.number("budget");
   c.unit_budget_weight = a.number("unit-budget");
-  for (const auto& [name, picks] : tune::kPicksNames)
-    if (a.text("picks") == name) c.picks = picks;
+  c.picks = named(a, "picks", tune::kPicksNames);
   c.tau = a.number("tau");
   c.interval.eval_steps = a.integer("eval-steps");
   c.interval.eval_tokens = a.integer("eval-tokens");
   c.interval.checkpoint_steps = a.integer("checkpoint-steps");
   c.interval.checkpoint_seconds = a.number("checkpoint-seconds");
   c.type = a.text("type");
-  for (const auto& [name, precision] : train::kPrecisionNames)
-    if (a.text("precision") == name) c.precision = precision;
-  for (const auto& [name, route] : train::kRouteNames)
-    if (a.text("f32-route") == name) c.f32_route = route;
+  c.precision = named(a, "precision", train::kPrecisionNames);
+  c.f32_route = named(a, "f32-route", train::kRouteNames);
   c.seed = static_cast<uint64_t>(a.integer("seed"));
   c.threads = a.integer("threads");
   return c;
