@@ -17,8 +17,6 @@ using formats::Dtype;
 using formats::GgmlType;
 using model::StoredTensor;
 
-constexpr const char* kA = ".lora_A.weight";
-constexpr const char* kB = ".lora_B.weight";
 constexpr const char* kScaleKey = "adapter_scale";
 
 // "….q_proj.weight" → "….q_proj"
@@ -44,7 +42,13 @@ std::vector<float> merged(const StoredTensor& base, const StoredTensor& a, const
 
 }  // namespace
 
-bool Tuned::changes(const std::string& name) const { return tensors.contains(name) || tensors.contains(projection_of(name) + kA); }
+std::string projection_of_adapter(const std::string& name) {
+  for (const std::string end : {kAdapterA, kAdapterB})
+    if (name.ends_with(end)) return name.substr(0, name.size() - end.size());
+  return "";
+}
+
+bool Tuned::changes(const std::string& name) const { return tensors.contains(name) || tensors.contains(projection_of(name) + kAdapterA); }
 
 void Tuned::require_fit(const model::ModelConfig& config, const std::string& where) const {
   std::map<std::string, std::vector<int64_t>> known;
@@ -53,8 +57,8 @@ void Tuned::require_fit(const model::ModelConfig& config, const std::string& whe
     if (found != expected) throw UserError({where, name, "shape " + shape_text(found), "shape " + shape_text(expected), "it was tuned for another model"});
   };
   for (const auto& [name, tensor] : tensors) {
-    const bool is_a = name.ends_with(kA), is_b = name.ends_with(kB);
-    const std::string stem = is_a || is_b ? name.substr(0, name.size() - std::string(kA).size()) : "", of = stem.empty() ? name : stem + ".weight";
+    const bool is_a = name.ends_with(kAdapterA);
+    const std::string stem = projection_of_adapter(name), of = stem.empty() ? name : stem + ".weight";
     const auto spec = known.find(of);
     if (spec == known.end() || (!stem.empty() && spec->second.size() != 2)) throw UserError({where, name, "a tensor that the model does not have", "tensors of the model that was tuned", "it was tuned for another model"});
     if (stem.empty()) {
@@ -62,11 +66,11 @@ void Tuned::require_fit(const model::ModelConfig& config, const std::string& whe
       continue;
     }
     if (tensors.contains(of)) throw UserError({where, name, "an adapter beside the whole of " + of, "one of them", ""});
-    const auto other = tensors.find(stem + (is_a ? kB : kA));
-    if (other == tensors.end()) throw UserError({where, name, "half of an adapter", str("also ", stem, is_a ? kB : kA), "the file is damaged"});
+    const auto other = tensors.find(stem + (is_a ? kAdapterB : kAdapterAdapterA));
+    if (other == tensors.end()) throw UserError({where, name, "half of an adapter", str("also ", stem, is_a ? kAdapterB : kAdapterAdapterA), "the file is damaged"});
     const int64_t rank = is_a ? tensor.shape.front() : tensor.shape.back();
     hold(name, tensor.shape, is_a ? std::vector<int64_t>{rank, spec->second[1]} : std::vector<int64_t>{spec->second[0], rank});
-    if (is_a) hold(stem + kB, other->second.shape, {spec->second[0], rank});
+    if (is_a) hold(stem + kAdapterB, other->second.shape, {spec->second[0], rank});
   }
 }
 
@@ -80,10 +84,10 @@ Tuned rounded(Tuned tuned, Dtype dtype) {
   return tuned;
 }
 
-void write_tuned(const std::string& path, const Tuned& tuned, Dtype dtype) {
+void write_tuned(const std::string& path, const Tuned& tuned, Dtype dtype, const std::string& before) {
   FATHOM_ASSERT(dtype == Dtype::F32 || dtype == Dtype::F16, "");
   std::vector<formats::TensorEntry> entries;
-  for (const auto& [name, tensor] : tuned.tensors) entries.push_back({name, decides(name) ? Dtype::F32 : dtype, tensor.shape});
+  for (const auto& [name, tensor] : tuned.tensors) entries.push_back({before + name, decides(name) ? Dtype::F32 : dtype, tensor.shape});
   std::map<std::string, std::string> metadata = {{"producer", "fathom"}};
   if (tuned.adapter_scale != 0) metadata[kScaleKey] = str(tuned.adapter_scale);
   formats::SafetensorsWriter writer(path, entries, metadata);
@@ -117,7 +121,7 @@ Tuned read_tuned(const std::string& path) {
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out.adapter_scale);
     if (error != std::errc() || end != text.data() + text.size() || !(out.adapter_scale > 0 && out.adapter_scale < 1e6)) throw UserError({path, str("__metadata__.", kScaleKey), "\"" + printable(text) + "\"", "a number above 0", "the file is damaged"});
   }
-  const bool adapters = std::ranges::any_of(out.tensors, [](const auto& t) { return t.first.ends_with(kA); });
+  const bool adapters = std::ranges::any_of(out.tensors, [](const auto& t) { return t.first.ends_with(kAdapterA); });
   if (adapters != (out.adapter_scale > 0)) throw UserError({path, str("__metadata__.", kScaleKey), adapters ? "none" : str(out.adapter_scale), adapters ? "the scale of its adapters" : "none: it has no adapters", "the file is damaged"});
   return out;
 }
@@ -131,9 +135,9 @@ Contents contents_of(const Contents& base, const Tuned& tuned) {
   out.stored = [&base, &tuned, last = std::make_shared<Merged>()](const std::string& name) -> const StoredTensor& {
     if (const auto own = tuned.tensors.find(name); own != tuned.tensors.end()) return own->second;
     const StoredTensor& tensor = base.stored(name);
-    const auto a = tuned.tensors.find(projection_of(name) + kA);
+    const auto a = tuned.tensors.find(projection_of(name) + kAdapterA);
     if (a == tuned.tensors.end()) return tensor;
-    if (last->name != name) *last = {name, model::stored_f32(name, tensor.shape, merged(tensor, a->second, tuned.tensors.at(projection_of(name) + kB), tuned.adapter_scale))};
+    if (last->name != name) *last = {name, model::stored_f32(name, tensor.shape, merged(tensor, a->second, tuned.tensors.at(projection_of(name) + kAdapterB), tuned.adapter_scale))};
     return last->tensor;
   };
   return out;

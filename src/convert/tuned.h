@@ -10,6 +10,12 @@
 
 namespace fathom::convert {
 
+// Ends of the names of an adapter's tensors.
+inline constexpr const char* kAdapterA = ".lora_A.weight";
+inline constexpr const char* kAdapterB = ".lora_B.weight";
+// "….q_proj" of a tensor of its adapter; empty of any other.
+std::string projection_of_adapter(const std::string& name);
+
 struct Tuned {
   // Tensors of the model's schema, and of adapters "….q_proj.lora_A.weight" [r, in] and "….lora_B.weight" [out, r]; f32.
   std::map<std::string, model::StoredTensor> tensors;
@@ -22,8 +28,8 @@ struct Tuned {
 
 // As it would come back from a file of `dtype`.
 Tuned rounded(Tuned tuned, formats::Dtype dtype);
-// Routers and predictors are F32 in the file, everything else `dtype` (F32 or F16). Atomic.
-void write_tuned(const std::string& path, const Tuned& tuned, formats::Dtype dtype);
+// Routers and predictors are F32 in the file, everything else `dtype` (F32 or F16). `before` stands before every name. Atomic.
+void write_tuned(const std::string& path, const Tuned& tuned, formats::Dtype dtype, const std::string& before = "");
 Tuned read_tuned(const std::string& path);
 
 // The model with what `tuned` says in place of its own. `base` and `tuned` must outlive it. Of adapters the last projection that was asked for stays

@@ -108,7 +108,7 @@ void fill_folder(const Contents& model, const std::string& folder, const std::st
     to.metadata = {{"producer", "fathom"}};
   }
   model::write_model_files(folder, to);
-  for (const auto& [name, bytes] : model.files) atomic_write(join_path(folder, name), bytes);
+  if (model.files) model.files(folder);
   if (!options.calibrate || !model.config.routing.decides()) return;
   model::write_dial(folder, options.calibrate(*ModelFolder::open(folder, false)));
 }

@@ -46,7 +46,7 @@ struct Contents {
   std::optional<model::ChatFormat> chat_format;
   std::string tokenizer_json;   // empty: none
   Json config_more = Json::object();         // keys of config.json beside those of `config`
-  std::map<std::string, std::string> files;  // more files of the folder: name, bytes
+  std::function<void(const std::string& folder)> files;  // writes what a folder holds beside the model's own files; may be empty
   std::string architecture;     // of a whole GGUF file, whose names and orders of rows are llama.cpp's; empty: of a folder
   std::function<const model::StoredTensor&(const std::string& name)> stored;  // a tensor of the schema of `config`
 };

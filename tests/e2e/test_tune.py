@@ -74,6 +74,53 @@ def test_the_artifact_laid_over_the_source(fathom, folder, tuned):
     assert "without fathom_artifact.json" in fathom("convert", "dense", "tune-none", "--from", "dense", code=1).err
 
 
+def test_adapters_in_transformers(fathom, folder, tuned, tmp_path, monkeypatch):
+    """Merged or beside the weights, as PEFT reads them: the logits are those of the run's model."""
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    torch, transformers, peft = (pytest.importorskip(name) for name in ("torch", "transformers", "peft"))
+    artifact = shutil.copytree(folder / "tune-run" / "artifact", tmp_path / "artifact")
+    # One adapter of a rank of its own, which says the same.
+    tensors, about = read_safetensors(artifact / "tuned.safetensors")
+    stem = next(name for name in tensors if name.endswith("down_proj.lora_A.weight")).removesuffix("A.weight")
+    (kind, (rank, width), a), (_, (rows, _), b) = tensors[stem + "A.weight"], tensors[stem + "B.weight"]
+    assert kind == "F16" and rank == 2
+    tensors[stem + "A.weight"] = (kind, [3, width], a + bytes(2 * width))
+    tensors[stem + "B.weight"] = (kind, [rows, 3], b"".join(b[4 * r:4 * r + 4] + bytes(2) for r in range(rows)))
+    write_safetensors(artifact / "tuned.safetensors", tensors, about)
+    ids = [i * 7 % 400 for i in range(40)]
+    (tmp_path / "ids.txt").write_text(" ".join(map(str, ids)))
+    subprocess.run([BUILD / "tests/tools/engine_tool", "logits", folder / "tune-run/model", tmp_path / "ids.txt", tmp_path / "logits.bin"], check=True)
+    ours = torch.frombuffer(bytearray((tmp_path / "logits.bin").read_bytes()), dtype=torch.float32).reshape(len(ids), -1)
+
+    def differences(model):
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0]
+        return float((logits - ours).abs().max() / ours.abs().max())
+
+    load = lambda name: transformers.AutoModelForCausalLM.from_pretrained(folder / name, trust_remote_code=True, dtype=torch.float32).eval()
+    fathom("export", "dense", "tune-merged", "--to", "hf", "--from", artifact, "--quiet")
+    assert differences(load("tune-merged")) < 2e-4
+    said = fathom("export", "dense", "tune-apart", "--to", "hf", "--from", artifact, "--adapters", "separate", "--quiet").out
+    assert 'peft.PeftModel.from_pretrained(model, "tune-apart/adapter")' in said
+    alone = load("tune-apart")
+    assert differences(alone) > 1e-3, "without its adapters"
+    both = peft.PeftModel.from_pretrained(alone, folder / "tune-apart/adapter")
+    assert differences(both) < 2e-4
+    assert differences(both.merge_and_unload()) < 2e-4
+
+
+def test_an_export_that_cannot_be(fathom, folder, tuned, tmp_path):
+    wrong = lambda code, *words: fathom("export", "dense", *words, "--quiet", code=code).err
+    assert "--adapters: found separate without --from" in wrong(2, "tune-no-export", "--to", "hf", "--adapters", "separate")
+    assert "--from: found tune-run/artifact, expected no artifact for a GGUF file" in wrong(2, "tune-no-export.gguf", "--to", "gguf", "--from", "tune-run/artifact")
+    artifact = shutil.copytree(folder / "tune-run" / "artifact", tmp_path / "artifact")
+    tensors, _ = read_safetensors(artifact / "tuned.safetensors")
+    write_safetensors(artifact / "tuned.safetensors", {name: t for name, t in tensors.items() if ".lora_" not in name}, {})
+    assert "an artifact without adapters" in wrong(1, "tune-no-export", "--to", "hf", "--from", artifact, "--adapters", "separate")
+    assert "tuned for those weights and no others" in fathom("export", "long", "tune-no-export", "--to", "hf", "--from", "tune-run/artifact", "--quiet", code=1).err
+    assert not (folder / "tune-no-export").exists() and not (folder / "tune-no-export.gguf").exists()
+
+
 def test_stopped_and_gone_on_with(fathom, folder, routed):
     words = [str(w) for w in ("tune", routed, "--teacher", "dense", "--data", "corpus.txt", "--tokens", "40k", *SHORT[2:], "--out", "tune-cut")]
     process = subprocess.Popen([BUILD / "fathom", *words], cwd=folder, stderr=subprocess.PIPE, text=True)
