@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <optional>
 
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "infer/dense_walk.h"
+#include "kernels/kernels.h"
 
 namespace fathom::convert {
 namespace {
@@ -21,11 +23,7 @@ using Rows = DenseWalk::Rows;
 constexpr double kLeast = 1e-12;  // of a ratio, before its logarithm
 constexpr size_t kSlice = 512;    // tokens whose rows are gathered at a time
 
-double mean_square(const float* x, int64_t C) {
-  double sum = 0;
-  for (int64_t c = 0; c < C; ++c) sum += static_cast<double>(x[c]) * x[c];
-  return sum / static_cast<double>(C);
-}
+double mean_square(const float* x, int64_t C) { return static_cast<double>(kernels::chosen().dot(x, x, C)) / static_cast<double>(C); }
 
 // A unit in the walk: what it reads and writes, chunk by chunk.
 struct Seen {
@@ -38,7 +36,7 @@ class Fitter {
  public:
   Fitter(std::shared_ptr<const infer::Weights> dense, std::span<const RoutedUnit> units, std::span<const std::span<const int32_t>> windows, const FitOptions& options,
          bool with_teacher, bool with_loss)
-      : C_(dense->config().hidden_size), eps_(dense->config().rms_norm_eps), blocks_(dense->config().num_hidden_layers), units_(units), options_(options),
+      : C_(dense->config().hidden_size), eps_(static_cast<float>(dense->config().rms_norm_eps)), blocks_(dense->config().num_hidden_layers), units_(units), options_(options),
         threads_(options.threads > 0 ? options.threads : available_threads()), walk_(dense, windows, engine(), options.check), fitted_(units.size()) {
     if (with_teacher) teacher_.emplace(dense, windows, engine(), options.check);
     if (with_loss) {
@@ -95,22 +93,34 @@ class Fitter {
   // Whether units before and after this one meet the stream that it makes, and not the dense model's.
   bool has_its_way(const RoutedUnit& unit) const { return unit.is_static() || routed(); }
 
+  // f(n) for n below count, by all threads.
+  template <class F>
+  void each(size_t count, F f) const {
+    constexpr size_t kAtOnce = 32;
+    threads_.parallel_for(static_cast<int64_t>((count + kAtOnce - 1) / kAtOnce), [&](int64_t task) {
+      const size_t first = static_cast<size_t>(task) * kAtOnce;
+      for (size_t n = first; n < std::min(first + kAtOnce, count); ++n) f(n);
+    });
+  }
+
   // The rows of a chunk that count: that take the unit's cheapest path, or may, as long as nobody knows who will.
   std::vector<size_t> counted_rows(size_t u, const Seen& seen) const {
+    const size_t rows = seen.rows.position.size();
+    std::vector<uint8_t> counts(rows, 1);
+    if (!units_[u].is_static())
+      each(rows, [&](size_t n) {
+        thread_local std::vector<float> input;
+        counts[n] = seen.rows.position[n] >= options_.forced_positions && !(routed() && score(routers_[u], seen.input.data() + n * static_cast<size_t>(C_), input) >= thresholds_[seen.rows.first + n]);
+      });
     std::vector<size_t> out;
-    std::vector<float> input(routed() ? static_cast<size_t>(C_) : 0);
-    for (size_t n = 0; n < seen.rows.position.size(); ++n) {
-      if (!units_[u].is_static()) {
-        if (seen.rows.position[n] < options_.forced_positions) continue;
-        if (routed() && score(routers_[u], seen.input.data() + n * static_cast<size_t>(C_), input) >= thresholds_[seen.rows.first + n]) continue;
-      }
-      out.push_back(n);
-    }
+    for (size_t n = 0; n < rows; ++n)
+      if (counts[n]) out.push_back(n);
     return out;
   }
 
-  // Of x / rms(x), for which there is room in `u`.
+  // Of x / rms(x), which `u` then holds.
   double score(const ScoreFit::Score& router, const float* x, std::vector<float>& u) const {
+    u.resize(static_cast<size_t>(C_));
     normed(x, u.data());
     double sum = router.bias;
     for (size_t c = 0; c < u.size(); ++c) sum += static_cast<double>(router.weight[c]) * u[c];
@@ -134,10 +144,7 @@ class Fitter {
   }
 
   // x / rms(x)
-  void normed(const float* x, float* to) const {
-    const double scale = 1 / std::sqrt(mean_square(x, C_) + eps_);
-    for (int64_t c = 0; c < C_; ++c) to[c] = static_cast<float>(scale * x[c]);
-  }
+  void normed(const float* x, float* to) const { kernels::chosen().rms_norm(x, C_, 1, C_, nullptr, eps_, to, C_); }
 
   // The rows of a chunk that count, side by side: their inputs, their deltas and the weight of their errors.
   struct Counted {
@@ -150,13 +157,13 @@ class Fitter {
     out.row = counted_rows(u, seen);
     const size_t M = out.row.size();
     out.u.resize(M * static_cast<size_t>(C_)), out.delta.resize(out.u.size()), out.size.resize(M);
-    for (size_t m = 0; m < M; ++m) {
+    each(M, [&](size_t m) {
       const size_t at = out.row[m] * static_cast<size_t>(C_), to = m * static_cast<size_t>(C_);
       normed(seen.before.data() + at, out.u.data() + to);
       const float* const after = has_its_way(units_[u]) ? target_of(units_[u]).data() + seen.rows.first * static_cast<size_t>(C_) + at : seen.rows.now.data() + at;
       for (int64_t c = 0; c < C_; ++c) out.delta[to + static_cast<size_t>(c)] = after[c] - seen.before[at + static_cast<size_t>(c)];
       out.size[m] = std::max(mean_square(after, C_), 1e-20);
-    }
+    });
     return out;
   }
 
@@ -198,10 +205,10 @@ class Fitter {
     LowRankFit fit(C_);
     look(u, [&](const Seen& seen) {
       Counted rows = counted(u, seen);
-      for (size_t m = 0; m < rows.row.size(); ++m) {
+      each(rows.row.size(), [&](size_t m) {
         const float weight = static_cast<float>(1 / std::sqrt(rows.size[m]));
-        for (int64_t c = 0; c < C_; ++c) rows.u[m * static_cast<size_t>(C_) + static_cast<size_t>(c)] *= weight, rows.delta[m * static_cast<size_t>(C_) + static_cast<size_t>(c)] *= weight;
-      }
+        for (size_t i = m * static_cast<size_t>(C_); i < (m + 1) * static_cast<size_t>(C_); ++i) rows.u[i] *= weight, rows.delta[i] *= weight;
+      });
       fit.add(rows.u, rows.delta, threads_);
     });
     const int64_t rank = std::min(unit.light_rank, C_);
@@ -231,27 +238,30 @@ class Fitter {
       const Counted rows = counted(u, seen);
       const std::vector<float> light = cheapest.apply(rows.u, C_, threads_);
       std::vector<float> target(rows.row.size()), input(rows.u.size());
-      for (size_t m = 0; m < rows.row.size(); ++m) {
+      std::vector<double> ratio(rows.row.size());
+      each(rows.row.size(), [&](size_t m) {
         double missed = 0;
         for (size_t c = m * static_cast<size_t>(C_); c < (m + 1) * static_cast<size_t>(C_); ++c) {
           const double difference = static_cast<double>(rows.delta[c]) - light[c];
           missed += difference * difference;
         }
-        const double ratio = missed / (static_cast<double>(C_) * rows.size[m]);
-        target[m] = static_cast<float>(std::log(ratio + kLeast));
-        sum += ratio, ++tokens;
+        ratio[m] = missed / (static_cast<double>(C_) * rows.size[m]);
+        target[m] = static_cast<float>(std::log(ratio[m] + kLeast));
         normed(seen.input.data() + rows.row[m] * static_cast<size_t>(C_), input.data() + m * static_cast<size_t>(C_));
-      }
+      });
+      sum = std::accumulate(ratio.begin(), ratio.end(), sum), tokens += std::ssize(ratio);
       fit.add(input, target, threads_);
     });
     if (tokens == 0) throw UserError({"text", "", "no token behind the forced positions", "text to fit routers on", ""});
     fitted.router = fit.solve(options_.ridge);
     fitted.miss = sum / static_cast<double>(tokens);
+    fitted.scores.resize(position_.size());
     look(u, [&](const Seen& seen) {
-      std::vector<float> input(static_cast<size_t>(C_));
-      for (size_t n = 0; n < seen.rows.position.size(); ++n)
-        fitted.scores.push_back(seen.rows.position[n] < options_.forced_positions ? std::numeric_limits<float>::infinity()
-                                                                                   : static_cast<float>(score(fitted.router, seen.input.data() + n * static_cast<size_t>(C_), input)));
+      each(seen.rows.position.size(), [&](size_t n) {
+        thread_local std::vector<float> input;
+        fitted.scores[seen.rows.first + n] = seen.rows.position[n] < options_.forced_positions ? std::numeric_limits<float>::infinity()
+                                                                                                : static_cast<float>(score(fitted.router, seen.input.data() + n * static_cast<size_t>(C_), input));
+      });
     });
   }
 
@@ -260,14 +270,15 @@ class Fitter {
     return [this, u](const Seen& seen) {
       const std::vector<size_t> rows = counted_rows(u, seen);
       std::vector<float> input(rows.size() * static_cast<size_t>(C_));
-      for (size_t m = 0; m < rows.size(); ++m) normed(seen.before.data() + rows[m] * static_cast<size_t>(C_), input.data() + m * static_cast<size_t>(C_));
+      each(rows.size(), [&](size_t m) { normed(seen.before.data() + rows[m] * static_cast<size_t>(C_), input.data() + m * static_cast<size_t>(C_)); });
       const LowRankFit::Map nothing, &cheapest = routed() || units_[u].cheapest() == Path::light ? fitted_[u].light : nothing;
       const std::vector<float> light = cheapest.apply(input, C_, threads_);
-      for (size_t m = 0; m < rows.size(); ++m)
+      each(rows.size(), [&](size_t m) {
         for (size_t c = 0; c < static_cast<size_t>(C_); ++c) {
           const size_t at = rows[m] * static_cast<size_t>(C_) + c;
           seen.rows.now[at] = seen.before[at] + light[m * static_cast<size_t>(C_) + c];
         }
+      });
     };
   }
   void replace(size_t u, DenseWalk::Hooks& hooks) { at_unit(units_[u], hooks, replacement(u)); }
@@ -299,11 +310,11 @@ class Fitter {
   }
 
   const int64_t C_;
-  const double eps_;
+  const float eps_;
   const int64_t blocks_;
   std::span<const RoutedUnit> units_;
   const FitOptions& options_;
-  ThreadPool threads_;
+  mutable ThreadPool threads_;
   DenseWalk walk_;                       // earlier units have their way, or those that are static
   std::optional<DenseWalk> teacher_;     // none has
   std::optional<DenseWalk> loss_walk_;   // as walk_, fewer texts

@@ -6,6 +6,8 @@
 #include <Eigen/Eigenvalues>
 
 #include "core/error.h"
+#include "kernels/kernels.h"
+#include "kernels/pack.h"
 
 namespace fathom::convert {
 namespace {
@@ -14,20 +16,34 @@ using Rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajo
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-constexpr int64_t kRowsInF32 = 512;   // of a product whose sums are f32
-constexpr int64_t kColumns = 64;      // of a sum that one thread forms
-constexpr int64_t kRowsOfTask = 64;   // that one thread maps
+constexpr int64_t kRowsInF32 = 512;  // of a product whose sums are f32
+constexpr int64_t kRowsOfTask = 96;   // that one thread multiplies: they stay in its cache beside a group of columns
 
-// sum [M, C] += aᵀ b for rows a [N, M], b [N, C]; threads share the columns.
+// sum [M, C] += aᵀ b for rows a [N, M], b [N, C], by the engine's kernels: b's columns lie as a packed matrix would, aᵀ as its inputs.
 void add_product(const Eigen::Map<const Rows>& a, const Eigen::Map<const Rows>& b, MatrixXd& sum, ThreadPool& threads) {
-  threads.parallel_for((b.cols() + kColumns - 1) / kColumns, [&](int64_t task) {
-    const int64_t first = task * kColumns, width = std::min<int64_t>(kColumns, b.cols() - first);
-    for (int64_t row = 0; row < a.rows(); row += kRowsInF32) {
-      const int64_t here = std::min(kRowsInF32, a.rows() - row);
-      const Eigen::MatrixXf product = a.middleRows(row, here).transpose() * b.block(row, first, here, width);
-      sum.middleCols(first, width) += product.cast<double>();
-    }
-  });
+  const kernels::Kernels& k = kernels::chosen();
+  const int64_t M = a.cols(), C = b.cols(), groups = kernels::group_count(C), blocks = (M + kRowsOfTask - 1) / kRowsOfTask;
+  kernels::Buffer packed(groups * kernels::kGroup * kRowsInF32);
+  Rows product(M, C);
+  for (int64_t row = 0; row < a.rows(); row += kRowsInF32) {
+    const int64_t here = std::min(kRowsInF32, a.rows() - row);
+    const Rows turned = a.middleRows(row, here).transpose();
+    threads.parallel_for(groups, [&](int64_t group) {
+      const int64_t first = group * kernels::kGroup, width = kernels::group_width(C, first), used = std::min(width, C - first);
+      float* to = packed.data() + first * here;
+      for (int64_t n = 0; n < here; ++n, to += width) {
+        std::copy_n(b.data() + (row + n) * C + first, used, to);
+        std::fill(to + used, to + width, 0.0f);
+      }
+    });
+    threads.parallel_for(groups * blocks, [&](int64_t task) {
+      const int64_t group = task % groups, begin = task / groups * kRowsOfTask, rows = std::min(kRowsOfTask, M - begin);
+      k.matmul({.x = turned.data() + begin * here, .x_stride = here, .rows = rows, .packing = kernels::Packing::f32, .packed = reinterpret_cast<const uint8_t*>(packed.data()),
+                .outputs = C, .inner = here, .y = product.data() + begin * C, .y_stride = C, .group_begin = group, .group_end = group + 1});
+      const int64_t first = group * kernels::kGroup, used = std::min(kernels::kGroup, C - first);
+      sum.block(begin, first, rows, used) += product.block(begin, first, rows, used).cast<double>();
+    });
+  }
 }
 
 Eigen::Map<const Rows> as_rows(std::span<const float> values, int64_t width) {
@@ -97,12 +113,17 @@ std::vector<float> LowRankFit::Map::apply(std::span<const float> u, int64_t widt
   std::vector<float> out(u.size(), 0.0f);
   const int64_t rank = std::ssize(down) / width;
   if (rank == 0 || u.empty()) return out;
-  const auto inputs = as_rows(u, width), inner = as_rows(down, width), outer = as_rows(up, rank);
-  Eigen::Map<Rows> to(out.data(), inputs.rows(), width);
-  threads.parallel_for((inputs.rows() + kRowsOfTask - 1) / kRowsOfTask, [&](int64_t task) {
-    const int64_t first = task * kRowsOfTask, here = std::min(kRowsOfTask, inputs.rows() - first);
-    const Rows low = inputs.middleRows(first, here) * inner.transpose();
-    to.middleRows(first, here).noalias() = low * outer.transpose();
+  const int64_t rows = std::ssize(u) / width;
+  const kernels::PackedMatrix inner(down, rank, width), outer(up, width, rank);
+  std::vector<float> low(static_cast<size_t>(rows * rank));
+  threads.parallel_for((rows + kRowsOfTask - 1) / kRowsOfTask, [&](int64_t task) {
+    const int64_t first = task * kRowsOfTask, here = std::min(kRowsOfTask, rows - first);
+    const auto multiply = [&](const float* x, const kernels::PackedMatrix& w, float* y) {
+      kernels::chosen().matmul({.x = x + first * w.inner(), .x_stride = w.inner(), .rows = here, .packing = w.packing(), .packed = w.data(), .outputs = w.outputs(), .inner = w.inner(),
+                                .y = y + first * w.outputs(), .y_stride = w.outputs(), .group_begin = 0, .group_end = w.groups()});
+    };
+    multiply(u.data(), inner, low.data());
+    multiply(low.data(), outer, out.data());
   });
   return out;
 }
