@@ -26,6 +26,7 @@ bool cpu_has_avx512() {
   return cpu_has_fma() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
 }
+bool cpu_has_avxvnni() { return cpu_has_fma() && __builtin_cpu_supports("avxvnni"); }
 bool cpu_has_vnni() { return cpu_has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 bool cpu_has_bf16() { return cpu_has_vnni() && __builtin_cpu_supports("avx512bf16"); }
 
@@ -37,11 +38,13 @@ Kernels with_bf16(Kernels table) {
 }
 
 const Kernels* find(Isa isa) {  // null when this machine lacks it
+  static const Kernels short_vnni = with_products(*kAvx2, Isa::avxvnni, cpu_has_avxvnni() ? kAvxVnniMatmul : kAvx512VnniMatmul256);
   static const Kernels vnni = with_products(*kAvx512, Isa::avx512vnni, kVnniMatmul);
   static const Kernels bf16 = with_bf16(vnni);
   switch (isa) {
     case Isa::reference: return cpu_has_fma() ? kReferenceFma : kReferencePlain;
     case Isa::avx2: return cpu_has_fma() ? kAvx2 : nullptr;
+    case Isa::avxvnni: return cpu_has_avxvnni() || cpu_has_vnni() ? &short_vnni : nullptr;
     case Isa::avx512: return cpu_has_avx512() ? kAvx512 : nullptr;
     case Isa::avx512vnni: return cpu_has_vnni() ? &vnni : nullptr;
     case Isa::avx512bf16: return cpu_has_bf16() ? &bf16 : nullptr;
@@ -67,7 +70,7 @@ const Kernels* find(Isa isa) { return isa == Isa::reference ? kReferencePlain : 
 
 #endif
 
-constexpr Isa kAll[] = {Isa::reference, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::avx512bf16, Isa::neon, Isa::neondot};  // slowest first
+constexpr Isa kAll[] = {Isa::reference, Isa::avx2, Isa::avxvnni, Isa::avx512, Isa::avx512vnni, Isa::avx512bf16, Isa::neon, Isa::neondot};  // slowest first
 
 std::string available_names() {
   std::string names;
@@ -87,6 +90,7 @@ const char* isa_name(Isa isa) {
   switch (isa) {
     case Isa::reference: return "reference";
     case Isa::avx2: return "avx2";
+    case Isa::avxvnni: return "avxvnni";
     case Isa::avx512: return "avx512";
     case Isa::avx512vnni: return "avx512vnni";
     case Isa::avx512bf16: return "avx512bf16";

@@ -14,7 +14,7 @@ inline constexpr int64_t kLanes = 16;           // width of a panel, positions i
 inline constexpr int64_t kGroup = 64;           // outputs of one packed group (pack.h)
 inline constexpr int64_t kBlock = 32;           // inner elements that share a scale in a quantised matrix
 
-enum class Isa { reference, avx2, avx512, avx512vnni, avx512bf16, neon, neondot };  // neondot: with ARMv8.2's dotprod
+enum class Isa { reference, avx2, avxvnni, avx512, avx512vnni, avx512bf16, neon, neondot };  // neondot: with ARMv8.2's dotprod
 
 // How a weight matrix lies in memory (pack.h): as plain numbers, or as codes with a scale per block.
 enum class Packing : uint8_t {

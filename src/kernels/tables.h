@@ -14,6 +14,8 @@ extern const Kernels* const kReferencePlain;
 extern const Kernels* const kReferenceFma;
 extern const Kernels* const kAvx2;
 extern const Kernels* const kAvx512;
+extern void (*const kAvxVnniMatmul)(const QuantizedMatmul&);        // the one loop in which avxvnni differs from avx2
+extern void (*const kAvx512VnniMatmul256)(const QuantizedMatmul&);  // the same in the encoding of processors with AVX-512
 extern void (*const kVnniMatmul)(const QuantizedMatmul&);  // the one loop in which avx512vnni differs from avx512
 extern void (*const kBf16Matmul)(const Matmul&);           // in which avx512bf16 differs from avx512vnni
 #elif defined(__aarch64__)

@@ -162,7 +162,7 @@ TEST(Choice, NamesAndErrors) {
     EXPECT_NE(e.parts().expected.find("reference"), std::string::npos);
   }
   const std::vector<Isa> here = available();
-  for (Isa isa : {Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::neon, Isa::neondot}) {
+  for (Isa isa : {Isa::avx2, Isa::avxvnni, Isa::avx512, Isa::avx512vnni, Isa::avx512bf16, Isa::neon, Isa::neondot}) {
     const bool runs = std::find(here.begin(), here.end(), isa) != here.end();
     if (!runs) {
       EXPECT_THROW(kernels_for(isa), UserError) << isa_name(isa);
