@@ -187,14 +187,15 @@ class Chat {
       if (text.error) std::rethrow_exception(text.error);
       answer = std::move(text);
     };
-    double prompt_seconds = 0, decode_seconds = 0;
+    infer::GenerateStats times;
     try {
       const infer::RequestId id = scheduler_.submit(std::move(request));
       while (!scheduler_.idle()) {
         if (interrupted()) scheduler_.cancel(id);
+        const int64_t running = scheduler_.running(), before = std::ssize(record.tokens);
         const auto begin = std::chrono::steady_clock::now();
         const infer::Scheduler::Step step = scheduler_.step();
-        (step.prompt_rows > 0 ? prompt_seconds : decode_seconds) += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+        times.count(step, running, std::ssize(record.tokens) - before, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
       }
     } catch (...) {  // there is no room for an answer, or it failed
       conversation_.take_back();
@@ -210,17 +211,21 @@ class Chat {
     }
     if (answer.finish == infer::Finish::context_full) log_warning("the answer ended because the model's context is full");
     conversation_.answered(answer.text, answer.ids);
-    if (stats_) log_info(stats(answer, record, prompt_seconds, decode_seconds));
+    // What a step without guesses takes, the whole conversation knows better than one answer.
+    plain_.plain_steps += times.plain_steps, plain_.plain_seconds += times.plain_seconds;
+    times.plain_steps = plain_.plain_steps, times.plain_seconds = plain_.plain_seconds;
+    if (stats_) log_info(stats(answer, record, times));
   }
 
-  std::string stats(const infer::Generated& g, const GenerationRecord& record, double prompt_seconds, double decode_seconds) const {
+  std::string stats(const infer::Generated& g, const GenerationRecord& record, const infer::GenerateStats& times) const {
     const double read = static_cast<double>(g.prompt_tokens - g.cached_tokens), fresh = static_cast<double>(record.tokens.size());
     double depth = 0;
     for (const auto& t : record.tokens) depth += static_cast<double>(t.depth) / std::max(fresh, 1.0);
     const auto rate = [](double tokens, double seconds) { return human_count(seconds > 0 ? tokens / seconds : 0); };
-    return str("prompt ", g.prompt_tokens, " tokens, ", g.cached_tokens, " of them cached, the others at ", rate(read, prompt_seconds), " tokens/s; ", g.ids.size(),
-               " new at ", rate(fresh, decode_seconds), " tokens/s; mean depth ", fixed(depth, 2), " of ", range_.most, "; KV cache ",
-               human_bytes(static_cast<double>(g.kv_slot_bytes)), " of ", human_bytes(static_cast<double>(g.kv_slot_bytes_dense)), " if dense");
+    return str("prompt ", g.prompt_tokens, " tokens, ", g.cached_tokens, " of them cached, the others at ", rate(read, times.prefill_seconds), " tokens/s; ", g.ids.size(),
+               " new at ", rate(fresh, times.decode_seconds), " tokens/s; mean depth ", fixed(depth, 2), " of ", range_.most, "; KV cache ",
+               human_bytes(static_cast<double>(g.kv_slot_bytes)), " of ", human_bytes(static_cast<double>(g.kv_slot_bytes_dense)), " if dense",
+               g.guessed > 0 ? "; " + guesses_text(g.guessed, g.guessed_right, times, seconds_saved(times)) : "");
   }
 
   const Arguments& args_;
@@ -233,6 +238,7 @@ class Chat {
   std::vector<int32_t> end_ids_;
   std::optional<infer::Speculation> speculation_;
   bool depth_, stats_;
+  infer::GenerateStats plain_;  // its plain_steps and plain_seconds: of all answers
   Dial at_;
   DepthRange range_;
   uint64_t asked_ = 0;

@@ -28,6 +28,9 @@ struct Guesses {
   }
 };
 
+// Of texts beside each other a step's time is nobody's own.
+std::optional<double> seconds_saved_alone(const infer::GenerateResult& result) { return result.texts.size() == 1 ? seconds_saved(result.stats) : std::nullopt; }
+
 Json optional(const std::optional<double>& x) { return x ? Json(*x) : Json(); }
 
 Json text_json(const infer::Generated& g, const GenerationRecord& record, const text::Tokenizer& tokenizer, DepthRange range) {
@@ -52,11 +55,16 @@ Json text_json(const infer::Generated& g, const GenerationRecord& record, const 
 
 }  // namespace
 
-std::optional<double> seconds_saved(const infer::GenerateResult& result) {
-  const infer::GenerateStats& s = result.stats;
+std::optional<double> seconds_saved(const infer::GenerateStats& s) {
   const int64_t steps = s.plain_steps + s.probe_steps;
-  if (result.texts.size() != 1 || s.guess_steps == 0 || steps == 0) return {};
+  if (s.guess_steps == 0 || steps == 0) return {};
   return static_cast<double>(s.guess_tokens) * (s.plain_seconds + s.probe_seconds) / static_cast<double>(steps) - s.guess_seconds;
+}
+
+std::string guesses_text(int64_t made, int64_t right, const infer::GenerateStats& s, std::optional<double> saved) {
+  return str(right, " of ", made, " guesses right (", percent(static_cast<double>(right) / static_cast<double>(made)), "), ",
+             saved ? str("about ", human_duration(std::abs(*saved)), *saved < 0 ? " lost" : " saved", " by them (estimated from ", s.plain_steps + s.probe_steps, " steps without)")
+                   : "time saved or lost unknown");
 }
 
 Json generation_json(const std::string& prompt, const infer::GenerateResult& result, const std::vector<GenerationRecord>& records,
@@ -70,7 +78,7 @@ Json generation_json(const std::string& prompt, const infer::GenerateResult& res
             {"guesses", {{"made", guesses.made}, {"right", guesses.right}, {"acceptance", optional(guesses.acceptance())},
                          {"steps", s.guess_steps}, {"tokens", s.guess_tokens}, {"seconds", s.guess_seconds}, {"plain_steps", s.plain_steps}, {"plain_seconds", s.plain_seconds},
                          {"probe_steps", s.probe_steps}, {"probe_seconds", s.probe_seconds},
-                         {"seconds_saved_estimate", optional(seconds_saved(result))}}},
+                         {"seconds_saved_estimate", optional(seconds_saved_alone(result))}}},
             {"prefill_seconds", s.prefill_seconds},
             {"decode_seconds", s.decode_seconds},
             {"decode_tokens_per_second", s.decode_rate()}};
@@ -92,12 +100,7 @@ std::string generation_stats(const infer::GenerateResult& result, const std::vec
     slot_bytes += g.kv_slot_bytes, slot_bytes_dense += g.kv_slot_bytes_dense;
     ends += (ends.empty() ? "" : ", ") + std::string(name_of(g.finish, infer::kFinishNames));
   }
-  if (guesses.made > 0) {
-    const std::optional<double> saved = seconds_saved(result);
-    speculation = str(guesses.right, " of ", guesses.made, " guesses right (", percent(*guesses.acceptance()), "), ",
-                      saved ? str("about ", human_duration(std::abs(*saved)), *saved < 0 ? " lost" : " saved", " by them (estimated from ", s.plain_steps + s.probe_steps, " steps without)")
-                            : "time saved or lost unknown", "; ");
-  }
+  if (guesses.made > 0) speculation = guesses_text(guesses.made, guesses.right, s, seconds_saved_alone(result)) + "; ";
   return str("prompt ", result.texts[0].prompt_tokens, " tokens in ", human_duration(s.prefill_seconds), " (", human_count(s.prefill_rate()), " tokens/s), ", s.new_tokens,
              " new in ", human_duration(s.decode_seconds), " (", human_count(s.decode_rate()), " tokens/s); block fraction ", fixed(s.block_fraction, 3),
              ", total ", fixed(s.total_fraction, 3), "; mean depth ", fixed(mean_depth(records), 2), "; KV cache ",

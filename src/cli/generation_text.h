@@ -30,9 +30,11 @@ Json generation_json(const std::string& prompt, const infer::GenerateResult& res
                      const text::Tokenizer& tokenizer, DepthRange range);
 std::string generation_stats(const infer::GenerateResult& result, const std::vector<GenerationRecord>& records);
 // Seconds that guesses saved (lost, where negative): what their tokens would have taken at the mean of the steps without guesses, the run's
-// own and those that were probed behind it, less what their steps took. An estimate: nothing when there were no guesses, no such step to go
-// by, or texts beside each other.
-std::optional<double> seconds_saved(const infer::GenerateResult& result);
+// own and those that were probed behind it, less what their steps took. An estimate, of a text that was alone: nothing when there were no guesses or no
+// such step to go by.
+std::optional<double> seconds_saved(const infer::GenerateStats& stats);
+// "3 of 4 guesses right (75.0 %), about 1.2 s saved by them (…)"; at least one was made.
+std::string guesses_text(int64_t made, int64_t right, const infer::GenerateStats& stats, std::optional<double> saved);
 // How many of the new tokens went how deep, one line per depth.
 std::string depth_histogram(const GenerationRecord& record, DepthRange range, bool coloured);
 // Of a text's tokens: ln p and, where asked for, the likeliest in their place. One line per token.

@@ -51,6 +51,14 @@ void probe(Engine& engine, const RoutingPolicy& policy, const std::vector<int32_
 
 }  // namespace
 
+void GenerateStats::count(const Scheduler::Step& step, int64_t running, int64_t told, double seconds) {
+  (step.prompt_rows > 0 ? prefill_seconds : decode_seconds) += seconds;
+  if (step.prompt_rows > 0) return;
+  decode_tokens += told;
+  if (step.draft_rows > 0 || step.decode_rows > running) ++guess_steps, guess_tokens += told, guess_seconds += seconds;
+  else ++plain_steps, plain_seconds += seconds;
+}
+
 GenerateResult generate(Engine& engine, const text::Tokenizer* tokenizer, std::span<const std::vector<int32_t>> prompts,
                         const GenerateOptions& options, const TokenCallback& on_token) {
   if (options.prefill_chunk < 1) throw UserError({"request", "prefill_chunk", str(options.prefill_chunk), "1 or more", ""});
@@ -91,12 +99,7 @@ GenerateResult generate(Engine& engine, const text::Tokenizer* tokenizer, std::s
     const int64_t running = scheduler.running(), before = told;
     const Stopwatch watch;
     const Scheduler::Step step = scheduler.step();
-    const double seconds = watch.seconds();
-    (step.prompt_rows > 0 ? stats.prefill_seconds : stats.decode_seconds) += seconds;
-    if (step.prompt_rows > 0) continue;
-    stats.decode_tokens += told - before;
-    if (step.draft_rows > 0 || step.decode_rows > running) ++stats.guess_steps, stats.guess_tokens += told - before, stats.guess_seconds += seconds;
-    else ++stats.plain_steps, stats.plain_seconds += seconds;
+    stats.count(step, running, told - before, watch.seconds());
   }
   stats.steps = scheduler.stats().steps;
   if (options.probe_plain_steps && texts == 1 && stats.guess_steps > 0 && stats.plain_steps < kPlainSteps && result.texts[0].finish != Finish::cancelled)

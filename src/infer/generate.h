@@ -41,6 +41,8 @@ struct GenerateStats {
   int64_t guess_steps = 0, guess_tokens = 0, plain_steps = 0, probe_steps = 0;
   double guess_seconds = 0, plain_seconds = 0, probe_seconds = 0;
   double block_fraction = 1, total_fraction = 1;  // 1 when nothing was read
+  // A step of a scheduler that had `running` texts before it, wrote `told` tokens and took so long.
+  void count(const Scheduler::Step& step, int64_t running, int64_t told, double seconds);
   double prefill_rate() const { return prefill_seconds > 0 ? static_cast<double>(prompt_tokens) / prefill_seconds : 0; }
   double decode_rate() const { return decode_seconds > 0 ? static_cast<double>(decode_tokens) / decode_seconds : 0; }
 };

@@ -139,6 +139,19 @@ def test_depth_colours_the_answer(fathom, talker):
     assert "\x1b[48;5;" in coloured and re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
 
 
+def test_colours_and_figures_are_turned_on_and_off(fathom, talker):
+    long = "the sea is calm tonight the tide is full " * 5
+    done = fathom("chat", talker, "--temperature", "0", "--max-tokens", "38", "--dial", "1", "--draft-dial", "1", "--draft-always", "--color", "always", stdin=f"The sea\n/depth\nThe sea\n/depth\nThe sea\n/clear\n/stats\n{long}\n/stats\nThe sea\n")
+    first, rest = done.out.split("depth colours on\n")
+    second, third = rest.split("depth colours off\n")
+    assert "\x1b[48;5;" in second and "\x1b[48;5;" not in first + third
+    assert "figures on\n" in third and "figures off\n" in third
+    [line] = [line for line in done.err.splitlines() if " of them cached" in line] or pytest.fail(done.err)
+    # What guesses did in that answer.
+    right, made = map(int, re.search(r"; (\d+) of (\d+) guesses right \(", line).groups())
+    assert 0 < right == made and re.search(r"\), about [^;]+ (saved|lost) by them \(estimated from \d+ steps without\)", line), line
+
+
 def test_a_full_context_is_said(fathom, talker):
     done = fathom("chat", talker, "--temperature", "0", stdin="x" * 40000 + "\nThe sea\n")
     assert "max_position_embeddings" in done.err and "/clear" in done.err, done.err
