@@ -141,6 +141,8 @@ std::string samples(const Report& r) {
   return out + "<p>Underlined: the prompt. The colour of a token is the number of blocks that it ran in full when the model read it.</p>";
 }
 
+std::string decode_ratio(const ReportModel& a, const ReportModel& b) { return fixed(a.speed.tokens_per_second / b.speed.tokens_per_second, 2); }
+
 std::vector<HtmlTile> tiles(const Report& r) {
   const ReportModel& m = r.models[0];
   const size_t twin = best_other(r);
@@ -149,8 +151,8 @@ std::vector<HtmlTile> tiles(const Report& r) {
     const Interval d = loss_difference(m.quality, r.models[twin].quality);
     out.push_back({signed_interval({d.value, NAN, 0}, 3), "nats against " + r.models[twin].run.name,
                    (std::isfinite(d.half) ? "± " + fixed(d.half, 3) + ", paired; " : std::string()) + "below 0 is better"});
-    out.push_back({fixed(m.speed.tokens_per_second / r.models[twin].speed.tokens_per_second, 2) + " ×", "decode speed", "of " + r.models[twin].run.name});
   }
+  for (size_t i = 1; i < r.models.size(); ++i) out.push_back({decode_ratio(m, r.models[i]) + " ×", "decode speed", str("of ", r.models[i].run.name, ", ", r.models[i].role)});
   out.push_back({percent(m.quality.block_fraction()), "block fraction", "FLOPs in the blocks, of every token in full"});
   out.push_back({percent(m.quality.total_fraction()), "total fraction", "with embedding and head"});
   out.push_back({percent(m.kv_bytes / m.kv_bytes_dense), "KV cache", "of what every token in every block would take"});
@@ -184,6 +186,7 @@ std::vector<std::vector<std::string>> comparison(const Report& r) {
   row("block fraction", [](const ReportModel& m) { return fixed(m.quality.block_fraction(), 3); });
   row("total fraction", [](const ReportModel& m) { return fixed(m.quality.total_fraction(), 3); });
   row("decode tokens/s", [](const ReportModel& m) { return fixed(m.speed.tokens_per_second, 0); });
+  row("decode speed of " + r.models[0].run.name + " over this", [&](const ReportModel& m) { return &m == &r.models[0] ? std::string("–") : decode_ratio(r.models[0], m); });
   row("bytes moved per decoded token", [](const ReportModel& m) { return human_bytes(m.decode_bytes); });
   row("KV bytes per token", [](const ReportModel& m) { return human_bytes(m.kv_bytes); });
   return rows;

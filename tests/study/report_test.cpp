@@ -173,6 +173,16 @@ TEST(Report, ARoutedModelIsNobodysTwin) {
   EXPECT_EQ(comparison(r)[8][0], "loss, random control (nats/token)");
 }
 
+TEST(Report, DecodeSpeedStandsBesideEveryTwin) {
+  Report r;
+  r.models = {routed(figures("mod", 3.0, 0)), figures("short", 3.1, 0.001), figures("same", 3.2, 0.001)};
+  r.models[2].role = "dense, same shape";
+  for (size_t i = 0; i < 3; ++i) r.models[i].speed.tokens_per_second = std::vector<double>{1550, 1500, 1000}[i];
+  EXPECT_THAT(comparison(r), Contains(std::vector<std::string>{"decode speed of mod over this", "–", "1.03", "1.55"}));
+  EXPECT_THAT(report_page(r), HasSubstr("1.55 ×"));
+  EXPECT_THAT(report_page(r), HasSubstr("of same, dense, same shape"));
+}
+
 TEST(Report, TheTextIsHeldOutOnlyIfItIs) {
   Report r;
   r.models = {figures("mod", 3.0, 0)};
