@@ -117,7 +117,7 @@ std::vector<Form> forms_of(const Arguments& args, int64_t positions) {
   return forms;
 }
 
-const std::vector<std::string> kLineHead = {"", "tokens/s", "range", "GB/s", "Gop/s", "attention", "KV cache", "skipped", "expected", "speed-up", "allowed"};
+const std::vector<std::string> kLineHead = {"", "tokens/s", "range", "GB/s", "Gop/s", "attention", "KV cache", "skipped", "expected", "FLOPs saved", "time saved", "speed-up", "allowed"};
 
 // The share of its limit stands behind a rate.
 std::vector<std::string> line_row(const BenchLine& l, const std::string& first) {
@@ -126,7 +126,7 @@ std::vector<std::string> line_row(const BenchLine& l, const std::string& first) 
   const double attention = l.attention_limit > 0 ? l.attention / l.attention_limit : 0, gb = l.gb_limit > 0 ? l.gb / l.gb_limit : 0, gop = l.gop_limit > 0 ? l.gop / l.gop_limit : 0;
   return {"  " + l.model, fixed(l.tokens_per_second, 1), str(fixed(l.slowest, 1), " to ", fixed(l.fastest, 1)), of(l.gb, gb), of(l.gop, gop),
           l.decodes ? of(l.attention, attention) : "–", l.decodes ? human_bytes(l.kv_bytes) : "–", skipped(l.run_share), skipped(l.expected_run_share),
-          l.model == first ? "–" : fixed(l.speedup, 2), l.model == first ? "–" : fixed(l.allowed, 2)};
+          l.model == first ? "–" : percent(l.flops_saved), l.model == first ? "–" : percent(l.seconds_saved()), l.model == first ? "–" : fixed(l.speedup, 2), l.model == first ? "–" : fixed(l.allowed, 2)};
 }
 
 // A heading for every work, a row for every model.
@@ -203,7 +203,7 @@ Command bench_command() {
   c.details =
       "A model, or a shape with random weights; its routed form in turns beside it. Decoding stands beside the bandwidth at which this machine reads as many bytes, a prompt "
       "beside the peak of its arithmetic: in brackets. \"Skipped\" is the share of tokens that did not run a routed unit in full, \"expected\" the one that the dial was calibrated for, "
-      "\"allowed\" what the bytes or FLOPs that were skipped would save at most.";
+      "\"allowed\" what the work that is left would take at this machine's limits: a prompt its FLOPs, decoding its bytes or its FLOPs, whichever take longer.";
   c.positionals.push_back({.name = "MODEL", .help = "a model folder, the folder of a run, or a GGUF file", .required = false, .repeated = false});
   c.flag(text_flag("shape", "SHAPE", "random weights instead: llama-110m, llama-1b, smollm2-135m, or C,L,H,G,F,V"));
   c.flag(text_flag("routed", "PATTERN", "also a routed form: every-second:0.125 or all-but-ends:0.25, then keys of the configuration as :KEY=VALUE"));

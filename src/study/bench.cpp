@@ -142,7 +142,11 @@ BenchLine line_of(const std::string& work, const BenchModel& model, const std::v
   line.expected_run_share = routing.units.empty() ? 1 : expected / static_cast<double>(routing.units.size());
   line.speedup = median(ratios);
   line.rates = rates;
-  line.allowed = decodes ? first_bytes / bytes : first_flops / flops;  // of the same tokens
+  line.flops_saved = 1 - flops / first_flops;  // of the same tokens, as what follows
+  const auto least_seconds = [&](double b, double f) { return std::max(b / line.gb_limit, f / line.gop_limit); };
+  line.allowed = !decodes                                    ? first_flops / flops
+                 : line.gb_limit > 0 && line.gop_limit > 0 ? least_seconds(first_bytes, first_flops) / least_seconds(bytes, flops)
+                                                             : first_bytes / bytes;
   return line;
 }
 
@@ -223,7 +227,7 @@ Json to_json(const BenchLine& l) {
   Json j = {{"work", l.work}, {"model", l.model}, {"tokens_per_second", l.tokens_per_second}, {"slowest", l.slowest}, {"fastest", l.fastest},
           {"gb_per_second", l.gb}, {"gop_per_second", l.gop}, {"limit_gb_per_second", l.gb_limit}, {"limit_gop_per_second", l.gop_limit},
           {"share_of_limit", l.gb_limit > 0 ? Json(share_of_limit(l)) : Json()}, {"run_share", l.run_share}, {"expected_run_share", l.expected_run_share},
-          {"speedup", l.speedup}, {"allowed_speedup", l.allowed}};
+          {"flops_saved", l.flops_saved}, {"seconds_saved", l.seconds_saved()}, {"speedup", l.speedup}, {"allowed_speedup", l.allowed}};
   if (l.decodes) j["attention_gb_per_second"] = l.attention, j["attention_limit_gb_per_second"] = l.attention_limit, j["kv_bytes"] = l.kv_bytes;
   return j;
 }

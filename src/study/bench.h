@@ -60,7 +60,9 @@ struct BenchLine {
   bool decodes = false;                    // so that what limits it is expected to be reading; else arithmetic
   double run_share = 1, expected_run_share = 1;  // of rows that run a unit in full: as it came, and as the policy was calibrated for
   double speedup = 1;                      // over the first model at this work: median of the rounds' ratios
-  double allowed = 1;                      // what the bytes or FLOPs allow it to be
+  double flops_saved = 0;                  // of the first model's for the same tokens
+  double seconds_saved() const { return 1 - 1 / speedup; }
+  double allowed = 1;                      // what the FLOPs of a prompt allow it to be; decoding, the bytes or the FLOPs, whichever take this machine longer
   double attention = 0, attention_limit = 0;  // GB/s of keys and values, decoding: read over the pages, and what the machine reads as many bytes at
   double kv_bytes = 0;                     // of the pages that the texts took, decoding
   std::vector<double> rates = {};          // tokens per second of each round

@@ -54,9 +54,38 @@ def test_the_table_pairs_best_rates_and_equal_rates(capsys):
 
 def test_the_pages_show_the_tables_of_the_results_that_are_kept():
     bench, root = module("all"), BENCH.parent
-    results = json.loads(max((BENCH / "results").glob("*.json")).read_text())
+    windows = [json.loads(path.read_text()) for path in sorted((BENCH / "results").glob("*.json"))]
+    results = windows[-1]
     assert bench.readme(results) in (root / "README.md").read_text()
     page = (root / "docs/performance.md").read_text()
-    tables = [table for table in bench.tables(results) if table.startswith("| model") or table.startswith("| llama-1b")]
+    tables = [table for table in bench.tables(results) if table.startswith(("| model", "| llama-1b"))] + [bench.goals(windows)]
     threads = {run["threads"] for runs in results["parts"].values() for run in runs}
-    assert len(tables) == 4 * len(threads) and [table for table in tables if table not in page] == []
+    assert len(tables) == 1 + 4 * len(threads) and [table for table in tables if table not in page] == []
+
+
+def test_goals_are_reached_or_missed():
+    bench = module("all")
+    line = lambda work, rate, **more: {"work": work, "model": "dense", "tokens_per_second": rate, "share_of_limit": 0.7, "gb_per_second": rate, "gop_per_second": 2 * rate,
+                                       "limit_gb_per_second": 100, "limit_gop_per_second": 400, "speedup": 1, "allowed_speedup": 1, **more}
+    dense = {"threads": 2, "lines": [line("prompt 512", 300), line("generate 16, depth 16", 10), line("generate 16, batch 8, depth 16", 50, gb_per_second=10)],
+             "peer": [{"work": "prompt 512", "tokens_per_second": 100}, {"work": "generate 16, depth 16", "tokens_per_second": 8}, {"work": "generate 16, batch 8, depth 16", "tokens_per_second": 40}]}
+    routed = {"threads": 2, "lines": [line("prompt 512", 300), line("prompt 512", 500, model="MoD", speedup=1.7, allowed_speedup=2), line("generate 16, depth 16", 10),
+                                      line("generate 16, depth 16", 19, model="MoD", speedup=1.9, allowed_speedup=2)]}
+    started = {"threads": 2, "start": {"ours": {"seconds": 0.5, "resident_bytes": 9e6}, "peer": {"seconds": 0.4, "resident_bytes": 9e6}}}
+    parts = {"llama-1b Q8_0": [dense], "llama-110m q8_0 every-second:0.125": [routed], "start small": [started]}
+    found = {goal: (text, reached) for goal, text, reached in bench.goals_of({"parts": parts}, 2)}
+    assert found == {
+        "llama-1b Q8_0, decode: 80 % of bandwidth, and 1.2 times the peer where it is below 75 %": ("70 %, 1.25", False),
+        "llama-1b Q8_0, prompt: 2.8 times the peer, and 50 % of the peak": ("3.00, 70 %", True),
+        "llama-1b Q8_0, 8 texts: 1.5 times the peer": ("1.25", False),
+        # Alone 1 byte and 2 operations a token, together a fifth of the bytes: then arithmetic takes longer than reading.
+        "llama-1b Q8_0, 8 texts over one: 0.8 of the roofline's": ("5.00 of 2.00, 2.50", True),
+        "llama-110m q8_0 every-second:0.125, prompt 512: 0.92 of what is allowed": ("0.850", False),
+        "llama-110m q8_0 every-second:0.125, generate 16, depth 16: 0.90 of what is allowed": ("0.950", True),
+        "start small, s: at most the peer's": ("0.50 of 0.40", False),
+        "start small, MB: at most the peer's": ("9 of 9", True),
+    }
+    better = {"threads": 2, "lines": [dict(line, speedup=2, allowed_speedup=2) for line in routed["lines"]]}
+    assert "| **0.850: missed** |" in bench.goals([{"parts": parts}])
+    table = bench.goals([{"parts": parts}, {"parts": {**parts, "llama-110m q8_0 every-second:0.125": [better]}}])
+    assert "| 0.850; 1.000: missed in 1 of 2 |" in table and "| 0.950; 1.000 |" in table and "| **0.50 of 0.40; 0.50 of 0.40: missed** |" in table
