@@ -30,6 +30,7 @@ RECIPES = {
     "gate": ("--router mlp --gate one_plus_tanh", ""),
     "one-target": ("", "--target 0.75"),
     "wide-range": ("", "--target 0.55-0.95"),
+    "to-dial-1": ("", "--target 0.65-1"),
     "rank-8": ("", "--lora-rank 8 --lora-alpha 16"),
     "rank-32": ("", "--lora-rank 32 --lora-alpha 64"),
     "adapter-lr-3e-4": ("", "--adapter-lr 3e-4"),

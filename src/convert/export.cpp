@@ -51,8 +51,7 @@ void export_hf(const model::ModelFolder& source, const Artifact& artifact, const
   if (!options.separate_adapters) return write_hf(contents_of(source, artifact, base), source.path(), own, out, options);
   if (artifact.tuned.adapter_scale == 0) throw UserError({out, "", "an artifact without adapters", "one of a run with a stage of adapters", "there is nothing to keep apart: leave --adapters out"});
   Artifact rest = artifact;
-  Tuned adapters;
-  split_adapters(rest.tuned, adapters);
+  const Tuned adapters = take_adapters(rest.tuned);
   write_hf(contents_of(source, rest, base), source.path(), own, out, options, [&](const std::string& folder) { write_peft(join_path(folder, "adapter"), adapters); });
 }
 

@@ -1,16 +1,14 @@
 #include "convert/peft.h"
 
 #include <cmath>
+#include <utility>
 
 #include "core/error.h"
 #include "core/file.h"
-#include "core/float16.h"
 #include "core/json.h"
 
 namespace fathom::convert {
 namespace {
-
-using model::StoredTensor;
 
 constexpr const char* kOfModel = "base_model.model.";  // what PEFT has before the names of the model that it wraps
 
@@ -22,21 +20,21 @@ Json alpha(double scale, int64_t rank) {
 
 }  // namespace
 
-void split_adapters(Tuned& from, Tuned& to) {
-  for (auto it = from.tensors.begin(); it != from.tensors.end();) {
-    const auto next = std::next(it);
-    if (!projection_of_adapter(it->first).empty()) to.tensors.insert(from.tensors.extract(it));
-    it = next;
+Tuned take_adapters(Tuned& tuned) {
+  Tuned out{.tensors = {}, .adapter_scale = std::exchange(tuned.adapter_scale, 0)};
+  for (auto it = tuned.tensors.begin(); it != tuned.tensors.end();) {
+    const auto at = it++;
+    if (!projection_of_adapter(at->first).empty()) out.tensors.insert(tuned.tensors.extract(at));
   }
-  std::swap(from.adapter_scale, to.adapter_scale);
+  return out;
 }
 
 void write_peft(const std::string& folder, const Tuned& adapters) {
   Json targets = Json::array(), ranks = Json::object(), alphas = Json::object();
   int64_t rank = 0;  // of the first, which the others have too unless a pattern says otherwise
   for (const auto& [name, tensor] : adapters.tensors) {
-    const std::string projection = projection_of_adapter(name);
     if (!name.ends_with(kAdapterA)) continue;
+    const std::string projection = projection_of_adapter(name);
     if (rank == 0) rank = tensor.rows();
     if (tensor.rows() != rank) ranks[projection] = tensor.rows(), alphas[projection] = alpha(adapters.adapter_scale, tensor.rows());
     targets.push_back(projection);

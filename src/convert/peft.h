@@ -6,8 +6,8 @@
 
 namespace fathom::convert {
 
-// Moves the adapters of `from`, and their scale, to `to`.
-void split_adapters(Tuned& from, Tuned& to);
+// The adapters of `tuned` and their scale, which then has none.
+Tuned take_adapters(Tuned& tuned);
 // adapter_config.json and adapter_model.safetensors (F16, as in an artifact) of `adapters`, which holds nothing else.
 void write_peft(const std::string& folder, const Tuned& adapters);
 

@@ -66,8 +66,8 @@ void Tuned::require_fit(const model::ModelConfig& config, const std::string& whe
       continue;
     }
     if (tensors.contains(of)) throw UserError({where, name, "an adapter beside the whole of " + of, "one of them", ""});
-    const auto other = tensors.find(stem + (is_a ? kAdapterB : kAdapterAdapterA));
-    if (other == tensors.end()) throw UserError({where, name, "half of an adapter", str("also ", stem, is_a ? kAdapterB : kAdapterAdapterA), "the file is damaged"});
+    const auto other = tensors.find(stem + (is_a ? kAdapterB : kAdapterA));
+    if (other == tensors.end()) throw UserError({where, name, "half of an adapter", str("also ", stem, is_a ? kAdapterB : kAdapterA), "the file is damaged"});
     const int64_t rank = is_a ? tensor.shape.front() : tensor.shape.back();
     hold(name, tensor.shape, is_a ? std::vector<int64_t>{rank, spec->second[1]} : std::vector<int64_t>{spec->second[0], rank});
     if (is_a) hold(stem + kAdapterB, other->second.shape, {spec->second[0], rank});

@@ -20,7 +20,7 @@ MUTATIONS = [
      "test_convert", "LowRank.*"),
     ("fit-ridge", "the ridge is relative to the inputs", "src/convert/low_rank.cpp", "ridge * (mean > 0 ? mean : 1.0)", "ridge", "test_convert", "LowRank.RidgeShrinks"),
     ("fit-part", "the MLP's light path reads the stream behind attention", "src/convert/fit.cpp", "f({rows, rows.before, between_})", "f({rows, rows.before, rows.before})", "test_convert", "Fit.TheLoss*"),
-    ("fit-forced", "forced positions run in full", "src/convert/fit.cpp", "        if (seen.rows.position[n] < options_.forced_positions) continue;\n", "", "test_convert", "Fit.TheLoss*"),
+    ("fit-forced", "forced positions run in full", "src/convert/fit.cpp", "seen.rows.position[n] >= options_.forced_positions && !(routed", "!(routed", "test_convert", "Fit.TheLoss*"),
     ("fit-teacher", "light paths on a routed stream aim at the dense one", "src/convert/fit.cpp", "const float* const after = has_its_way(units_[u]) ? target_", "const float* const after = false ? target_",
      "test_convert", "Fit.TheSecond*:Fit.Static*"),
     ("surgery-block", "a block behind a dropped one keeps its weights", "src/convert/surgery.cpp", "model::layer_prefix(surgery.block_of.at(block))", "model::layer_prefix(static_cast<int64_t>(block))",

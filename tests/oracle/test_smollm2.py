@@ -112,16 +112,18 @@ def test_logits_of_200_positions(reference, ids, tmp_path):
 def test_greedy_texts_of_20_prompts(reference, ids):
     stdin = "\n".join(" ".join(map(str, p)) for p in ids[1]) + "\n"
     ours = [[int(i) for i in line.split()] for line in run(TOOL, "greedy", FOLDER["path"], 64, stdin=stdin).splitlines()]
+    ties = []
     for prompt, text in zip(ids[1], ours):
         assert len(text) == 64
         with torch.no_grad():
             theirs = reference(torch.tensor([prompt + text])).logits[0].numpy()
-        for t, chosen in enumerate(text):  # equal up to the first position whose two best lie within 1e-3
+        for t, chosen in enumerate(text):  # behind our own text: every position counts, whatever came before
             row = theirs[len(prompt) - 1 + t]
             best = row.argmax()
             if chosen != best:
                 assert row[best] - row[chosen] <= 1e-3, (prompt, t)
-                break
+                ties.append((prompt, t))
+    assert len(ours) == 20 and len(ties) <= 1, ties  # of 1,280 tokens
 
 
 def test_greedy_text_of_the_file_itself(ids):
