@@ -158,7 +158,7 @@ TEST(Speculation, ATextThatRepeatsItselfIsGuessed) {
   Request r = plain(model, 4, 100, random);
   r.sampling.logit_bias = {{1, 40.0f}};  // the same token over and over
   r.speculation.emplace();
-  const Written out = written(engine, r);
+  const Written out = written(engine, r, kUnclocked);
   EXPECT_EQ(out.ids, std::vector<int32_t>(100, 1));
   EXPECT_GT(out.guessed_right, 70);
   EXPECT_LT(out.stats.steps, 30);
