@@ -70,7 +70,7 @@ def main():
     books = [book for book in unpacked(args.corpora / "books-train.txt.zst").split(DOCUMENT) if len(book) > 30000]
     speeches = [speech.strip() for speech in unpacked(args.corpora / "sotu.txt.zst").split(DOCUMENT)]
     stories = (args.corpora / "tinystories-slice.txt").read_text()[:200_000]
-    own = [json.loads(line)["text"] for line in args.own.read_text().splitlines()] if args.own else []
+    own = [json.loads(line)["text"] for line in args.own.read_text().split("\n") if line] if args.own else []
     kinds = {
         "plain": [piece(random_, book, 6500) for book in books for _ in range(2)] + [speech[:6000] for speech in speeches[::4]] + [stories[i:i + 6000].strip() for i in range(0, len(stories), 6000)],
         "own": own,

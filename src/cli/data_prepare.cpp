@@ -72,7 +72,7 @@ Command data_prepare_command() {
   Command c{.name = "data prepare", .summary = "Turn text into token shards for training and evaluation"};
   c.details = "Streams text of any size into a dataset folder: shards that are mapped into memory, document boundaries, and a manifest with hashes "
               "and the tokenizer's identity. An interrupted run goes on when the same command is given again.";
-  c.positionals.push_back({"FILES", "text files (a line <|endoftext|> ends a document), .jsonl, their .zst, or folders of them", true, true});
+  c.positionals.push_back({"FILES", "text files (a line <|endoftext|> ends a document), .jsonl, their .zst or .bz2, or folders of them", true, true});
   c.flag(path_flag("tokenizer", "FILE", "a tokenizer.json, or a folder that holds one").needed());
   c.flag(path_flag("out", "FOLDER", "the dataset folder to make; must not exist").needed());
   c.group("Documents");

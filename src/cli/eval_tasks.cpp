@@ -81,7 +81,7 @@ std::vector<Task> read_tasks(const Arguments& args, int64_t limit) {
 void task_source_flags(Command& c) {
   c.group("Tasks");
   c.flag(text_flag("tasks", "NAMES", "log-likelihood tasks: " + joined(study::known_tasks()) + ", with commas between them").many());
-  c.flag(path_flag("task-file", "FILE", "a task of your own: .jsonl, or six lines an item, or their .zst").many());
+  c.flag(path_flag("task-file", "FILE", "a task of your own: .jsonl, or six lines an item, or their .zst or .bz2").many());
   c.flag(path_flag("task-data", "FOLDER", "where the files of --tasks are").otherwise("data/eval"));
 }
 

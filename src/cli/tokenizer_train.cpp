@@ -69,7 +69,7 @@ int run(const Arguments& args) {
 Command tokenizer_train_command() {
   Command c{.name = "tokenizer train", .summary = "Train a byte-level BPE tokenizer on text"};
   c.details = "Writes a tokenizer.json that Hugging Face's tokenizers reads with equal ids. The result depends on the text and the flags only.";
-  c.positionals.push_back({"FILES", "text files, .jsonl, their .zst, or folders of them", true, true});
+  c.positionals.push_back({"FILES", "text files, .jsonl, their .zst or .bz2, or folders of them", true, true});
   c.flag(path_flag("out", "FILE", "the tokenizer.json to write, or a folder to write it into").needed());
   c.flag(integer_flag("vocab-size", "N", "tokens in all, special ones and the 256 bytes included").range(257, 1 << 20).otherwise("4096"));
   c.flag(text_flag("pattern", "NAME", "how text is cut into words").one_of({"llama3", "gpt2"}).otherwise("llama3"));

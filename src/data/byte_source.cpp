@@ -2,30 +2,31 @@
 
 #include <fcntl.h>
 #include <unistd.h>
-#include <zstd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <vector>
 
 #include "core/error.h"
-#include "core/limits.h"
+#include "data/decoders.h"
 
 namespace fathom::data {
+namespace {
+constexpr size_t kCompressedChunk = 1 << 17;
+}
 
 struct ByteSource::State {
   std::string path;
   int fd = -1;
   int64_t on_disk = 0;
   bool ended = false;
-  // Only for .zst
-  ZSTD_DStream* stream = nullptr;
+  // Only for a packed file
+  std::unique_ptr<Decoder> decoder;
   std::vector<char> compressed;
-  ZSTD_inBuffer input{nullptr, 0, 0};
+  Input input{nullptr, 0};
   bool inside_frame = true;  // an empty file is no frame either
 
   ~State() {
-    if (stream) ZSTD_freeDStream(stream);
     if (fd >= 0) ::close(fd);
   }
 
@@ -39,25 +40,24 @@ struct ByteSource::State {
   }
 
   size_t decompress(char* out, size_t capacity) {
-    ZSTD_outBuffer output{out, capacity, 0};
-    while (output.pos < capacity) {
-      if (input.pos == input.size && !ended) {
-        input = {compressed.data(), read_file(compressed.data(), compressed.size()), 0};
-        ended = input.size == 0;
+    Output output{out, capacity};
+    while (output.left > 0) {
+      if (input.left == 0 && !ended) {
+        input = {compressed.data(), read_file(compressed.data(), compressed.size())};
+        ended = input.left == 0;
       }
-      const size_t before = output.pos;
+      const size_t before = output.left;
       if (ended && !inside_frame) break;
-      const int64_t at = on_disk - static_cast<int64_t>(input.size - input.pos);
-      const size_t hint = ZSTD_decompressStream(stream, &output, &input);
-      if (ZSTD_isError(hint))
-        throw UserError({path, str("compressed byte ", at), ZSTD_getErrorName(hint), "zstd data (window up to 128 MiB)",
-                         "the file is damaged or not a .zst file"});
-      inside_frame = hint != 0;
-      if (ended && inside_frame && output.pos == before)
-        throw UserError({path, str("compressed byte ", on_disk), "the end of the file", "the rest of a zstd frame",
-                         "the file is cut off"});
+      const int64_t at = on_disk - static_cast<int64_t>(input.left);
+      try {
+        inside_frame = decoder->step(input, output);
+      } catch (const Decoder::Fault& fault) {
+        throw UserError({path, str("compressed byte ", at), fault.what, decoder->expected(), str("the file is damaged, or no ", decoder->name(), " file")});
+      }
+      if (ended && inside_frame && output.left == before)
+        throw UserError({path, str("compressed byte ", on_disk), "the end of the file", str("the rest of a ", decoder->name(), " frame"), "the file is cut off"});
     }
-    return output.pos;
+    return capacity - output.left;
   }
 };
 
@@ -66,17 +66,14 @@ ByteSource::ByteSource(const std::string& path) : state_(std::make_unique<State>
   state_->fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (state_->fd < 0 && errno == EINTR) throw Interrupted(str("interrupted while waiting for ", path));
   if (state_->fd < 0) throw UserError({path, str("cannot open: ", std::strerror(errno)), "", "", errno == ENOENT ? "check the path" : ""});
-  if (!path.ends_with(".zst")) return;
-  state_->stream = ZSTD_createDStream();
-  FATHOM_ASSERT(state_->stream, "out of memory");
-  ZSTD_DCtx_setParameter(state_->stream, ZSTD_d_windowLogMax, limits::kZstdWindowLog);
-  state_->compressed.resize(ZSTD_DStreamInSize());
+  state_->decoder = make_decoder(path);
+  if (state_->decoder) state_->compressed.resize(kCompressedChunk);
 }
 
 ByteSource::~ByteSource() = default;
 
 size_t ByteSource::read(char* out, size_t capacity) {
-  if (state_->stream) return state_->decompress(out, capacity);
+  if (state_->decoder) return state_->decompress(out, capacity);
   size_t done = 0;
   while (done < capacity && !state_->ended) {
     const size_t n = state_->read_file(out + done, capacity - done);

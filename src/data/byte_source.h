@@ -1,4 +1,4 @@
-// The bytes of a file in one pass, decompressed when its name ends in .zst, in constant memory.
+// The bytes of a file in one pass, decompressed when its name ends in .zst or .bz2, in constant memory.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -15,7 +15,7 @@ class ByteSource {
   ByteSource& operator=(const ByteSource&) = delete;
 
   size_t read(char* out, size_t capacity);  // fills as much as it can; 0 only at the end
-  int64_t bytes_on_disk() const;            // read so far, compressed bytes for .zst
+  int64_t bytes_on_disk() const;            // read so far, compressed bytes of a packed file
 
  private:
   struct State;

@@ -9,6 +9,7 @@
 #include "core/limits.h"
 #include "core/utf8.h"
 #include "data/byte_source.h"
+#include "data/decoders.h"
 #include "data/jsonl.h"
 
 namespace fathom::data {
@@ -41,14 +42,11 @@ const char* packed_kind(std::string_view head) {
   if (head.starts_with("\xfd" "7zXZ")) return "xz data";
   if (head.starts_with("\x28\xb5\x2f\xfd")) return "zstd data in a file not named .zst";
   if (head.starts_with("PK\x03\x04")) return "a zip archive";
-  if (head.starts_with("BZh") && head.size() > 10 && head.substr(4, 6) == "1AY&SY") return "bzip2 data";
+  if (head.starts_with("BZh") && head.size() > 10 && head.substr(4, 6) == "1AY&SY") return "bzip2 data in a file not named .bz2";
   return nullptr;
 }
 
-bool is_jsonl(std::string path) {
-  if (path.ends_with(".zst")) path.resize(path.size() - 4);
-  return path.ends_with(".jsonl");
-}
+bool is_jsonl(std::string_view path) { return unpacked_name(path).ends_with(".jsonl"); }
 
 }  // namespace
 
@@ -100,7 +98,7 @@ struct DocumentStream::State {
       return false;
     }
     if (const char* kind = file().given ? packed_kind(chunk) : nullptr)
-      throw UserError({file().path, "byte 0", kind, "UTF-8 text, .jsonl, or either as .zst", "unpack it, or pack it with zstd"});
+      throw UserError({file().path, "byte 0", kind, "UTF-8 text, .jsonl, or either as .zst or .bz2", "unpack it, or pack it with zstd"});
     if (chunk.starts_with(kBom)) at = kBom.size(), offset = kBom.size();
     return true;
   }

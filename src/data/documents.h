@@ -1,6 +1,6 @@
 // Documents out of files and folders, one by one, in an order that depends on names only. A file is UTF-8 text (the
 // whole file is one document, unless lines `<|endoftext|>` separate several), or .jsonl (one object a line, its text in
-// one field), or either as .zst. A document of a text file that is longer than a piece comes as several, cut at ends of
+// one field), or either as .zst or .bz2. A document of a text file that is longer than a piece comes as several, cut at ends of
 // lines, so that a file of any size takes the memory of one piece. Folders are walked in sorted order; hidden names are
 // passed over, binary files are passed over and counted, links to folders are followed once.
 #pragma once
@@ -76,7 +76,7 @@ class DocumentStream {
   const std::vector<SourceFile>& sources() const;
   const DocumentCounts& counts() const;
   int64_t total_bytes() const;  // of all files, on disk
-  int64_t bytes_read() const;   // of them, so far (compressed bytes for .zst): for progress bars
+  int64_t bytes_read() const;   // of them, so far (compressed bytes of a packed file): for progress bars
 
  private:
   struct State;

@@ -10,6 +10,7 @@
 #include "core/limits.h"
 #include "core/utf8.h"
 #include "data/byte_source.h"
+#include "data/decoders.h"
 
 namespace fathom::study {
 namespace {
@@ -20,7 +21,6 @@ constexpr std::array<std::pair<const char*, const char*>, 4> kFiles = {
 enum class Form { continuation, choice, question };
 
 std::string read_all(const std::string& path) {
-  if (path.ends_with(".bz2")) throw UserError({path, "", "a .bz2 file", "one that is not packed, or packed as .zst", "unpack it: bzip2 -dk"});
   if (is_folder(path)) throw UserError({path, "", "a folder", "a task file", "name a file in it"});
   data::ByteSource source(path);
   std::string text;
@@ -108,10 +108,7 @@ void read_six_lines(const std::vector<std::string_view>& lines, Task& task) {
 
 Task read_task(const std::string& path, std::string name) {
   Task task{.name = std::move(name), .path = path, .hash = {}, .items = {}};
-  if (task.name.empty()) {
-    const std::filesystem::path file = std::filesystem::path(path).filename();
-    task.name = (file.extension() == ".zst" ? file.stem() : file).stem().string();
-  }
+  if (task.name.empty()) task.name = std::filesystem::path(data::unpacked_name(path)).stem().string();
   const std::string text = read_all(path);
   task.hash = hash_bytes(text);
   const size_t first = text.find_first_not_of(" \t\r\n");
@@ -130,10 +127,9 @@ Task read_known_task(const std::string& name, const std::string& folder) {
   const auto known = std::ranges::find_if(kFiles, [&](const auto& entry) { return name == entry.first; });
   FATHOM_ASSERT(known != kFiles.end(), "no task ", name);
   const std::string path = join_path(folder, known->second);
-  for (const char* ending : {"", ".zst"})
-    if (exists(path + ending)) return read_task(path + ending, name);
-  throw UserError({folder, "", str("no ", known->second, " for the task ", name), "the file of the task, or its .zst",
-                   exists(path + ".bz2") ? str("unpack it from ", known->second, ".bz2 and name it as a file: bzip2 -dc ", path, ".bz2 > ", known->second) : "docs/formats.md says what task files are"});
+  for (const std::string_view ending : {std::string_view(), data::kPackedEndings[0], data::kPackedEndings[1]})
+    if (const std::string file = str(path, ending); exists(file)) return read_task(file, name);
+  throw UserError({folder, "", str("no ", known->second, " for the task ", name), "the file of the task, or its .zst or .bz2", "docs/formats.md says what task files are"});
 }
 
 }  // namespace fathom::study

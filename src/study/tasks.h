@@ -31,11 +31,11 @@ struct Task {
   std::vector<TaskItem> items;       // at least one
 };
 
-// The task in a file, .zst or not, called `name` or else as the file is without its endings. UserError names file and line: no item, lines of several forms, a
+// The task in a file, packed as .zst or .bz2 or not, called `name` or else as the file is without its endings. UserError names file and line: no item, lines of several forms, a
 // text that is not UTF-8, an empty or missing choice, an answer outside the choices, more than limits::kTaskBytes or kTaskChoices.
 Task read_task(const std::string& path, std::string name = "");
 
-// The task of this name (known_tasks()) in its usual file in `folder`, packed as .zst or not.
+// The task of this name (known_tasks()) in its usual file in `folder`, packed as .zst or .bz2 or not.
 Task read_known_task(const std::string& name, const std::string& folder);
 std::vector<std::string> known_tasks();
 

@@ -31,6 +31,12 @@ TEST_P(BadDocuments, IsNamed) {
 }
 
 const std::string kFrame = zstd(std::string(5000, 'x') + "\n");
+const std::string kBzip2 = bzip2(std::string(5000, 'x') + "\n");
+
+std::string flipped(std::string bytes) {
+  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 0x10);
+  return bytes;
+}
 
 INSTANTIATE_TEST_SUITE_P(
     All, BadDocuments,
@@ -39,12 +45,17 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"surrogate.txt", "\xed\xa0\x80", "byte 0: found \"\\xed\\xa0\\x80\", expected UTF-8 text"},
         BadFile{"overlong.txt", "a\xc0\xaf", "byte 1: found \"\\xc0\\xaf\", expected UTF-8 text"},
         BadFile{"utf16.txt", std::string("\xff\xfeh\0i\0", 6), "byte 0: found \"\\xff\\xfeh\\x00…\", expected UTF-8 text; this is UTF-16: convert it"},
-        BadFile{"a.txt.gz", "\x1f\x8b\x08rest", "byte 0: found gzip data, expected UTF-8 text, .jsonl, or either as .zst; unpack it"},
+        BadFile{"a.txt.gz", "\x1f\x8b\x08rest", "byte 0: found gzip data, expected UTF-8 text, .jsonl, or either as .zst or .bz2; unpack it"},
         BadFile{"a.zip", "PK\x03\x04rest", "byte 0: found a zip archive"},
         BadFile{"a.xz", "\xfd" "7zXZrest", "byte 0: found xz data"},
-        BadFile{"a.bz2", "BZh91AY&SYrest", "byte 0: found bzip2 data"},
         BadFile{"misnamed.txt", kFrame, "byte 0: found zstd data in a file not named .zst"},
         BadFile{"empty.txt.zst", "", "compressed byte 0: found the end of the file, expected the rest of a zstd frame; the file is cut off"},
+        BadFile{"empty.txt.bz2", "", "compressed byte 0: found the end of the file, expected the rest of a bzip2 frame; the file is cut off"},
+        BadFile{"cut.txt.bz2", kBzip2.substr(0, kBzip2.size() - 2), "compressed byte 47: found the end of the file, expected the rest of a bzip2 frame"},
+        BadFile{"plain.txt.bz2", "not compressed", "compressed byte 0: found no bzip2 header, expected bzip2 data; the file is damaged, or no bzip2 file"},
+        BadFile{"flipped.txt.bz2", flipped(kBzip2), "compressed byte 0: found damaged data (a checksum or a block), expected bzip2 data"},
+        BadFile{"tail.txt.bz2", kBzip2 + "garbage after the stream", "compressed byte 49: found no bzip2 header, expected bzip2 data"},
+        BadFile{"misnamed-too.txt", kBzip2, "byte 0: found bzip2 data in a file not named .bz2"},
         BadFile{"cut.txt.zst", kFrame.substr(0, kFrame.size() - 2), "compressed byte"},
         BadFile{"header.txt.zst", kFrame.substr(0, 3), "compressed byte 3: found the end of the file, expected the rest of a zstd frame"},
         BadFile{"plain.txt.zst", "not compressed", "compressed byte 0: found Unknown frame descriptor, expected zstd data"},

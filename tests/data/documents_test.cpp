@@ -28,11 +28,12 @@ TEST(Documents, Jsonl) {
   const std::string lines = "{\"id\": [1, {\"text\": 5}], \"text\": \"on\\u00e9\\n\"}\n\n{\"text\": \"\"}\r\n{\"other\": null, \"text\": \"two\", \"n\": 1e3}";
   EXPECT_THAT(documents_of({f.put("a.jsonl", lines)}), ElementsAre("oné\n", "two"));
   EXPECT_THAT(documents_of({f.put("a.jsonl.zst", zstd(lines))}), ElementsAre("oné\n", "two"));
+  EXPECT_THAT(documents_of({f.put("a.jsonl.bz2", bzip2(lines))}), ElementsAre("oné\n", "two"));
   EXPECT_THAT(documents_of({f.put("b.jsonl", "{\"body\": \"x\"}")}, {.field = "body"}), ElementsAre("x"));
   EXPECT_THAT(message([&] { documents_of({f("b.jsonl")}); }), HasSubstr("b.jsonl: line 1, text: found no such key, expected the document's text; name the field with --field; here are: body"));
 }
 
-TEST(Documents, ZstdOfAnyShape) {
+TEST(Documents, PackedInAnyShape) {
   Files f;
   Random random(1);
   std::string text;
@@ -46,6 +47,8 @@ TEST(Documents, ZstdOfAnyShape) {
   const std::string half = text.substr(0, 1'234'567);
   EXPECT_EQ(documents_of({f.put("b.txt.zst", zstd(half) + zstd("") + zstd(text.substr(half.size())))}), plain) << "several frames";
   EXPECT_EQ(documents_of({f.put("c.txt.zst", zstd(text, 27))}), plain) << "the widest window";
+  EXPECT_EQ(documents_of({f.put("a.txt.bz2", bzip2(text))}), plain);
+  EXPECT_EQ(documents_of({f.put("b.txt.bz2", bzip2(half) + bzip2("") + bzip2(text.substr(half.size())))}), plain) << "several streams, as parallel packers write them";
 }
 
 TEST(Documents, FoldersAreWalkedInOrder) {

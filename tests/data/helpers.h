@@ -1,5 +1,6 @@
-// Shared by the tests of data: files in a temporary folder, zstd, error messages, a small tokenizer.
+// Shared by the tests of data: files in a temporary folder, zstd and bzip2, error messages, a small tokenizer.
 #pragma once
+#include <bzlib.h>
 #include <zstd.h>
 
 #include <functional>
@@ -32,6 +33,14 @@ inline std::string zstd(const std::string& text, int window_log = 0) {
   std::string out(ZSTD_compressBound(text.size()), '\0');
   out.resize(ZSTD_compress2(c, out.data(), out.size(), text.data(), text.size()));
   ZSTD_freeCCtx(c);
+  return out;
+}
+
+inline std::string bzip2(std::string text) {
+  unsigned size = static_cast<unsigned>(text.size() + text.size() / 50 + 1000);
+  std::string out(size, '\0');
+  FATHOM_ASSERT(BZ2_bzBuffToBuffCompress(out.data(), &size, text.data(), static_cast<unsigned>(text.size()), 9, 0, 0) == BZ_OK, "bzip2");
+  out.resize(size);
   return out;
 }
 

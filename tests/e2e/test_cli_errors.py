@@ -46,7 +46,7 @@ USAGE = [
      'fathom tokenizer train: --out: found the existing "tok.json", expected a new name; give --overwrite to replace it'),
     ("tokenizer train corpus.txt --out x.json --vocab-size 100", 'fathom tokenizer train: --vocab-size: found "100", expected an integer from 257 to 1048576'),
     ("tokenizer train --out x.json",
-     "fathom tokenizer train: FILES: found nothing, expected text files, .jsonl, their .zst, or folders of them; see fathom tokenizer train --help"),
+     "fathom tokenizer train: FILES: found nothing, expected text files, .jsonl, their .zst or .bz2, or folders of them; see fathom tokenizer train --help"),
     ("data prepare corpus.txt --out d", "fathom data prepare: --tokenizer: found nothing, expected a path (a tokenizer.json, or a folder that holds one); "
                                         "see fathom data prepare --help"),
     ("report mod", "fathom report: --data: found nothing, and no dataset that mod was trained on, expected held-out text"),

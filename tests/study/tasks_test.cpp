@@ -1,6 +1,7 @@
 // Task files and how their items are cut into tokens: the four forms, every refusal, and lm-evaluation-harness's rules for a pair.
 #include "study/tasks.h"
 
+#include <bzlib.h>
 #include <zstd.h>
 
 #include "bounds.h"
@@ -70,12 +71,15 @@ TEST_F(TaskFiles, PackedOnesAreTheSame) {
   EXPECT_EQ(task.hash, plain.hash);
   EXPECT_EQ(task.items.size(), 1u);
   EXPECT_EQ(read_known_task("lambada", folder_.path()).name, "lambada");
-  EXPECT_THAT(error_message([&] { read_known_task("piqa", folder_.path()); }), ::testing::HasSubstr("found no piqa.jsonl for the task piqa, expected the file of the task, or its .zst"));
+  EXPECT_THAT(error_message([&] { read_known_task("piqa", folder_.path()); }), ::testing::HasSubstr("found no piqa.jsonl for the task piqa, expected the file of the task, or its .zst or .bz2"));
   write("piqa.jsonl.zst", packed);
   EXPECT_EQ(read_known_task("piqa", folder_.path()).items.size(), 1u);
-  write("hellaswag_val_full.txt.bz2", "BZh9");
-  EXPECT_THAT(error_message([&] { read_known_task("hellaswag", folder_.path()); }), ::testing::HasSubstr("bzip2 -dc "));
-  EXPECT_THAT(error_message([&] { read_task(join_path(folder_.path(), "hellaswag_val_full.txt.bz2")); }), ::testing::HasSubstr("found a .bz2 file"));
+  std::string six = "Tides: the moon\n0\nb\nc\nd\ne\n", bzip2(1000, '\0');
+  unsigned size = static_cast<unsigned>(bzip2.size());
+  ASSERT_EQ(BZ2_bzBuffToBuffCompress(bzip2.data(), &size, six.data(), static_cast<unsigned>(six.size()), 9, 0, 0), BZ_OK);
+  write("hellaswag_val_full.txt.bz2", bzip2.substr(0, size));
+  EXPECT_EQ(read_known_task("hellaswag", folder_.path()).items.at(0).choices, (std::vector<std::string>{"b", "c", "d", "e"}));
+  EXPECT_EQ(read_task(join_path(folder_.path(), "hellaswag_val_full.txt.bz2")).name, "hellaswag_val_full");
 }
 
 TEST_F(TaskFiles, BadOnesAreRefusedByLine) {
