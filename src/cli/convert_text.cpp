@@ -69,7 +69,7 @@ std::string convert_result_text(const ConvertReport& r) {
     }
     text += text_table(rows);
   }
-  if (!r.fitted && c.routing.decides())
+  if (!r.fitted && !r.dial && c.routing.decides())  // an artifact brings its dial
     text += str("\nNot fitted, for there was no --data: routers are open, and every token runs in full until fathom tune has taught them", r.options.leave_needed ? "; --blocks auto is inner then" : "", ".\n");
   if (r.dial) {
     text += str("\nDial, calibrated on ", r.dial->text, "; losses on that text, in nats per token\n");

@@ -181,7 +181,8 @@ def test_a_quantised_source(fathom, folder, build):
             assert (tensor == before[name]) != changed, name
             if "_proj" in name and changed:
                 assert tensor[0] == kind, name
-        fathom("convert", "blocky.gguf", out + "-laid", "--from", out + "/artifact", "--quiet")
+        laid = fathom("convert", "blocky.gguf", out + "-laid", "--from", out + "/artifact", "--quiet").out
+        assert "Dial, calibrated on" in laid and "Not fitted" not in laid
         for name in ("model.gguf", "fathom_dial.json", "config.json"):
             assert (folder / (out + "-laid") / name).read_bytes() == (folder / out / "model" / name).read_bytes(), name
 
