@@ -45,7 +45,7 @@ class Bzip2 final : public Decoder {
 
   bool step(Input& in, Output& out) override {
     if (!open_) {
-      if (in.left == 0) return !whole_;
+      if (in.left == 0) return true;  // an empty file is no stream
       stream_ = {};
       FATHOM_ASSERT(BZ2_bzDecompressInit(&stream_, 0, 0) == BZ_OK, "out of memory");
       open_ = true;
@@ -63,7 +63,6 @@ class Bzip2 final : public Decoder {
     if (status == BZ_STREAM_END) {
       BZ2_bzDecompressEnd(&stream_);
       open_ = false;
-      whole_ = true;
     } else if (status != BZ_OK) {
       throw Fault{status == BZ_DATA_ERROR_MAGIC ? "no bzip2 header" : status == BZ_DATA_ERROR ? "damaged data (a checksum or a block)" : "a bzip2 fault"};
     }
@@ -75,7 +74,7 @@ class Bzip2 final : public Decoder {
 
  private:
   bz_stream stream_{};
-  bool open_ = false, whole_ = false;  // a stream is under way; one has ended
+  bool open_ = false;
 };
 
 }  // namespace

@@ -21,7 +21,7 @@ class Decoder {
  public:
   virtual ~Decoder() = default;
 
-  // Takes what it can of `in` and gives what it can to `out`, moving both; `in` may be empty, for what is still held back. False where a
+  // Takes what it can of `in` and gives what it can to `out`, moving both; `in` is empty at the end of the file alone, for what is still held back. False where a
   // frame is whole and no other has begun. A format's own name for a fault is thrown as Fault.
   struct Fault {
     std::string what;

@@ -127,7 +127,8 @@ Task read_known_task(const std::string& name, const std::string& folder) {
   const auto known = std::ranges::find_if(kFiles, [&](const auto& entry) { return name == entry.first; });
   FATHOM_ASSERT(known != kFiles.end(), "no task ", name);
   const std::string path = join_path(folder, known->second);
-  for (const std::string_view ending : {std::string_view(), data::kPackedEndings[0], data::kPackedEndings[1]})
+  if (exists(path)) return read_task(path, name);
+  for (const std::string_view ending : data::kPackedEndings)
     if (const std::string file = str(path, ending); exists(file)) return read_task(file, name);
   throw UserError({folder, "", str("no ", known->second, " for the task ", name), "the file of the task, or its .zst or .bz2", "docs/formats.md says what task files are"});
 }

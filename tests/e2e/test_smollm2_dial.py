@@ -1,4 +1,4 @@
-"""artifacts/smollm2-135m over the model of scripts/get-smollm2: what `scripts/get-smollm2 --fathom` makes, and that it is worth what it says."""
+"""artifacts/smollm2-135m over the model of scripts/get-smollm2: what `scripts/get-smollm2 --fathom` makes, and that a dial takes little of it."""
 import json
 import os
 import pathlib
