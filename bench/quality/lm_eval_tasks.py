@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """`fathom eval --tasks` beside lm-evaluation-harness with transformers: the same items, weights and cores, item by item.
 
-  PYTHON bench/quality/lm_eval_tasks.py MODEL --data FOLDER [--limit 200] [--threads 2] [--batch 8] [--build build/release]
+  PYTHON bench/quality/lm_eval_tasks.py MODEL --data FOLDER [--limit 200] [--threads 2] [--batch 8] [--build build/release] [--keep FILE]
 
 PYTHON has lm_eval==0.4.13 besides scripts/requirements-test.txt (an environment of its own: it pulls in datasets, pandas and scikit-learn).
 MODEL is a dense model folder in f32 that transformers reads (`fathom quantize MODEL.gguf FOLDER --type f32`). FOLDER has lambada_openai.jsonl, arc_easy.jsonl,
 piqa.jsonl and hellaswag_val_full.txt (or its .bz2, which is unpacked beside the rest for the time of the run); what is missing is left out.
 
 The harness's own task files say how an item becomes a prompt; only where the items come from is replaced. HellaSwag's file is preprocessed already, so the
-harness does not do it again.
+harness does not do it again. --keep stores what the harness said; bench/quality/lm_eval_tasks.json is that of SmolLM2-135M-Instruct Q4_1, which a test holds `fathom eval` to.
 """
 import argparse
 import bz2
@@ -123,6 +123,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/release")
+    parser.add_argument("--keep", type=pathlib.Path)
     args = parser.parse_args()
     import torch
     torch.set_num_threads(args.threads)
@@ -131,6 +132,10 @@ def main():
         tasks = unpacked(args.data, scratch)
         here = ours(args.build / "fathom", args.model, scratch, tasks, args.limit, args.threads)
         there = harness(*with_transformers(args.model), scratch, tasks, args.limit, args.batch, scratch)
+    if args.keep:
+        kept = {task: {"metrics": {k: v for k, v in t["metrics"].items() if isinstance(v, float)}, "log_likelihoods": [[round(x, 5) for x in item] for item in t["log_likelihoods"]],
+                       "right": t["right"], "right_by_length": t["right_by_length"]} for task, t in there.items()}
+        args.keep.write_text(json.dumps({"model": pathlib.Path(args.model).name, "harness": "lm_eval 0.4.13", "tasks": kept}, separators=(",", ":")) + "\n")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(f"Processor seconds, all tasks: ours {used.ru_utime + used.ru_stime:.1f} with loading, theirs {sum(t['cpu'] for t in there.values()):.1f}")
     print(f"\n{'':10} {'items':>6} {'accuracy':>19} {'by length':>19} {'perplexity':>19} {'items/s':>15}  greatest difference of a log-likelihood")

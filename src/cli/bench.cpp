@@ -123,7 +123,7 @@ const std::vector<std::string> kLineHead = {"", "tokens/s", "range", "GB/s", "Go
 std::vector<std::string> line_row(const BenchLine& l, const std::string& first) {
   const auto of = [](double rate, double share) { return fixed(rate, 1) + (share > 0 ? " (" + percent(share, 0) + ")" : ""); };
   const auto skipped = [&](double share) { return l.run_share < 1 || l.expected_run_share < 1 ? percent(1 - share) : std::string("–"); };
-  const double attention = l.attention_limit > 0 ? l.attention / l.attention_limit : 0, gb = l.gb_limit > 0 ? l.gb / l.gb_limit : 0, gop = l.gop_limit > 0 ? l.gop / l.gop_limit : 0;
+  const double attention = l.attention_share, gb = l.gb_share, gop = l.gop_share();
   return {"  " + l.model, fixed(l.tokens_per_second, 1), str(fixed(l.slowest, 1), " to ", fixed(l.fastest, 1)), of(l.gb, gb), of(l.gop, gop),
           l.decodes ? of(l.attention, attention) : "–", l.decodes ? human_bytes(l.kv_bytes) : "–", skipped(l.run_share), skipped(l.expected_run_share),
           l.model == first ? "–" : percent(l.flops_saved), l.model == first ? "–" : percent(l.seconds_saved()), l.model == first ? "–" : fixed(l.speedup, 2), l.model == first ? "–" : fixed(l.allowed, 2)};

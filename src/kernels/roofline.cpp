@@ -193,7 +193,9 @@ Work work_of(Arithmetic kind) {
 }  // namespace
 #endif
 
-double read_bandwidth(int64_t bytes, int threads) {
+BandwidthMeter::BandwidthMeter(int threads) : pool_(threads) {}
+
+double BandwidthMeter::measure(int64_t bytes, int64_t volume) {
   uint64_t (*read)(const void*, int64_t) = read_words;
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f")) read = read_avx512;
@@ -201,23 +203,26 @@ double read_bandwidth(int64_t bytes, int threads) {
 #elif defined(__aarch64__)
   read = read_neon;
 #endif
-  const int64_t share = bytes / threads / 512 * 512;
-  Buffer memory(share * threads / 4);
-  std::memset(memory.data(), 1, static_cast<size_t>(share * threads));
-  ThreadPool pool(threads);
+  const int threads = pool_.size();
+  const int64_t share = std::min(bytes, kMost) / threads / 512 * 512, all = share * threads;
+  if (all == 0) return 0;
+  if (all > memory_.size() * static_cast<int64_t>(sizeof(float))) {
+    memory_ = Buffer(all / static_cast<int64_t>(sizeof(float)));
+    std::memset(memory_.data(), 1, static_cast<size_t>(all));
+  }
   std::atomic<uint64_t> keep{0};
-  const std::function<void(int64_t)> body = [&](int64_t part) {
-    keep ^= read(reinterpret_cast<const char*>(memory.data()) + part * share, share);
-  };
-  const int passes = static_cast<int>(std::clamp<int64_t>((int64_t{3} << 30) / bytes, 6, 200));
+  const std::function<void(int64_t)> body = [&](int64_t part) { keep ^= read(reinterpret_cast<const char*>(memory_.data()) + part * share, share); };
+  const int passes = static_cast<int>(std::clamp<int64_t>(volume / all, 3, 200));
   double best = 1e30;
   for (int i = 0; i < passes; ++i) {
     const auto begin = Clock::now();
-    pool.parallel_for(threads, body);
+    pool_.parallel_for(threads, body);
     best = std::min(best, seconds_since(begin));
   }
-  return static_cast<double>(share * threads) / best / 1e9;
+  return static_cast<double>(all) / best / 1e9;
 }
+
+double read_bandwidth(int64_t bytes, int threads) { return BandwidthMeter(threads).measure(bytes); }
 
 const char* arithmetic_name(Arithmetic kind) { return kind == Arithmetic::f32 ? "f32" : kind == Arithmetic::bf16 ? "bf16" : "int8"; }
 

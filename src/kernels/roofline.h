@@ -2,9 +2,24 @@
 #pragma once
 #include <cstdint>
 
+#include "core/thread_pool.h"
+#include "kernels/buffer.h"
+
 namespace fathom::kernels {
 
-// GB/s (10^9) of `threads` threads that each read their share of `bytes` again and again; the best of some passes.
+// GB/s (10^9) of `threads` threads that each read their share of `bytes` again and again; the best of some passes. It keeps its memory, so that
+// it can be asked between the rounds of something else: a virtual machine's bandwidth changes from one second to the next.
+class BandwidthMeter {
+ public:
+  explicit BandwidthMeter(int threads);
+  // At least three passes and `volume` bytes. Of more than kMost bytes it reads kMost: no cache holds either.
+  double measure(int64_t bytes, int64_t volume = int64_t{3} << 30);
+
+ private:
+  static constexpr int64_t kMost = int64_t{1} << 29;
+  ThreadPool pool_;
+  Buffer memory_;
+};
 double read_bandwidth(int64_t bytes, int threads);
 
 enum class Arithmetic { f32, bf16, int8 };

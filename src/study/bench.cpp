@@ -24,6 +24,7 @@ struct Timed {
   double rows = 0, run = 0;  // at units
   double attention_seconds = 0, attention_bytes = 0, steps = 1;
   double kv_bytes = 0;       // of pages
+  double gb_limit = 0, attention_limit = 0;  // what the machine read as many bytes at, before and behind it
 };
 
 void count_routed(const infer::Engine& engine, const infer::EngineCounters& before, const infer::EngineCounters& after, Timed& out) {
@@ -33,7 +34,8 @@ void count_routed(const infer::Engine& engine, const infer::EngineCounters& befo
   }
 }
 
-Timed decode(const BenchModel& model, const std::vector<std::vector<int32_t>>& texts, int64_t depth, int64_t chunk) {
+// `before` is called between reading the texts and decoding them.
+Timed decode(const BenchModel& model, const std::vector<std::vector<int32_t>>& texts, int64_t depth, int64_t chunk, const std::function<void()>& before) {
   infer::Engine& engine = *model.engine;
   std::vector<infer::Sequence> sequences;
   infer::StepResult result;
@@ -55,6 +57,7 @@ Timed decode(const BenchModel& model, const std::vector<std::vector<int32_t>>& t
   }
   const infer::EngineCounters start = engine.counters();
   const size_t end = texts[0].size();
+  before();
   const auto begin = Clock::now();
   for (size_t t = static_cast<size_t>(depth); t < end; ++t) {
     items.clear();
@@ -110,13 +113,15 @@ kernels::Arithmetic arithmetic_of(const infer::Engine& engine) {
   FATHOM_ASSERT(false, "an operand without arithmetic");
 }
 
+double gb_of(const Timed& t) { return t.tokens_per_second * t.bytes / t.tokens / 1e9; }
+
 BenchLine line_of(const std::string& work, const BenchModel& model, const std::vector<Timed>& rounds, const std::vector<Timed>& first, bool decodes, bool limits) {
-  std::vector<double> rates, ratios;
-  double tokens = 0, bytes = 0, flops = 0, first_bytes = 0, first_flops = 0, step_bytes = 0, rows = 0, run = 0;
+  std::vector<double> rates, ratios, limits_seen, shares;
+  double tokens = 0, bytes = 0, flops = 0, first_bytes = 0, first_flops = 0, rows = 0, run = 0;
   for (size_t i = 0; i < rounds.size(); ++i) {
     rates.push_back(rounds[i].tokens_per_second), ratios.push_back(rounds[i].tokens_per_second / first[i].tokens_per_second);
     tokens += rounds[i].tokens, bytes += rounds[i].bytes, flops += rounds[i].flops, first_bytes += first[i].bytes, first_flops += first[i].flops;
-    step_bytes += rounds[i].bytes / rounds[i].steps;
+    limits_seen.push_back(rounds[i].gb_limit), shares.push_back(rounds[i].gb_limit > 0 ? gb_of(rounds[i]) / rounds[i].gb_limit : 0);
     rows += rounds[i].rows, run += rounds[i].run;
   }
   const double n = static_cast<double>(rounds.size());
@@ -125,15 +130,17 @@ BenchLine line_of(const std::string& work, const BenchModel& model, const std::v
   line.gb = line.tokens_per_second * bytes / tokens / 1e9;
   line.gop = line.tokens_per_second * flops / tokens / 1e9;
   if (limits) {
-    line.gb_limit = kernels::read_bandwidth(static_cast<int64_t>(step_bytes / n), model.engine->threads());
+    line.gb_limit = median(limits_seen), line.gb_share = median(shares);
     line.gop_limit = kernels::multiply_add_peak(arithmetic_of(*model.engine), model.engine->threads());
   }
   if (decodes) {
-    std::vector<double> attention;
-    double step_kv = 0;
-    for (const Timed& t : rounds) attention.push_back(t.attention_bytes / t.attention_seconds / 1e9), step_kv += t.attention_bytes / t.steps / n, line.kv_bytes += t.kv_bytes / n;
+    std::vector<double> attention, of_limit, attention_limits;
+    for (const Timed& t : rounds) {
+      attention.push_back(t.attention_bytes / t.attention_seconds / 1e9), attention_limits.push_back(t.attention_limit), of_limit.push_back(t.attention_limit > 0 ? attention.back() / t.attention_limit : 0);
+      line.kv_bytes += t.kv_bytes / n;
+    }
     line.attention = median(attention);
-    if (limits) line.attention_limit = kernels::read_bandwidth(static_cast<int64_t>(step_kv), model.engine->threads());
+    if (limits) line.attention_limit = median(attention_limits), line.attention_share = median(of_limit);
   }
   line.run_share = rows > 0 ? run / rows : 1;
   const routing::RoutingConfig& routing = model.engine->config().routing;
@@ -168,6 +175,13 @@ std::vector<BenchLine> bench_engines(const std::vector<BenchModel>& models, cons
   for (int64_t batch : work.batches)
     if (work.generate > 0) tasks.push_back({decode_name(work, batch), batch});
   std::vector<std::vector<std::vector<Timed>>> times(tasks.size(), std::vector<std::vector<Timed>>(models.size()));
+  std::vector<std::vector<Timed>> warm(tasks.size(), std::vector<Timed>(models.size()));  // the round before, which says how many bytes a step reads
+  kernels::BandwidthMeter meter(models[0].engine->threads());
+  const auto allowed_now = [&](const Timed& t) {
+    constexpr int64_t kVolume = int64_t{1} << 30;
+    const auto of = [&](double bytes) { return work.limits ? meter.measure(static_cast<int64_t>(bytes / t.steps), kVolume) : 0; };
+    return std::pair(of(t.bytes), of(t.attention_bytes));
+  };
   Random random(7);
   size_t next = 0;  // of work.texts
   const auto text = [&](int64_t tokens) {
@@ -185,8 +199,21 @@ std::vector<BenchLine> bench_engines(const std::vector<BenchModel>& models, cons
       for (int64_t i = 0; i < std::max<int64_t>(1, tasks[t].batch); ++i)
         texts.push_back(text(tasks[t].batch ? work.depth + work.generate : work.prompt));
       for (size_t m = 0; m < models.size(); ++m) {
-        const Timed now = tasks[t].batch ? decode(models[m], texts, work.depth, work.chunk) : prompt(models[m], texts[0], work.chunk);
-        if (round >= 0) times[t][m].push_back(now);
+        const auto turn = [&](const std::function<void()>& before) {
+          if (tasks[t].batch) return decode(models[m], texts, work.depth, work.chunk, before);
+          before();
+          return prompt(models[m], texts[0], work.chunk);
+        };
+        Timed& last = warm[t][m];
+        if (round < 0) {
+          last = turn([] {});
+        } else {
+          std::pair<double, double> first;
+          last = turn([&] { first = allowed_now(last); });
+          const auto [gb, attention] = allowed_now(last);
+          last.gb_limit = (first.first + gb) / 2, last.attention_limit = (first.second + attention) / 2;
+          times[t][m].push_back(last);
+        }
         if (work.turn) work.turn();
       }
     }
@@ -209,7 +236,7 @@ double allowed_speedup(const BenchLine& a, const BenchLine& b) {
   return per_token(b) / per_token(a);
 }
 
-double share_of_limit(const BenchLine& l) { return l.gb_limit <= 0 ? 0 : l.decodes ? l.gb / l.gb_limit : l.gop / l.gop_limit; }
+double share_of_limit(const BenchLine& l) { return l.decodes ? l.gb_share : l.gop_share(); }
 
 MachineLine bench_machine(int threads) {
   using kernels::Arithmetic;
@@ -226,9 +253,9 @@ MachineLine bench_machine(int threads) {
 Json to_json(const BenchLine& l) {
   Json j = {{"work", l.work}, {"model", l.model}, {"tokens_per_second", l.tokens_per_second}, {"slowest", l.slowest}, {"fastest", l.fastest},
           {"gb_per_second", l.gb}, {"gop_per_second", l.gop}, {"limit_gb_per_second", l.gb_limit}, {"limit_gop_per_second", l.gop_limit},
-          {"share_of_limit", l.gb_limit > 0 ? Json(share_of_limit(l)) : Json()}, {"run_share", l.run_share}, {"expected_run_share", l.expected_run_share},
+          {"share_of_limit", l.gb_limit > 0 ? Json(share_of_limit(l)) : Json()}, {"gb_share", l.gb_share}, {"gop_share", l.gop_share()}, {"run_share", l.run_share}, {"expected_run_share", l.expected_run_share},
           {"flops_saved", l.flops_saved}, {"seconds_saved", l.seconds_saved()}, {"speedup", l.speedup}, {"allowed_speedup", l.allowed}};
-  if (l.decodes) j["attention_gb_per_second"] = l.attention, j["attention_limit_gb_per_second"] = l.attention_limit, j["kv_bytes"] = l.kv_bytes;
+  if (l.decodes) j["attention_gb_per_second"] = l.attention, j["attention_limit_gb_per_second"] = l.attention_limit, j["attention_share"] = l.attention_share, j["kv_bytes"] = l.kv_bytes;
   return j;
 }
 

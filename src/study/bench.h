@@ -56,14 +56,16 @@ struct BenchLine {
   std::string work, model;
   double tokens_per_second = 0, slowest = 0, fastest = 0;  // median and range over rounds
   double gb = 0, gop = 0;                  // GB read and Gop done per second
-  double gb_limit = 0, gop_limit = 0;
+  double gb_limit = 0, gop_limit = 0;      // of bandwidth the median over rounds: it is measured before and behind each
+  double gb_share = 0;                     // of that limit: median over rounds of what each reached of its own
+  double gop_share() const { return gop_limit > 0 ? gop / gop_limit : 0; }
   bool decodes = false;                    // so that what limits it is expected to be reading; else arithmetic
   double run_share = 1, expected_run_share = 1;  // of rows that run a unit in full: as it came, and as the policy was calibrated for
   double speedup = 1;                      // over the first model at this work: median of the rounds' ratios
   double flops_saved = 0;                  // of the first model's for the same tokens
   double seconds_saved() const { return 1 - 1 / speedup; }
   double allowed = 1;                      // what the FLOPs of a prompt allow it to be; decoding, the bytes or the FLOPs, whichever take this machine longer
-  double attention = 0, attention_limit = 0;  // GB/s of keys and values, decoding: read over the pages, and what the machine reads as many bytes at
+  double attention = 0, attention_limit = 0, attention_share = 0;  // GB/s of keys and values, decoding: read over the pages, and what the machine reads as many bytes at
   double kv_bytes = 0;                     // of the pages that the texts took, decoding
   std::vector<double> rates = {};          // tokens per second of each round
 };
