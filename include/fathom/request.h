@@ -48,7 +48,7 @@ struct Request {
   std::optional<int64_t> log_probs = {};        // log-probabilities of every new token, and of so many (0 to 128) of the likeliest
   std::optional<Speculation> speculation = {};
 
-  int priority = 0;                             // greater goes first; a request that waits rises, so that every one gets its turn
+  int priority = 0;                             // -100 to 100, greater goes first; a request that waits rises, so that every one gets its turn
   std::optional<double> timeout = {};           // seconds from submission; what is not done by then ends (Finish::deadline)
 };
 

@@ -18,12 +18,12 @@ double seconds() { return std::chrono::duration<double>(std::chrono::steady_cloc
 void check(const EngineOptions& o) {
   const auto refuse = [](const char* field, int64_t found, const std::string& expected) { throw UserError({"engine options", field, str(found), expected, ""}); };
   if (o.threads < 0 || o.threads > limits::kThreads) refuse("threads", o.threads, str("0 to ", limits::kThreads));
-  if (o.kv_bytes < 0) refuse("kv_bytes", o.kv_bytes, "0 (no limit) or more");
+  if (o.kv_bytes < 0 || o.kv_bytes > limits::kKvMemory) refuse("kv_bytes", o.kv_bytes, str("0 (no limit) to ", limits::kKvMemory));
   if (o.max_texts < 1 || o.max_texts > limits::kTexts) refuse("max_texts", o.max_texts, str("1 to ", limits::kTexts));
   if (o.step_rows <= o.max_texts || o.step_rows > limits::kStepRows)
     refuse("step_rows", o.step_rows, str("more than max_texts ", o.max_texts, ", at most ", limits::kStepRows));
-  if (o.prefill_chunk < 1) refuse("prefill_chunk", o.prefill_chunk, "1 or more");
-  if (o.prefix_tokens < 0) refuse("prefix_tokens", o.prefix_tokens, "0 (none) or more");
+  if (o.prefill_chunk < 1 || o.prefill_chunk > limits::kStepRows) refuse("prefill_chunk", o.prefill_chunk, str("1 to ", limits::kStepRows));
+  if (o.prefix_tokens < 0 || o.prefix_tokens > limits::kPrefixTokens) refuse("prefix_tokens", o.prefix_tokens, str("0 (none) to ", limits::kPrefixTokens));
   if (!kv_type_of(o.kv_type)) refuse("kv_type", static_cast<int64_t>(o.kv_type), "a CacheType: f32, f16, bf16 or q8_0");
 }
 

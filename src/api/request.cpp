@@ -68,9 +68,10 @@ infer::Request request_of(const Internals::ModelState& model, const Request& r, 
     }
   }
   out.log_probs = r.log_probs;
+  if (r.priority < -limits::kPriority || r.priority > limits::kPriority) throw UserError({"request", "priority", str(r.priority), str(-limits::kPriority, " to ", limits::kPriority), ""});
   out.priority = r.priority;
   if (r.timeout) {
-    if (!(*r.timeout >= 0)) throw UserError({"request", "timeout", str(*r.timeout), "seconds, 0 or more", ""});
+    if (!(*r.timeout >= 0 && *r.timeout <= limits::kTimeout)) throw UserError({"request", "timeout", str(*r.timeout), str("seconds, 0 to ", limits::kTimeout), ""});
     out.deadline = now + *r.timeout;
   }
   return out;

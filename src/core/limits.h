@@ -105,8 +105,11 @@ inline constexpr int64_t kTopLogProbs = 128;         // of one token
 inline constexpr int64_t kGuesses = 64;              // of one speculation
 inline constexpr int64_t kTexts = 4096;              // that one engine runs at once
 inline constexpr int64_t kStepRows = 1 << 16;        // tokens that one step reads
+inline constexpr int kPriority = 100;                // of a request, either sign: one that waits rises past any in some fifty thousand steps
+inline constexpr double kTimeout = 1e9;              // seconds
 inline constexpr int kThreads = 1024;
 inline constexpr int64_t kKvMemory = int64_t{1} << 50;  // bytes of --kv-memory
+inline constexpr int64_t kPrefixTokens = int64_t{1} << 40;  // that the prefix cache keeps
 inline constexpr int64_t kCacheHeaderBytes = 256 * kMiB;  // of a saved cache: what a conversation said, and more
 
 // Evaluation

@@ -14,7 +14,7 @@ void SamplerOptions::validate() const {
     throw UserError({"sampling", field, found, expected, ""});
   };
   if (!(temperature >= 0 && temperature <= limits::kTemperature)) refuse("temperature", str(temperature), str("0 to ", limits::kTemperature));
-  if (top_k < 0) refuse("top_k", str(top_k), "0 (off) or more");
+  if (top_k < 0 || top_k > limits::kVocabulary) refuse("top_k", str(top_k), str("0 (off) to ", limits::kVocabulary));
   if (!(top_p > 0 && top_p <= 1)) refuse("top_p", str(top_p), "more than 0, at most 1");
   if (!(typical_p > 0 && typical_p <= 1)) refuse("typical_p", str(typical_p), "more than 0, at most 1");
   if (!(min_p >= 0 && min_p <= 1)) refuse("min_p", str(min_p), "0 to 1");

@@ -1,4 +1,5 @@
 #include <filesystem>
+#include <limits>
 
 #include "core/limits.h"
 
@@ -32,8 +33,25 @@ TEST(Limits, Engine) {
   expect_public_bound("kThreads", [] {}, [&] { Model::open(model.info().path, {.threads = kThreads + 1, .weights = false}); }, "threads: found 1025, expected 0 to 1024");
   expect_public_bound("threads", with([](auto& o) { o.threads = 0; }), with([](auto& o) { o.threads = -1; }), "threads: found -1");
   expect_public_bound("kv_bytes", with([](auto& o) { o.kv_bytes = 0; }), with([](auto& o) { o.kv_bytes = -1; }), "kv_bytes: found -1");
+  expect_public_bound("kKvMemory", with([](auto& o) { o.kv_bytes = limits::kKvMemory; }), with([](auto& o) { o.kv_bytes = limits::kKvMemory + 1; }), "kv_bytes: found 1125899906842625, expected 0 (no limit) to 1125899906842624");
   expect_public_bound("prefill_chunk", with([](auto& o) { o.prefill_chunk = 1; }), with([](auto& o) { o.prefill_chunk = 0; }), "prefill_chunk: found 0");
+  expect_public_bound("kStepRows", with([](auto& o) { o.prefill_chunk = kStepRows; }), with([](auto& o) { o.prefill_chunk = kStepRows + 1; }), "prefill_chunk: found 65537, expected 1 to 65536");
   expect_public_bound("prefix_tokens", with([](auto& o) { o.prefix_tokens = 0; }), with([](auto& o) { o.prefix_tokens = -1; }), "prefix_tokens: found -1");
+  expect_public_bound("kPrefixTokens", with([](auto& o) { o.prefix_tokens = limits::kPrefixTokens; }), with([](auto& o) { o.prefix_tokens = limits::kPrefixTokens + 1; }), "prefix_tokens: found 1099511627777");
+
+  Engine asked(model, {.threads = 1});
+  const auto request = [&](const std::function<void(Request&)>& change) {
+    return [&asked, change] {
+      Request r{.prompt = std::vector<TokenId>{1}, .max_tokens = 1};
+      change(r);
+      const Stream stream = asked.submit(r);
+    };
+  };
+  using limits::kPriority, limits::kTimeout;
+  expect_public_bound("kPriority", request([](auto& r) { r.priority = kPriority; }), request([](auto& r) { r.priority = kPriority + 1; }), "priority: found 101, expected -100 to 100");
+  expect_public_bound("kPriority", request([](auto& r) { r.priority = -kPriority; }), request([](auto& r) { r.priority = -kPriority - 1; }), "priority: found -101");
+  expect_public_bound("kPriority", [] {}, request([](auto& r) { r.priority = std::numeric_limits<int>::min(); }), "priority: found -2147483648");
+  expect_public_bound("kTimeout", request([](auto& r) { r.timeout = kTimeout; }), request([](auto& r) { r.timeout = kTimeout * 1.5; }), "timeout: found 1.5e+09");
 
   // Without a tokenizer, so that a prompt at the bound is not encoded.
   std::filesystem::remove(join_path(model.info().path, "tokenizer.json"));

@@ -25,6 +25,14 @@ TEST(Limits, Sampling) {
     expect_bound("kPenalty", sampling(field, kPenalty), sampling(field, kPenalty * 1.001), "penalty: found 100.1");
     expect_bound("kPenalty", sampling(field, -kPenalty), sampling(field, -kPenalty * 1.001), "penalty: found -100.1");
   }
+  const auto most = [](int64_t k) {
+    return [k] {
+      SamplerOptions o;
+      o.top_k = k;
+      o.validate();
+    };
+  };
+  expect_bound("kVocabulary", most(kVocabulary), most(kVocabulary + 1), "top_k: found 16777217, expected 0 (off) to 16777216");
   const auto biases = [](int64_t count) {
     return [count] {
       SamplerOptions o;
