@@ -15,7 +15,7 @@ Texts load_texts(const Arguments& args, const model::ModelFolder& model, bool ca
   const bool shared = calibrate && !args.given("calibrate-on");
   const text::Tokenizer tokenizer = model.tokenizer();
   const auto load = [&](const char* flag, int64_t limit) {
-    return study::load_held_out(args.texts(flag), tokenizer, study::document_ends(model.config(), tokenizer), held_out_options(args, context, limit));
+    return study::load_held_out(args.texts(flag), tokenizer, study::document_ends(model.config(), tokenizer), held_out_options(args, model, context, limit));
   };
   const auto use = [&](const std::vector<study::Window>& windows, const std::string& name) {
     for (const study::Window& w : windows) texts.calibration.push_back(w.tokens);

@@ -29,7 +29,7 @@ Flag colour_flag() {
   return text_flag("color", "WHEN", "colours: on a terminal unless NO_COLOR is set, always or never").one_of({"auto", "always", "never"}).otherwise("auto");
 }
 Flag quiet_flag() { return boolean_flag("quiet", "no progress and no remarks on standard error"); }
-Flag field_flag() { return text_flag("field", "NAME", "field of a .jsonl line that holds the text").otherwise("text"); }
+Flag field_flag() { return text_flag("field", "NAME", "field of a .jsonl line that holds the text; a line without it may have messages, a conversation").otherwise("text"); }
 Flag repair_flag() { return boolean_flag("repair-utf8", "replace broken UTF-8 by U+FFFD instead of refusing the file"); }
 
 data::DocumentOptions document_options(const Arguments& args) {
@@ -39,8 +39,10 @@ data::DocumentOptions document_options(const Arguments& args) {
   return options;
 }
 
-study::HeldOutOptions held_out_options(const Arguments& args, int64_t context, int64_t limit) {
-  return {.documents = document_options(args), .context = context, .limit = limit, .progress = [](int64_t, int64_t) { stop_if_interrupted(); }};
+study::HeldOutOptions held_out_options(const Arguments& args, const model::ModelFolder& reader, int64_t context, int64_t limit) {
+  data::DocumentOptions documents = document_options(args);
+  documents.conversations = model::whole_conversations([&] { return reader.chat_format(); });
+  return {.documents = std::move(documents), .context = context, .limit = limit, .progress = [](int64_t, int64_t) { stop_if_interrupted(); }};
 }
 
 Flag dial_flag(const std::string& help) { return number_flag("dial", "X", help).range(1e-6, 1).noted("the model's"); }

@@ -20,7 +20,8 @@ Flag field_flag();     // --field NAME, of .jsonl
 Flag repair_flag();    // --repair-utf8
 // What the two say of documents, and held-out text of `limit` predicted tokens (0: all) in windows of `context`, which Ctrl-C stops.
 data::DocumentOptions document_options(const Arguments& args);
-study::HeldOutOptions held_out_options(const Arguments& args, int64_t context, int64_t limit);
+// `reader`: whose chat template makes texts of conversations.
+study::HeldOutOptions held_out_options(const Arguments& args, const model::ModelFolder& reader, int64_t context, int64_t limit);
 
 Flag dial_flag(const std::string& help = "block fraction to ask for; 1 runs every token in full");  // --dial X
 

@@ -7,6 +7,7 @@
 #include "cli/convert_text.h"
 #include "cli/output.h"
 #include "cli/program.h"
+#include "cli/train_table.h"
 #include "convert/artifact.h"
 #include "convert/calibrate.h"
 #include "convert/self_text.h"
@@ -102,15 +103,17 @@ Text load_text(const Arguments& args, const model::ModelFolder& source, std::sha
   if (own) {
     if (of_own == 0) args.wrong("tokens", str(tokens), "how many tokens the model is to write");
     Bar bar(args, "writing text", "tokens", of_own);
-    out.made = convert::self_text(std::move(weights), ends.first(), model::end_ids(source, ends),
-                                  {.tokens = of_own, .context = context, .seed = static_cast<uint64_t>(args.integer("seed")), .threads = threads_of(args),
-                                   .progress = [&](int64_t done, int64_t) { bar.update(done); }});
+    convert::SelfTexts texts = convert::self_texts(source, std::move(weights), args.number("chat-share"),
+                                                   {.tokens = of_own, .context = context, .seed = static_cast<uint64_t>(args.integer("seed")), .threads = threads_of(args),
+                                                    .progress = [&](int64_t done, int64_t) { bar.update(done); }});
     bar.finish();
+    out.made = std::move(texts.documents);
+    for (convert::SelfConversation& c : texts.conversations) out.made.push_back(std::move(c.ids));
     for (const auto& text : out.made) out.windows.push_back(text);
     out.name = str("text of ", source.path());
   }
   if (files.empty()) return out;
-  out.held = study::load_held_out(files, tokenizer, ends, held_out_options(args, context, tokens - of_own));
+  out.held = study::load_held_out(files, tokenizer, ends, held_out_options(args, source, context, tokens - of_own));
   for (const study::Window& w : out.held->windows) out.windows.push_back(w.tokens);
   out.name += (own ? " and " : "") + out.held->name;
   return out;
@@ -130,7 +133,11 @@ routing::DialTable calibrate_written(const Arguments& args, const model::ModelFo
 int lay(const Arguments& args, const model::ModelFolder& source, const std::string& out_path) {
   for (const char* flag : {"blocks", "granularity", "paths", "light", "static", "drop-blocks", "kv", "router", "gate", "forced-positions", "target", "lowest", "highest", "data"})
     if (args.given(flag)) args.wrong(flag, "beside --from", "one of them", "the artifact says what the result is");
-  const convert::Artifact artifact = convert::read_artifact(args.text("from"));
+  convert::Artifact artifact = convert::read_artifact(args.text("from"));
+  if (args.given("adapters")) {
+    artifact.apart = args.text("adapters") == "separate";
+    if (artifact.tuned.adapter_scale == 0) args.wrong("adapters", args.text("adapters"), "an artifact that has some: " + args.text("from") + " has none", "leave it out");
+  }
   convert::Contents base;
   const convert::Contents contents = convert::contents_of(source, artifact, base);
   const std::vector<convert::TensorPlan> plan = convert::plan_tuned(base, artifact.tuned, convert::artifact_type(artifact, args.text("from")));
@@ -160,6 +167,7 @@ int run(const Arguments& args) {
     convert::check_out(*source, out_path, args.boolean("overwrite"));
   }
   if (args.given("from")) return lay(args, *source, out_path);
+  if (args.given("adapters")) args.wrong("adapters", args.text("adapters"), "--from beside it", "adapters come from what fathom tune made");
   convert::SurgeryOptions options = surgery_options(args, source->config());
   const int64_t most = source->config().max_position_embeddings;
   options.context = std::min(args.integer("context"), most);
@@ -233,6 +241,7 @@ Command convert_command() {
   c.flag(number_flag("lowest", "X", "lowest block fraction that light paths are to serve").range(kAboveZero, 1).otherwise("0.65"));
   c.flag(number_flag("highest", "X", "and the highest").range(kAboveZero, 1).otherwise("0.85"));
   c.flag(path_flag("from", "ARTIFACT", "lay routers, light paths and adapters that fathom tune made over SRC, instead of all this"));
+  c.flag(text_flag("adapters", "HOW", "with --from: merged into the weights, or separate beside them, which then stay the source's bytes").one_of({"merged", "separate"}).noted("as the run had them"));
   c.flag(boolean_flag("plan", "print what would be made, and write nothing"));
   c.flag(boolean_flag("overwrite", "replace OUT if it exists"));
   c.group("Text");
@@ -242,6 +251,7 @@ Command convert_command() {
   c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).otherwise("512"));
   c.flag(number_flag("ridge", "X", "ridge of the fits, relative to the inputs' mean square").range(1e-9, 1e3).otherwise("0.001"));
   c.flag(boolean_flag("refit", "fit light paths a second time, on the stream that routing makes").otherwise("true"));
+  c.flag(chat_share_flag());
   c.flag(count_flag("seed", "N", "of --data self").range(0, 1e15).otherwise("1"));
   c.flag(field_flag()).flag(repair_flag());
   c.group("Output");

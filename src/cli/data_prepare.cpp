@@ -1,4 +1,5 @@
 #include "cli/commands.h"
+
 #include "cli/common.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
@@ -26,6 +27,7 @@ int run(const Arguments& args) {
 
   data::PrepareOptions options;
   options.documents = document_options(args);
+  options.documents.conversations = model::conversations_beside(args.text("tokenizer"));
   options.documents.separator = args.text("separator");
   options.split = split_mode(args.text("split"));
   options.validation_share = args.number("validation-share");
@@ -71,7 +73,7 @@ int run(const Arguments& args) {
 Command data_prepare_command() {
   Command c{.name = "data prepare", .summary = "Turn text into token shards for training and evaluation"};
   c.details = "Streams text of any size into a dataset folder: shards that are mapped into memory, document boundaries, and a manifest with hashes "
-              "and the tokenizer's identity. An interrupted run goes on when the same command is given again.";
+              "and the tokenizer's identity. Conversations (\"messages\" of a .jsonl line) are read by the chat template beside the tokenizer. An interrupted run goes on when the same command is given again.";
   c.positionals.push_back({"FILES", "text files (a line <|endoftext|> ends a document), .jsonl, their .zst or .bz2, or folders of them", true, true});
   c.flag(path_flag("tokenizer", "FILE", "a tokenizer.json, or a folder that holds one").needed());
   c.flag(path_flag("out", "FOLDER", "the dataset folder to make; must not exist").needed());

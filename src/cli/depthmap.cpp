@@ -25,7 +25,7 @@ int run(const Arguments& args) {
   const int64_t most = subject.engine->config().max_position_embeddings;
   const int64_t context = args.maybe_integer("context").value_or(study::default_context({subject.folder->path()}, {most}));
   if (context > most) args.wrong("context", str(context), str("at most the model's max_position_embeddings ", most));
-  const study::HeldOut text = study::load_held_out(args.texts("data"), *subject.tokenizer, subject.ends(), held_out_options(args, context, args.integer("limit")));
+  const study::HeldOut text = study::load_held_out(args.texts("data"), *subject.tokenizer, subject.ends(), held_out_options(args, *subject.folder, context, args.integer("limit")));
 
   std::unique_ptr<Progress> bar;
   if (!args.boolean("quiet")) bar = std::make_unique<Progress>("reading depths", "tokens", text.predicted);

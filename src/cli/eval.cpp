@@ -56,7 +56,7 @@ int run(const Arguments& args) {
     args.wrong("rule", "topk", "causal or random", "the model's blocks pick tokens at random, so nobody trained the scores that top-k would read");
   const std::optional<double> dial = dial_of(args, *subjects[0].folder);
 
-  const study::HeldOut text = study::load_held_out(args.texts("data"), *subjects[0].tokenizer, subjects[0].ends(), held_out_options(args, context_of(args, subjects), args.integer("limit")));
+  const study::HeldOut text = study::load_held_out(args.texts("data"), *subjects[0].tokenizer, subjects[0].ends(), held_out_options(args, *subjects[0].folder, context_of(args, subjects), args.integer("limit")));
 
   EvaluationReport report{.text = text, .names = {}, .results = {}, .teacher = {}};
   std::unique_ptr<Progress> bar;

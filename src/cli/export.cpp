@@ -19,7 +19,7 @@ int run(const Arguments& args) {
   if (gguf && args.given("type")) args.wrong("type", args.text("type"), "no type for a GGUF file: its tensors stay as they are", "fathom quantize makes other types");
   const bool separate = args.text("adapters") == "separate";
   if (gguf && args.given("from")) args.wrong("from", args.text("from"), "no artifact for a GGUF file, which can hold a dense model", "fathom export MODEL OUT --to hf --from ARTIFACT");
-  if (separate && !args.given("from")) args.wrong("adapters", "separate without --from", "the artifact that holds the adapters", "in a model they are merged: fathom export SOURCE OUT --to hf --from RUN/artifact --adapters separate");
+  if (separate && !args.given("from")) args.wrong("adapters", "separate without --from", "the artifact that holds the adapters", "a model's own are merged: fathom export SOURCE OUT --to hf --from RUN/artifact --adapters separate");
   const auto model = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
   const std::string out_path = args.positional("OUT");
   Bar bar(args, "writing", "weights", model::parameters(model->config()).total());

@@ -113,11 +113,13 @@ std::string routing_line(const ModelConfig& c) {
 
 // What tells it from a plain Llama: "biases on q, k, v; norms of queries and keys; positions scaled: llama3, 8 times".
 std::string properties_line(const ModelConfig& c) {
-  std::string biases, out;
+  std::string biases, adapted, out;
   for (const auto& [has, where] : {std::pair{c.qkv_bias, "q, k, v"}, {c.output_bias, "o"}, {c.mlp_bias, "gate, up, down"}})
     if (has) biases += str(biases.empty() ? "" : ", ", where);
+  for (const std::string& projection : c.adapters.projections) adapted += str(adapted.empty() ? "" : ", ", projection);
   const std::string scaling = model::describe_rope(c.rope_scaling);
   for (const std::string& part : {biases.empty() ? biases : "biases on " + biases, std::string(c.qk_norm ? "norms of queries and keys" : ""),
+                                  c.adapters.rank > 0 ? str("adapters of rank ", c.adapters.rank, " beside ", adapted) : std::string(),
                                   scaling.empty() ? scaling : "positions scaled: " + scaling})
     if (!part.empty()) out += (out.empty() ? "" : "; ") + part;
   return out;

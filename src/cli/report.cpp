@@ -92,7 +92,7 @@ Report make_report(const Arguments& args) {
   const std::optional<double> dial = dial_of(args, *subjects[0].folder);
   const int64_t context = context_of(args, subjects);
   const std::vector<std::string> inputs = inputs_of(args, report.models[0].run);
-  const study::HeldOut text = study::load_held_out(inputs, *subjects[0].tokenizer, subjects[0].ends(), held_out_options(args, context, args.integer("limit")));
+  const study::HeldOut text = study::load_held_out(inputs, *subjects[0].tokenizer, subjects[0].ends(), held_out_options(args, *subjects[0].folder, context, args.integer("limit")));
   report.text = text.name, report.date = today();
   report.held_out = std::all_of(report.models.begin(), report.models.end(), [&](const study::ReportModel& m) {
     return std::all_of(inputs.begin(), inputs.end(), [&](const std::string& input) { return study::trained_on(m.run, input); });

@@ -25,7 +25,7 @@ int run(const Arguments& args) {
   const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
   const text::Tokenizer tokenizer = folder->tokenizer();
   const int64_t context = std::min(args.integer("context"), folder->config().max_position_embeddings);
-  const study::HeldOut text = study::load_held_out(args.texts("data"), tokenizer, study::document_ends(folder->config(), tokenizer), held_out_options(args, context, args.integer("limit")));
+  const study::HeldOut text = study::load_held_out(args.texts("data"), tokenizer, study::document_ends(folder->config(), tokenizer), held_out_options(args, *folder, context, args.integer("limit")));
   std::vector<std::span<const int32_t>> windows;
   for (const study::Window& w : text.windows) windows.push_back(w.tokens);
 

@@ -7,5 +7,6 @@ namespace fathom::cli {
 
 Command train_table();
 Command tune_table();
+Flag chat_share_flag();  // of --data self, in convert too
 
 }  // namespace fathom::cli

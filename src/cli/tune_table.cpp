@@ -2,6 +2,8 @@
 
 namespace fathom::cli {
 
+Flag chat_share_flag() { return number_flag("chat-share", "X", "share of self that is conversations, where the model has a chat template").range(0, 1).otherwise("0.25"); }
+
 Command tune_table() {
   Command c;
   c.name = "tune";
@@ -47,6 +49,7 @@ Command tune_table() {
   c.flag(integer_flag("seed", "N", "of the order of rows, noise and adapters").range(0, INT64_MAX).otherwise("0"));
   c.group("Text");
   c.flag(count_flag("self-tokens", "N", "tokens that the teacher writes for --data self").noted("as many as are tuned on"));
+  c.flag(chat_share_flag());
   c.flag(number_flag("validation-share", "X", "share of the text that is held out").range(1e-4, 0.5).otherwise("0.02"));
   c.flag(text_flag("field", "NAME", "field of .jsonl lines that holds the text").otherwise("text"));
   c.flag(boolean_flag("repair-utf8", "replace broken UTF-8 instead of refusing it"));
@@ -56,6 +59,7 @@ Command tune_table() {
   c.flag(integer_flag("checkpoint-steps", "N", "save every so many steps; 0: by seconds only").range(0, 1 << 30).otherwise("0"));
   c.flag(number_flag("checkpoint-seconds", "X", "save every so many seconds; 0: by steps only").range(0, 1e9).otherwise("300"));
   c.flag(text_flag("type", "TYPE", "of matrices that tuning changed: q8_0, q4_1, bf16, f32, …").noted("MODEL's, Q8_0 where that has fewer than eight bits"));
+  c.flag(text_flag("adapters", "HOW", "in the result: merged into the weights, or separate beside them, which then stay as they are stored").one_of({"auto", "merged", "separate"}).otherwise("auto").noted("auto: separate where the weights have fewer than eight bits, there is a teacher and no --type"));
   c.flag(text_flag("precision", "TYPE", "what products are computed in").one_of({"auto", "bf16", "f32"}).otherwise("auto"));
   c.flag(text_flag("f32-route", "NAME", "what computes f32 products").one_of({"auto", "mkl", "onednn"}).otherwise("auto"));
   c.flag(integer_flag("threads", "N", "0: all cores that this process may use").range(0, 4096).otherwise("0"));

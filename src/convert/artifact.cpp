@@ -15,7 +15,7 @@ std::string about_path(const std::string& path) { return join_path(path, "fathom
 
 void write_artifact(const std::string& path, const Artifact& artifact) {
   atomic_folder(path, [&](const std::string& folder) {
-    const Json about = {{"version", kArtifactVersion}, {"base", {{"fingerprint", artifact.base}, {"name", artifact.base_name}}}, {"type", artifact.type}, {"recipe", artifact.recipe}};
+    const Json about = {{"version", kArtifactVersion}, {"base", {{"fingerprint", artifact.base}, {"name", artifact.base_name}}}, {"type", artifact.type}, {"adapters", artifact.apart ? "separate" : "merged"}, {"recipe", artifact.recipe}};
     atomic_write(about_path(folder), about.dump(2) + "\n");
     atomic_write(join_path(folder, "config.json"), artifact.config.to_json().dump(2) + "\n");
     if (artifact.dial) model::write_dial(folder, *artifact.dial);
@@ -35,6 +35,7 @@ Artifact read_artifact(const std::string& path) {
   out.base_name = base.string("name", "");
   base.done();
   out.type = f.string("type");
+  out.apart = f.choice<bool>("adapters", {{"merged", false}, {"separate", true}}, false);
   out.recipe = f.has("recipe") ? f.raw("recipe") : Json::object();
   f.done();
   const std::string config = join_path(path, "config.json");
@@ -65,6 +66,7 @@ Contents contents_of(const model::ModelFolder& source, const Artifact& artifact,
     throw UserError({source.path(), "fingerprint", source.fingerprint(), str(artifact.base, ", of ", artifact.base_name), "routers and light paths were tuned for those weights and no others"});
   base = contents_of(source);
   base.config = artifact.config;
+  if (artifact.apart && artifact.tuned.adapter_scale != 0) base.config.adapters = adapters_of(artifact.tuned, artifact.config, source.path());
   base.dial = artifact.dial;
   return contents_of(base, artifact.tuned);
 }

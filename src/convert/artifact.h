@@ -17,6 +17,7 @@ struct Artifact {
   Tuned tuned;
   std::string base;         // fingerprint of the dense model that it belongs to
   std::string base_name;    // for people
+  bool apart = false;       // the result keeps adapters beside its projections, which stay the source's bytes; else merged into them
   std::string type;         // of changed matrices in the result: "Q8_0", "F32", …
   Json recipe;              // how it was made, for people
 };

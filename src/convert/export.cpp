@@ -41,25 +41,26 @@ void write_hf(Contents contents, const std::string& path, GgmlType own, const st
 
 void export_hf(const model::ModelFolder& model, const std::string& out, const ExportOptions& options) {
   check_hf_out(model, out, options);
-  write_hf(contents_of(model), model.path(), surgery_type(model), out, options);
+  write_hf(merged(contents_of(model)), model.path(), surgery_type(model), out, options);
 }
 
 void export_hf(const model::ModelFolder& source, const Artifact& artifact, const std::string& out, const ExportOptions& options) {
   check_hf_out(source, out, options);
   Contents base;
   const GgmlType own = surgery_type(source);
-  if (!options.separate_adapters) return write_hf(contents_of(source, artifact, base), source.path(), own, out, options);
+  Artifact whole = artifact;
+  whole.apart = false;
+  if (!options.separate_adapters) return write_hf(contents_of(source, whole, base), source.path(), own, out, options);
   if (artifact.tuned.adapter_scale == 0) throw UserError({out, "", "an artifact without adapters", "one of a run with a stage of adapters", "there is nothing to keep apart: leave --adapters out"});
-  Artifact rest = artifact;
-  const Tuned adapters = take_adapters(rest.tuned);
-  write_hf(contents_of(source, rest, base), source.path(), own, out, options, [&](const std::string& folder) { write_peft(join_path(folder, "adapter"), adapters); });
+  const Tuned adapters = take_adapters(whole.tuned);
+  write_hf(contents_of(source, whole, base), source.path(), own, out, options, [&](const std::string& folder) { write_peft(join_path(folder, "adapter"), adapters); });
 }
 
 void export_gguf(const model::ModelFolder& model, const std::string& out, const ExportOptions& options) {
   if (!is_gguf(out)) throw UserError({out, "", "a name that does not end in .gguf", "the name of a GGUF file", ""});
   check_out(model, out, options.overwrite);
   const GgmlType type = surgery_type(model);
-  Contents contents = contents_of(model);
+  Contents contents = merged(contents_of(model));
   formats::GgufEntries entries = model::gguf_entries(model, type);  // refuses what GGUF cannot say
   contents.architecture = model::gguf_architecture(model);
   write_gguf(contents, out, std::move(entries), out, plan_tensors(contents, type), options);

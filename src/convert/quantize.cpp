@@ -41,6 +41,8 @@ std::vector<TensorPlan> plan_quantize(const ModelFolder& model, GgmlType type) {
 
 void check_quantize(const ModelFolder& model, const std::string& out, const QuantizeOptions& options) {
   check_out(model, out, options.overwrite);
+  if (is_gguf(out) && model.config().adapters.rank > 0)
+    throw UserError({out, "", "a model with adapters beside its projections", "one without for a GGUF file", "write a folder, or merge them: fathom export MODEL OUT.gguf --to gguf"});
   if (is_gguf(out)) static_cast<void>(model::gguf_entries(model, options.type));
 }
 

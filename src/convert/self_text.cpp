@@ -1,53 +1,151 @@
 #include "convert/self_text.h"
 
 #include <algorithm>
+#include <deque>
+#include <string_view>
 
+#include "core/error.h"
 #include "core/random.h"
 #include "infer/scheduler.h"
+#include "model/document_ends.h"
 
 namespace fathom::convert {
+namespace {
+
+constexpr int64_t kChatRoom = 64;  // tokens of question and answer, below which no conversation is worth its frame
+
+// Many texts at once. Those that were begun are all ended, and what is written depends on the order of their beginnings alone.
+class Writing {
+ public:
+  Writing(std::shared_ptr<const infer::Weights> dense, const SelfTextOptions& options)
+      : options_(options), context_(std::min(options.context, dense->config().max_position_embeddings)), full_(infer::RoutingPolicy::full(dense->config())),
+        engine_(std::move(dense), {.threads = options.threads, .kernels = nullptr, .kv_bytes = 0}), scheduler_(engine_, {.max_texts = kAtOnce}) {}
+
+  int64_t context() const { return context_; }
+
+  // Up to `length` tokens behind the prompt; `ended` gets them and whether one of `stops` came. It may ask for more.
+  void go_on(std::vector<int32_t> prompt, int64_t length, double temperature, uint64_t stream, std::vector<int32_t> stops, std::function<void(std::vector<int32_t>&&, bool)> ended) {
+    infer::Request request;
+    request.prompt = std::move(prompt);
+    request.policies = {{0, full_}};
+    request.sampling.temperature = temperature;
+    request.sampling.seed = options_.seed;
+    request.stream = stream;
+    request.max_new_tokens = length;
+    request.stop_ids = std::move(stops);
+    request.on_token = [this](const infer::TokenEvent&) { return ++done_, true; };
+    request.on_finish = [ended = std::move(ended)](size_t, infer::Generated&& text) {
+      if (text.error) std::rethrow_exception(text.error);
+      ended(std::move(text.ids), text.finish == infer::Finish::stop_id);
+    };
+    next_.push_back(std::move(request));
+  }
+
+  // `begin` starts another text.
+  void run(const std::function<void()>& begin) {
+    while (done_ < options_.tokens || !next_.empty() || !scheduler_.idle()) {
+      while (done_ < options_.tokens && std::ssize(next_) + scheduler_.waiting() + scheduler_.running() < kAtOnce) begin();
+      for (; !next_.empty(); next_.pop_front()) scheduler_.submit(std::move(next_.front()));
+      scheduler_.step();
+      if (options_.progress) options_.progress(std::min(done_, options_.tokens), options_.tokens);
+    }
+  }
+
+ private:
+  static constexpr int64_t kAtOnce = 32;
+  const SelfTextOptions& options_;
+  int64_t context_;
+  infer::RoutingPolicy full_;
+  infer::Engine engine_;
+  infer::Scheduler scheduler_;
+  std::deque<infer::Request> next_;
+  int64_t done_ = 0;
+};
+
+}  // namespace
 
 std::vector<std::vector<int32_t>> self_text(std::shared_ptr<const infer::Weights> dense, std::optional<int32_t> begin, const std::vector<int32_t>& ends,
                                             const SelfTextOptions& options) {
-  constexpr int64_t kAtOnce = 32;
-  const model::ModelConfig& config = dense->config();
-  const int64_t context = std::min(options.context, config.max_position_embeddings);
-  infer::Engine engine(dense, {.threads = options.threads, .kernels = nullptr, .kv_bytes = 0});
-  infer::Scheduler scheduler(engine, {.max_texts = kAtOnce});
+  const auto vocabulary = static_cast<uint64_t>(dense->config().vocab_size);
+  Writing writing(std::move(dense), options);
   Random random(options.seed);
-  std::vector<std::vector<int32_t>> texts;
-  int64_t done = 0;
-  uint64_t next = 0;
-  // In the order of submission, so that the texts do not depend on which ended first; all that were begun are kept.
-  while (done < options.tokens || !scheduler.idle()) {
-    while (done < options.tokens && scheduler.waiting() + scheduler.running() < kAtOnce) {
-      const size_t at = texts.size();
-      const int32_t first = begin ? *begin : static_cast<int32_t>(random.below(static_cast<uint64_t>(config.vocab_size)));
-      texts.push_back({first});
-      infer::Request request;
-      request.prompt = {first};
-      request.policies = {{0, infer::RoutingPolicy::full(config)}};
-      request.sampling.temperature = 1;
-      request.sampling.seed = options.seed;
-      request.stream = next++;
-      request.max_new_tokens = context - 1;
-      request.stop_ids = ends;
-      request.on_token = [&](const infer::TokenEvent&) {
-        ++done;
-        return true;
-      };
-      request.on_finish = [&, at](size_t, infer::Generated&& text) {
-        if (text.error) std::rethrow_exception(text.error);
-        texts[at].insert(texts[at].end(), text.ids.begin(), text.ids.end());
-        if (text.finish == infer::Finish::stop_id && !ends.empty()) texts[at].push_back(ends.front());
-      };
-      scheduler.submit(std::move(request));
-    }
-    scheduler.step();
-    if (options.progress) options.progress(std::min(done, options.tokens), options.tokens);
-  }
+  std::vector<std::vector<int32_t>> texts;  // in the order of their beginnings
+  writing.run([&] {
+    const size_t at = texts.size();
+    texts.push_back({begin ? *begin : static_cast<int32_t>(random.below(vocabulary))});
+    writing.go_on(texts.back(), writing.context() - 1, 1, at, ends, [&, at](std::vector<int32_t>&& ids, bool ended) {
+      texts[at].insert(texts[at].end(), ids.begin(), ids.end());
+      if (ended) texts[at].push_back(ends.front());
+    });
+  });
   std::erase_if(texts, [](const std::vector<int32_t>& text) { return text.size() < 2; });
   return texts;
+}
+
+std::optional<ChatFrame> chat_frame(const model::ChatFormat& format, const text::Tokenizer& tokenizer) {
+  constexpr std::string_view kMessage = "MESSAGE";
+  std::string whole;
+  try {
+    whole = format.render_to_keep(std::vector<text::ChatMessage>{{"user", std::string(kMessage)}}, true);
+  } catch (const UserError&) {  // it wants more than a question
+    return {};
+  }
+  const size_t at = whole.find(kMessage);
+  if (at == std::string::npos) return {};
+  constexpr text::EncodeOptions kAsWritten{.allow_special = true};
+  ChatFrame frame{.before = tokenizer.encode(std::string_view(whole).substr(0, at), kAsWritten), .between = tokenizer.encode(std::string_view(whole).substr(at + kMessage.size()), kAsWritten)};
+  const bool told_apart = !frame.before.empty() && !frame.between.empty() && tokenizer.is_special(frame.between.front());
+  return told_apart ? std::optional(frame) : std::nullopt;
+}
+
+std::vector<SelfConversation> self_conversations(std::shared_ptr<const infer::Weights> dense, const ChatFrame& frame, const std::vector<int32_t>& ends, const SelfTextOptions& options) {
+  Writing writing(std::move(dense), options);
+  const int64_t around = std::ssize(frame.before) + std::ssize(frame.between), room = writing.context() - around;
+  FATHOM_ASSERT(room >= kChatRoom, writing.context(), around);
+  std::vector<int32_t> stops = ends;
+  stops.push_back(frame.between.front());
+  std::vector<SelfConversation> out;
+  writing.run([&] {
+    const size_t at = out.size();
+    out.emplace_back();
+    writing.go_on(frame.before, room / 4, 1, 2 * at, stops, [&, at](std::vector<int32_t>&& question, bool asked) {
+      if (!asked || question.empty()) return;
+      SelfConversation& c = out[at];
+      c.ids = frame.before;
+      c.ids.insert(c.ids.end(), question.begin(), question.end());
+      c.ids.insert(c.ids.end(), frame.between.begin(), frame.between.end());
+      c.question = std::move(question);
+      writing.go_on(c.ids, writing.context() - std::ssize(c.ids), kAnswerTemperature, 2 * at + 1, stops, [&, at](std::vector<int32_t>&& answer, bool answered) {
+        SelfConversation& done = out[at];
+        done.ids.insert(done.ids.end(), answer.begin(), answer.end());
+        if (answered && std::ssize(done.ids) < writing.context()) done.ids.push_back(frame.between.front());
+        done.answer = std::move(answer);
+      });
+    });
+  });
+  std::erase_if(out, [](const SelfConversation& c) { return c.answer.empty(); });
+  return out;
+}
+
+SelfTexts self_texts(const model::ModelFolder& writer, std::shared_ptr<const infer::Weights> dense, double chat_share, const SelfTextOptions& options) {
+  const text::Tokenizer tokenizer = writer.tokenizer();
+  const model::DocumentEnds ends = model::document_ends(writer.config(), tokenizer);
+  const std::vector<int32_t> stops = model::end_ids(writer, ends);
+  const auto format = writer.chat_format();
+  std::optional<ChatFrame> frame = format ? chat_frame(*format, tokenizer) : std::nullopt;
+  const int64_t context = std::min(options.context, writer.config().max_position_embeddings);
+  if (frame && std::ssize(frame->before) + std::ssize(frame->between) + kChatRoom > context) frame.reset();
+  const int64_t of_chat = frame ? static_cast<int64_t>(chat_share * static_cast<double>(options.tokens)) : 0;
+  SelfTextOptions part = options;
+  int64_t before = 0;
+  if (options.progress) part.progress = [&](int64_t done, int64_t) { options.progress(before + done, options.tokens); };
+  SelfTexts out;
+  part.tokens = of_chat;
+  if (of_chat > 0) out.conversations = self_conversations(dense, *frame, stops, part);
+  for (const SelfConversation& c : out.conversations) before += std::ssize(c.question) + std::ssize(c.answer);
+  part.tokens = options.tokens - before;
+  if (part.tokens > 0) out.documents = self_text(std::move(dense), ends.first(), stops, part);
+  return out;
 }
 
 }  // namespace fathom::convert

@@ -57,6 +57,7 @@ std::vector<int> inner_blocks(const ModelConfig& dense) {
 Surgery plan_surgery(const ModelConfig& dense, const SurgeryOptions& options, const std::string& where) {
   const int64_t L = dense.num_hidden_layers;
   if (!dense.routing.dense()) throw UserError({where, "", str("a model with ", dense.routing.units.size(), " routed units"), "a dense model", "convert its source, or tune it as it is"});
+  if (dense.adapters.rank > 0) throw UserError({where, "adapters", str("rank ", dense.adapters.rank), "none", "convert its source; what fathom tune made of one is laid over it by fathom convert SOURCE OUT --from ARTIFACT --adapters merged"});
   for (const auto& [list, option] : {std::pair(&options.blocks, "blocks"), {&options.statics, "static"}, {&options.dropped, "drop-blocks"}}) check_list(*list, option, L);
   check_apart(options.blocks, options.statics, "blocks", "static");
   check_apart(options.blocks, options.dropped, "blocks", "drop-blocks");

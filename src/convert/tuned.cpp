@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <memory>
+#include <utility>
 
 #include "core/error.h"
 #include "core/float16.h"
@@ -39,6 +40,9 @@ std::vector<float> merged(const StoredTensor& base, const StoredTensor& a, const
   });
   return out;
 }
+
+// In memory of its own.
+StoredTensor stored_copy(const StoredTensor& t) { return model::stored_f32(t.name, t.shape, t.to_f32()); }
 
 }  // namespace
 
@@ -126,31 +130,83 @@ Tuned read_tuned(const std::string& path) {
   return out;
 }
 
+model::Adapters adapters_of(const Tuned& tuned, const model::ModelConfig& config, const std::string& where) {
+  model::Adapters out;
+  const auto refuse = [&](const std::string& name, const std::string& found, const std::string& expected) {
+    throw UserError({where, name, found, expected, "merge the adapters into the weights: --adapters merged"});
+  };
+  const auto ends = [](const std::string& name, const char* projection) { return name.ends_with(str(".", projection, "_proj", kAdapterA)); };
+  for (const char* projection : model::kProjections)
+    if (std::ranges::any_of(tuned.tensors, [&](const auto& t) { return ends(t.first, projection); })) out.projections.emplace_back(projection);
+  for (const auto& [name, tensor] : tuned.tensors) {
+    if (!name.ends_with(kAdapterA)) continue;
+    if (out.rank == 0) out.rank = tensor.rows();
+    if (tensor.rows() != out.rank) refuse(name, str("rank ", tensor.rows()), str("rank ", out.rank, ", as of others"));
+  }
+  model::ModelConfig with = config;
+  with.adapters = out;
+  for (const model::TensorSpec& spec : model::schema(with))
+    if (model::is_adapter(spec.name) && !tuned.tensors.contains(spec.name)) refuse(spec.name, "no adapter", "one in every block, or in none");
+  return out;
+}
+
+namespace {
+
+// A tensor that was made from others, kept until another is asked for.
+struct Made {
+  std::string name;
+  StoredTensor tensor;
+};
+
+}  // namespace
+
 Contents contents_of(const Contents& base, const Tuned& tuned) {
   Contents out = base;
-  struct Merged {
-    std::string name;
-    StoredTensor tensor;
-  };
-  out.stored = [&base, &tuned, last = std::make_shared<Merged>()](const std::string& name) -> const StoredTensor& {
-    if (const auto own = tuned.tensors.find(name); own != tuned.tensors.end()) return own->second;
+  const bool apart = base.config.adapters.rank > 0;
+  out.stored = [&base, &tuned, apart, last = std::make_shared<Made>()](const std::string& name) -> const StoredTensor& {
+    const auto own = tuned.tensors.find(name);
+    if (own != tuned.tensors.end() && !name.ends_with(kAdapterB)) return own->second;
+    if (last->name == name) return last->tensor;
+    if (own != tuned.tensors.end()) {  // a model's own adapters have no scale
+      std::vector<float> values = own->second.to_f32();
+      for (float& v : values) v *= static_cast<float>(tuned.adapter_scale);
+      *last = {name, model::stored_f32(name, own->second.shape, std::move(values))};
+      return last->tensor;
+    }
     const StoredTensor& tensor = base.stored(name);
     const auto a = tuned.tensors.find(projection_of(name) + kAdapterA);
-    if (a == tuned.tensors.end()) return tensor;
-    if (last->name != name) *last = {name, model::stored_f32(name, tensor.shape, merged(tensor, a->second, tuned.tensors.at(projection_of(name) + kAdapterB), tuned.adapter_scale))};
+    if (apart || a == tuned.tensors.end()) return tensor;
+    *last = {name, model::stored_f32(name, tensor.shape, merged(tensor, a->second, tuned.tensors.at(projection_of(name) + kAdapterB), tuned.adapter_scale))};
     return last->tensor;
   };
   return out;
+}
+
+Contents merged(Contents model) {
+  if (model.config.adapters.rank == 0) return model;
+  const model::Adapters adapters = std::exchange(model.config.adapters, {});
+  model.stored = [stored = model.stored, adapters, last = std::make_shared<Made>()](const std::string& name) -> const StoredTensor& {
+    const std::string projection = projection_of(name);
+    const bool adapted = std::ranges::any_of(adapters.projections, [&](const std::string& p) { return projection.ends_with(str(".", p, "_proj")); });
+    if (!adapted || projection == name) return stored(name);
+    if (last->name == name) return last->tensor;
+    // One after the other: whoever stores them may keep one alone.
+    const StoredTensor a = stored_copy(stored(projection + kAdapterA)), b = stored_copy(stored(projection + kAdapterB));
+    const StoredTensor& base = stored(name);
+    *last = {name, model::stored_f32(name, base.shape, merged(base, a, b, 1))};
+    return last->tensor;
+  };
+  return model;
 }
 
 std::vector<TensorPlan> plan_tuned(const Contents& base, const Tuned& tuned, GgmlType changed) {
   std::vector<TensorPlan> plan;
   for (model::TensorSpec& spec : model::schema(base.config)) {
     TensorPlan p;
-    const bool other = tuned.changes(spec.name);
+    const bool apart = base.config.adapters.rank > 0, other = apart ? tuned.tensors.contains(spec.name) : tuned.changes(spec.name);
     p.from = other ? GgmlType::F32 : base.stored(spec.name).type;
     p.to = p.from;
-    const bool light = spec.name.find(".light.") != std::string::npos;
+    const bool light = spec.name.find(".light.") != std::string::npos || model::is_adapter(spec.name);
     if (other && model::is_reducible(spec)) p.to = light ? light_type(changed, spec.shape.back()) : fitting(changed, spec.shape.back());
     p.carried = p.from == p.to;
     p.spec = std::move(spec);

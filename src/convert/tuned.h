@@ -32,10 +32,17 @@ Tuned rounded(Tuned tuned, formats::Dtype dtype);
 void write_tuned(const std::string& path, const Tuned& tuned, formats::Dtype dtype, const std::string& before = "");
 Tuned read_tuned(const std::string& path);
 
-// The model with what `tuned` says in place of its own. `base` and `tuned` must outlive it. Of adapters the last projection that was asked for stays
-// in memory, until the next is.
+// The adapters of `tuned` as a model's that keeps them beside its projections. UserError where they are of several ranks, or not in all blocks that
+// have the projection.
+model::Adapters adapters_of(const Tuned& tuned, const model::ModelConfig& config, const std::string& where);
+
+// The model with what `tuned` says in place of its own; adapters merged into their projections, unless the configuration of `base` has them beside
+// these. `base` and `tuned` must outlive it. Of adapters the last tensor that was asked for stays in memory, until the next is.
 Contents contents_of(const Contents& base, const Tuned& tuned);
-// What tuning left alone is carried over. A changed matrix is `changed`, light paths are Q8_0 where that has fewer than eight bits.
+// What tuning left alone is carried over. A changed matrix is `changed`; light paths, and adapters that stay apart, are Q8_0 where that has fewer than
+// eight bits.
 std::vector<TensorPlan> plan_tuned(const Contents& base, const Tuned& tuned, formats::GgmlType changed);
+// A model without adapters that computes the same: merged into their projections. `model`'s tensors must outlive it.
+Contents merged(Contents model);
 
 }  // namespace fathom::convert

@@ -67,6 +67,7 @@ struct DocumentStream::State {
   bool in_line = false;     // the last piece of text ended inside a line
   bool in_text = false;     // the last piece of text is not the end of its document
   bool is_piece = false;    // nor a whole one
+  bool is_conversation = false;  // the document handed out last
   std::string carry;        // what it left of a character at its end
 
   const SourceFile& file() const { return sources[static_cast<size_t>(position.file)]; }
@@ -170,10 +171,24 @@ struct DocumentStream::State {
                      utf16 ? "this is UTF-16: convert it, for example with iconv" : "convert the file, or ask for repair (--repair-utf8)"});
   }
 
+  std::string read_line(const std::string& line) {
+    Line read = jsonl_line(line, options.field, file().path, line_number);
+    is_conversation = std::holds_alternative<std::vector<text::ChatMessage>>(read);
+    if (!is_conversation) return std::move(std::get<std::string>(read));
+    if (!options.conversations)
+      throw UserError({file().path, str("line ", line_number, ", messages"), "a conversation", "a text", "conversations need a model's chat template: a folder with tokenizer_config.json or chat_template.jinja"});
+    try {
+      return options.conversations->render(std::get<std::vector<text::ChatMessage>>(read));
+    } catch (const UserError& error) {
+      throw UserError({file().path, str("line ", line_number, ", messages"), "a conversation that the chat template refuses", "one that it takes", error.what()});
+    }
+  }
+
   // The next document of the file at hand, not blank, or piece of one; false at its end.
   bool next_in_file(std::string& text) {
     while (true) {
       text.clear();
+      is_conversation = false;
       const int64_t begin = offset - static_cast<int64_t>(carry.size());
       if (jsonl) {
         std::string line;
@@ -183,7 +198,7 @@ struct DocumentStream::State {
                            "split its text over several lines"});
         if (is_blank(line)) continue;
         check_utf8(line, begin);
-        text = jsonl_field(line, options.field, file().path, line_number);
+        text = read_line(line);
       } else {
         if (!next_text(text)) return false;
         check_utf8(text, begin);
@@ -219,6 +234,7 @@ DocumentStream::~DocumentStream() = default;
 DocumentStream::DocumentStream(DocumentStream&&) noexcept = default;
 
 bool DocumentStream::next(std::string& text) { return state_->next(text); }
+bool DocumentStream::is_conversation() const { return state_->is_conversation; }
 
 DocumentStream::Position DocumentStream::position() const { return state_->position; }
 

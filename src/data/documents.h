@@ -1,17 +1,19 @@
 // Documents out of files and folders, one by one, in an order that depends on names only. A file is UTF-8 text (the
 // whole file is one document, unless lines `<|endoftext|>` separate several), or .jsonl (one object a line, its text in
-// one field), or either as .zst or .bz2. A document of a text file that is longer than a piece comes as several, cut at ends of
+// one field, or a conversation at "messages"), or either as .zst or .bz2. A document of a text file that is longer than a piece comes as several, cut at ends of
 // lines, so that a file of any size takes the memory of one piece. Folders are walked in sorted order; hidden names are
 // passed over, binary files are passed over and counted, links to folders are followed once.
 #pragma once
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/limits.h"
+#include "text/chat_template.h"
 
 namespace fathom::data {
 
@@ -22,6 +24,7 @@ enum class InvalidUtf8 {
 
 struct DocumentOptions {
   std::string field = "text";                    // of a .jsonl line
+  std::optional<text::ConversationFormat> conversations = {};  // without it a line that holds one is refused
   std::string separator = "<|endoftext|>";       // a line of its own between documents of a text file; "" = none
   InvalidUtf8 invalid_utf8 = InvalidUtf8::error;
   int64_t piece_bytes = 4 << 20;                 // a piece of text ends with the line that reaches this; at twice this inside a line
@@ -62,6 +65,8 @@ class DocumentStream {
   DocumentStream(DocumentStream&&) noexcept;
 
   bool next(std::string& text);  // false at the end
+  // Whether that was a conversation: its special tokens are such, and it is whole, with no begin or end token to be put around it.
+  bool is_conversation() const;
 
   // Where the stream stands: files finished or passed over, and documents handed out of the file at hand. Skipping to
   // a position that an equal stream reported makes it go on from there (whole files are not read again).

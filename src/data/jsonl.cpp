@@ -5,10 +5,12 @@
 namespace fathom::data {
 namespace {
 
+constexpr const char* kMessages = "messages";
+
 class FieldReader final : public nlohmann::json_sax<Json> {
  public:
   std::string text;
-  bool found = false;
+  bool found = false, conversation = false;
   std::string other_keys;
 
   FieldReader(const std::string& field, const std::string& path, int64_t line) : field_(field), path_(path), line_(line) {}
@@ -33,6 +35,7 @@ class FieldReader final : public nlohmann::json_sax<Json> {
   bool key(string_t& k) override {
     if (depth_ != 1) return true;
     wanted_ = k == field_;
+    conversation = conversation || k == kMessages;
     if (wanted_ && found) fail(field_, "the key twice", "once");
     if (!wanted_ && other_keys.size() < 120) other_keys += (other_keys.empty() ? "" : ", ") + printable(k);
     return true;
@@ -64,11 +67,25 @@ class FieldReader final : public nlohmann::json_sax<Json> {
   bool wanted_ = false;  // the next value is the field's
 };
 
+std::vector<text::ChatMessage> messages_of(std::string_view line, const std::string& path, int64_t line_number) {
+  const std::string place = str("line ", line_number, ", ", kMessages);
+  const Json whole = parse_json(line, str(path, ": line ", line_number), {.max_bytes = std::ssize(line)});
+  const Json& list = whole.at(kMessages);
+  if (!list.is_array() || list.empty()) throw UserError({path, place, list.is_array() ? "an empty array" : describe(list), "an array of messages, each with \"role\" and \"content\"", ""});
+  std::vector<text::ChatMessage> out;
+  for (size_t i = 0; i < list.size(); ++i) {
+    const Fields message(list[i], path, str(place, "[", i, "]"));
+    out.push_back({message.string("role"), message.string("content")});
+  }
+  return out;
+}
+
 }  // namespace
 
-std::string jsonl_field(std::string_view line, const std::string& field, const std::string& path, int64_t line_number) {
+Line jsonl_line(std::string_view line, const std::string& field, const std::string& path, int64_t line_number) {
   FieldReader reader(field, path, line_number);
   Json::sax_parse(line.begin(), line.end(), &reader);
+  if (!reader.found && reader.conversation) return messages_of(line, path, line_number);
   if (!reader.found)
     reader.fail(field, "no such key", "the document's text",
                 reader.other_keys.empty() ? "" : "name the field with --field; here are: " + reader.other_keys);

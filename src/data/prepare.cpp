@@ -76,6 +76,7 @@ class Preparation {
  private:
   struct Item {
     std::string text;
+    bool conversation = false;
     Split split = Split::train;
     DocumentStream::Position after;  // of the stream behind this document
     std::vector<int32_t> tokens;
@@ -104,6 +105,7 @@ class Preparation {
     }
     manifest_.source_count = static_cast<int64_t>(sources_.size());
     manifest_.options = {{"field", options_.documents.field},
+                         {"chat_template", options_.documents.conversations ? hash_bytes(options_.documents.conversations->source) : ""},
                          {"separator", options_.documents.separator},
                          {"repair_utf8", options_.documents.invalid_utf8 == InvalidUtf8::repair},
                          {"split", name_of(mode_, kSplitModes)},
@@ -161,13 +163,14 @@ class Preparation {
     while (bytes < options_.batch_bytes && stream.next(text)) {
       bytes += static_cast<int64_t>(text.size());
       const auto after = stream.position();
-      if (mode_ == SplitMode::by_tail) {
+      const bool conversation = stream.is_conversation();
+      if (mode_ == SplitMode::by_tail && !conversation) {
         const size_t cut = split_tail(text, options_.validation_share);
-        batch.push_back({text.substr(0, cut), Split::train, after, {}});
-        if (cut < text.size()) batch.push_back({text.substr(cut), Split::validation, after, {}});
+        batch.push_back({text.substr(0, cut), false, Split::train, after, {}});
+        if (cut < text.size()) batch.push_back({text.substr(cut), false, Split::validation, after, {}});
       } else {
         const Split split = mode_ == SplitMode::none ? Split::train : split_by_hash(text, options_.validation_share);
-        batch.push_back({std::move(text), split, after, {}});
+        batch.push_back({std::move(text), conversation, split, after, {}});
         text.clear();
       }
     }
@@ -175,6 +178,7 @@ class Preparation {
   }
 
   void encode(Item& item) const {
+    if (item.conversation) return tokenizer_.encode_append(item.text, {.add_special_tokens = false, .allow_special = true}, item.tokens);
     if (manifest_.bos_id) item.tokens.push_back(*manifest_.bos_id);
     const size_t before = item.tokens.size();
     tokenizer_.encode_append(item.text, {}, item.tokens);

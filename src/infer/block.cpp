@@ -92,8 +92,8 @@ static int64_t run_attention(Step& step, int64_t block) {
   step.q.grow(M * H * D);
   step.k.grow(writers * G * D);
   step.v.grow(writers * G * D);
-  const std::array qkv{Product{u, M, &w.q, step.q.data()}, Product{step.normed.data(), writers, &w.k, step.k.data()},
-                       Product{step.normed.data(), writers, &w.v, step.v.data()}};
+  const std::array qkv{Product{u, M, &w.q, step.q.data(), &w.q_adapter}, Product{step.normed.data(), writers, &w.k, step.k.data(), &w.k_adapter},
+                       Product{step.normed.data(), writers, &w.v, step.v.data(), &w.v_adapter}};
   products(step, qkv);
 
   // Slots are taken in row order, then written.
@@ -119,7 +119,7 @@ static int64_t run_attention(Step& step, int64_t block) {
   attend(step, step.visible, block);
 
   step.delta.grow(M * C);
-  const Product output{step.q.data(), M, &w.o, step.delta.data()};
+  const Product output{step.q.data(), M, &w.o, step.delta.data(), &w.o_adapter};
   products(step, {&output, 1});
   add_output_bias(step, M, w.o_bias);
   if (step.whole && !step.gate.empty()) {  // h = x + a
@@ -146,14 +146,14 @@ static void run_mlp(Step& step, int64_t block) {
   step.delta.grow(M * C);
   float* const gate = step.gate_up.data();
   float* const up = gate + M * F;
-  const std::array gate_up{Product{u, M, &w.gate, gate}, Product{u, M, &w.up, up}};
+  const std::array gate_up{Product{u, M, &w.gate, gate, &w.gate_adapter}, Product{u, M, &w.up, up, &w.up_adapter}};
   products(step, gate_up);
   over_rows(step, M, F, [&](int64_t first, int64_t last) {
     add_bias(step, gate + first * F, last - first, w.gate_bias);
     add_bias(step, up + first * F, last - first, w.up_bias);
     step.kernels.silu_mul(gate + first * F, up + first * F, (last - first) * F, gate + first * F);
   });
-  const Product down{gate, M, &w.down, step.delta.data()};
+  const Product down{gate, M, &w.down, step.delta.data(), &w.down_adapter};
   products(step, {&down, 1});
   add_output_bias(step, M, w.down_bias);
   add_delta(step, step.mlp_running, step.mlp_gate, step.delta.data());

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <type_traits>
 
 #include "core/error.h"
@@ -79,9 +80,7 @@ class Operands {
   Input inputs_[std::extent_v<decltype(Step::operands)>];
 };
 
-}  // namespace
-
-void products(Step& step, std::span<const Product> jobs) {
+void compute(Step& step, std::span<const Product> jobs) {
   Operands operands(step);
   int64_t chunks = 0, work = 0;
   for (const Product& job : jobs) {
@@ -111,6 +110,44 @@ void products(Step& step, std::span<const Product> jobs) {
     for (int64_t chunk = 0; chunk < chunks; ++chunk) one(chunk);
   } else {
     step.threads.parallel_for(chunks, std::ref(one));
+  }
+}
+
+}  // namespace
+
+void products(Step& step, std::span<const Product> jobs) {
+  FATHOM_ASSERT(jobs.size() <= kProducts, jobs.size(), " products in one set");
+  const auto adapter_of = [](const Product& job) { return job.adapter && *job.adapter && job.rows > 0 ? &**job.adapter : nullptr; };
+  int64_t low_size = 0, delta_size = 0;
+  for (const Product& job : jobs)
+    if (const AdapterWeights* a = adapter_of(job)) low_size += job.rows * a->down.outputs(), delta_size += job.rows * a->up.outputs();
+  if (delta_size == 0) return compute(step, jobs);
+
+  // A x beside W x, whose input it reads; then B (A x).
+  step.adapter_low.grow(low_size);
+  step.adapter_delta.grow(delta_size);
+  std::array<Product, 2 * kProducts> first;
+  std::array<Product, kProducts> second;
+  size_t count = std::ranges::copy(jobs, first.begin()).out - first.begin(), adapted = 0;
+  float *low = step.adapter_low.data(), *delta = step.adapter_delta.data();
+  for (const Product& job : jobs) {
+    const AdapterWeights* a = adapter_of(job);
+    if (!a) continue;
+    first[count++] = {.x = job.x, .rows = job.rows, .w = &a->down, .y = low};
+    second[adapted++] = {.x = low, .rows = job.rows, .w = &a->up, .y = delta};
+    low += job.rows * a->down.outputs(), delta += job.rows * a->up.outputs();
+  }
+  compute(step, {first.data(), count});
+  compute(step, {second.data(), adapted});
+  delta = step.adapter_delta.data();
+  for (const Product& job : jobs) {
+    const AdapterWeights* a = adapter_of(job);
+    if (!a) continue;
+    const int64_t width = a->up.outputs();
+    over_rows(step, job.rows, width, [&](int64_t from, int64_t to) {
+      step.kernels.add(job.y + from * width, delta + from * width, (to - from) * width, job.y + from * width);
+    });
+    delta += job.rows * width;
   }
 }
 

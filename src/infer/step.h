@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -59,6 +60,8 @@ struct Step {
   kernels::Buffer hidden;              // [M, C] x + a, where the gate is not 1
   kernels::Buffer gate_up;             // [2, M', F]
   kernels::Buffer low;                 // [rows, r] of a light path
+  kernels::Buffer adapter_low;         // [jobs of one set, rows, r] A x
+  kernels::Buffer adapter_delta;       // [jobs of one set, rows, out] B (A x)
   kernels::Buffer router;              // [N, C + P] inputs and predictor's hidden layer
   kernels::Buffer head;                // [rows of the head, C]
   kernels::Buffer operands[4];         // inputs as products read them: two of one set of jobs at most, each in two forms at most
@@ -82,9 +85,11 @@ struct Product {  // y [rows, N] = x [rows, K] · wᵀ, whatever w is packed as
   int64_t rows = 0;
   const kernels::PackedMatrix* w = nullptr;
   float* y = nullptr;
+  const std::optional<AdapterWeights>* adapter = nullptr;  // what it holds adds B (A x)
 };
 
-// Every product of `jobs`, split over outputs and rows. Their inputs are quantised once for all that read them so.
+// Every product of `jobs`, at most kProducts, split over outputs and rows. Their inputs are quantised once for all that read them so.
+inline constexpr size_t kProducts = 3;
 void products(Step& step, std::span<const Product> jobs);
 
 // body(first, last) over ranges of [0, rows), on several threads when there is enough to do. `width`: floats per row.

@@ -174,10 +174,15 @@ std::vector<std::string> matrix_names(const model::ModelConfig& c) {
       if (!c.routing.units[u].paths.light) continue;
       for (const char* name : {"light.down", "light.up"}) names.push_back(unit + name + ".weight");
     }
-    if (c.has_part(block, routing::Part::attention))
-      for (const char* name : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"}) names.push_back(at + name + ".weight");
-    if (c.has_part(block, routing::Part::mlp))
-      for (const char* name : {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}) names.push_back(at + name + ".weight");
+    const auto projections = [&](const std::string& part, std::initializer_list<const char*> list) {
+      for (const char* name : list) {
+        names.push_back(at + part + name + "_proj.weight");
+        if (!c.adapters.on(name)) continue;
+        for (const char* factor : {"A", "B"}) names.push_back(str(at, part, name, "_proj.lora_", factor, ".weight"));
+      }
+    };
+    if (c.has_part(block, routing::Part::attention)) projections("self_attn.", {"q", "k", "v", "o"});
+    if (c.has_part(block, routing::Part::mlp)) projections("mlp.", {"gate", "up", "down"});
   }
   return names;
 }
@@ -190,7 +195,7 @@ model::WeightBytes weight_bytes(const model::ModelFolder& folder) {
   for (const std::string& name : matrix_names(folder.config())) {
     const StoredTensor& t = folder.stored(name);
     const double each = kernels::bytes_per_weight(packing_of(t.type)), n = static_cast<double>(t.rows()) * static_cast<double>(t.columns());
-    if (name.ends_with("_proj.weight") || name.find(".light.") != std::string::npos) bytes += each * n, elements += n;
+    if (name.ends_with("_proj.weight") || name.find(".light.") != std::string::npos || model::is_adapter(name)) bytes += each * n, elements += n;
     else if (name == head_name(folder.config())) out.head = each;
   }
   if (elements > 0) out.blocks = bytes / elements;
@@ -229,12 +234,20 @@ std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config, c
     const auto [first, last] = config.routing.units_of(block);
     for (size_t u = first; u < last; ++u) w.units_.push_back(unit_weights(packer, config, config.routing.units[u]));
     BlockWeights b;
+    const auto project = [&](const std::string& part, const std::string& name, int64_t outputs, int64_t inner, PackedMatrix& to, std::optional<AdapterWeights>& adapter) {
+      const std::string projection = at + part + name + "_proj.";
+      to = packer.matrix(projection + "weight", outputs, inner);
+      if (!config.adapters.on(name)) return;
+      adapter.emplace();
+      adapter->down = packer.matrix(projection + "lora_A.weight", config.adapters.rank, inner);
+      adapter->up = packer.matrix(projection + "lora_B.weight", outputs, config.adapters.rank);
+    };
     if (config.has_part(block, routing::Part::attention)) {
       b.attention_norm = packer.vector(at + "input_layernorm.weight", C);
-      b.q = packer.matrix(at + "self_attn.q_proj.weight", HD, C);
-      b.k = packer.matrix(at + "self_attn.k_proj.weight", GD, C);
-      b.v = packer.matrix(at + "self_attn.v_proj.weight", GD, C);
-      b.o = packer.matrix(at + "self_attn.o_proj.weight", C, HD);
+      project("self_attn.", "q", HD, C, b.q, b.q_adapter);
+      project("self_attn.", "k", GD, C, b.k, b.k_adapter);
+      project("self_attn.", "v", GD, C, b.v, b.v_adapter);
+      project("self_attn.", "o", C, HD, b.o, b.o_adapter);
       if (config.qkv_bias) {
         b.q_bias = packer.vector(at + "self_attn.q_proj.bias", HD);
         b.k_bias = packer.vector(at + "self_attn.k_proj.bias", GD);
@@ -248,9 +261,9 @@ std::shared_ptr<const Weights> Weights::from(const model::ModelConfig& config, c
     }
     if (config.has_part(block, routing::Part::mlp)) {
       b.mlp_norm = packer.vector(at + "post_attention_layernorm.weight", C);
-      b.gate = packer.matrix(at + "mlp.gate_proj.weight", F, C);
-      b.up = packer.matrix(at + "mlp.up_proj.weight", F, C);
-      b.down = packer.matrix(at + "mlp.down_proj.weight", C, F);
+      project("mlp.", "gate", F, C, b.gate, b.gate_adapter);
+      project("mlp.", "up", F, C, b.up, b.up_adapter);
+      project("mlp.", "down", C, F, b.down, b.down_adapter);
       if (config.mlp_bias) {
         b.gate_bias = packer.vector(at + "mlp.gate_proj.bias", F);
         b.up_bias = packer.vector(at + "mlp.up_proj.bias", F);

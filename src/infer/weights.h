@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,12 @@ struct UnitWeights {
   kernels::PackedMatrix light_up;      // [C, r]
 };
 
+// Beside a projection: B (A x) more.
+struct AdapterWeights {
+  kernels::PackedMatrix down;          // A [r, in]
+  kernels::PackedMatrix up;            // B [out, r]
+};
+
 // What a block has; the parts of a static unit have nothing.
 struct BlockWeights {
   std::vector<float> attention_norm;   // [C]
@@ -38,6 +45,8 @@ struct BlockWeights {
   kernels::PackedMatrix down;          // [C, F]
   // Each as long as its matrix has outputs, empty where the model has none.
   std::vector<float> q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias;
+  // Empty where the model has none.
+  std::optional<AdapterWeights> q_adapter, k_adapter, v_adapter, o_adapter, gate_adapter, up_adapter, down_adapter;
   std::vector<float> q_norm, k_norm;   // [D], empty where the model has none
   int64_t vector_elements() const;     // of norms and biases
 };

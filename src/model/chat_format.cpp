@@ -1,6 +1,7 @@
 #include "model/chat_format.h"
 
 #include <ctime>
+#include <filesystem>
 
 #include "core/file.h"
 #include "core/json.h"
@@ -57,6 +58,28 @@ std::string ChatFormat::render(std::span<const text::ChatMessage> messages) cons
   std::tm local{};
   ::localtime_r(&now, &local);
   return chat_template.render(messages, {.bos_token = bos_token, .eos_token = eos_token, .variables = {}, .now = local});
+}
+
+std::string ChatFormat::render_to_keep(std::span<const text::ChatMessage> messages, bool answer_follows) const {
+  std::tm day{};
+  day.tm_mday = 26, day.tm_mon = 6, day.tm_year = 124, day.tm_wday = 5, day.tm_yday = 207;
+  return chat_template.render(messages, {.add_generation_prompt = answer_follows, .bos_token = bos_token, .eos_token = eos_token, .variables = {}, .now = day});
+}
+
+std::optional<text::ConversationFormat> whole_conversations(const std::function<std::optional<ChatFormat>()>& load) {
+  using Messages = std::span<const text::ChatMessage>;
+  try {
+    const std::optional<ChatFormat> format = load();
+    if (!format) return {};
+    return text::ConversationFormat{.render = [format](Messages messages) { return format->render_to_keep(messages, false); }, .source = format->chat_template.source()};
+  } catch (const UserError& error) {
+    return text::ConversationFormat{.render = [error](Messages) -> std::string { throw error; }, .source = ""};
+  }
+}
+
+std::optional<text::ConversationFormat> conversations_beside(const std::string& tokenizer) {
+  const std::filesystem::path path = tokenizer;
+  return whole_conversations([&] { return folder_chat_format((std::filesystem::is_directory(path) ? path : path.parent_path()).string()); });
 }
 
 std::optional<ChatFormat> folder_chat_format(const std::string& folder) {

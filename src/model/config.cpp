@@ -35,7 +35,7 @@ Family read_family(const Fields& fields) {
 // The family whose models have just these properties.
 Family family_of(const ModelConfig& c) {
   const bool same_biases = c.qkv_bias == c.output_bias;
-  if (!c.routing.dense()) return kFathom;
+  if (!c.routing.dense() || c.adapters.rank > 0) return kFathom;
   if (!c.qk_norm && same_biases) return kLlama;
   if (c.qk_norm && same_biases && !c.mlp_bias) return kQwen3;
   if (!c.qk_norm && c.qkv_bias && !c.mlp_bias) return kQwen2;
@@ -80,7 +80,23 @@ std::vector<int64_t> read_eos(const Fields& fields, int64_t vocab_size) {
   return ids;
 }
 
+Adapters read_adapters(const Fields& fields) {
+  Adapters out;
+  out.rank = fields.integer("rank", 1, limits::kWidth);
+  out.projections = fields.strings("projections");
+  size_t next = 0;
+  for (const std::string& name : out.projections) {
+    while (next < std::size(kProjections) && name != kProjections[next]) ++next;
+    if (next++ == std::size(kProjections)) fields.wrong("projections", "\"" + printable(name) + "\"", "some of q, k, v, o, gate, up, down, in this order and each once");
+  }
+  if (out.projections.empty()) fields.wrong("projections", "none", "at least one of q, k, v, o, gate, up, down");
+  fields.done();
+  return out;
+}
+
 }  // namespace
+
+bool Adapters::on(const std::string& projection) const { return std::ranges::find(projections, projection) != projections.end(); }
 
 ModelConfig ModelConfig::from_json(const Json& json, const std::string& where) {
   using namespace limits;
@@ -124,6 +140,7 @@ ModelConfig ModelConfig::from_json(const Json& json, const std::string& where) {
 
   if (type == "fathom") {
     c.routing = routing::RoutingConfig::from_json(f.object("fathom"), c.num_hidden_layers);
+    if (f.has("adapters")) c.adapters = read_adapters(f.object("adapters"));
   } else if (f.has("fathom")) {
     f.wrong("fathom", describe(f.raw("fathom")), str("no such key where model_type is \"", type, "\""),
             "other programs would run every token through every block; write \"fathom\" as model_type");
@@ -163,6 +180,7 @@ Json ModelConfig::to_json() const {
   if (rope_scaling.type != RopeScaling::Type::none) j["rope_scaling"] = j["rope_parameters"];  // where transformers looked before 5
   if (fathom && output_bias != qkv_bias) j["attention_output_bias"] = output_bias;
   if (fathom && qk_norm) j["qk_norm"] = true;
+  if (adapters.rank > 0) j["adapters"] = {{"rank", adapters.rank}, {"projections", adapters.projections}};
   if (fathom) j["fathom"] = routing.to_json();
   return j;
 }
@@ -189,6 +207,7 @@ void ModelConfig::validate(const std::string& where) const {
   hold(rms_norm_eps >= kRmsNormEpsLow && rms_norm_eps <= kRmsNormEpsHigh, "rms_norm_eps", str(rms_norm_eps),
        str("a number from ", kRmsNormEpsLow, " to ", kRmsNormEpsHigh));
   hold(rope_theta >= 1 && rope_theta <= kRopeTheta, "rope_theta", str(rope_theta), str("a number from 1 to ", kRopeTheta));
+  if (adapters.rank > 0) within("adapters.rank", adapters.rank, 1, hidden_size);
   validate_rope(rope_scaling, rope_theta, head_dim, where);
   const int64_t HD = num_attention_heads * head_dim, GD = num_key_value_heads * head_dim;
   for (size_t u = 0; u < routing.units.size(); ++u) {

@@ -13,6 +13,16 @@
 
 namespace fathom::model {
 
+// Low-rank adapters beside projections, as tuning makes them: a projection is W x + B (A x). Kept apart where the file of W is to stay as
+// it is, in 4 bits above all; merged into W they are no property of a model.
+struct Adapters {
+  int64_t rank = 0;                      // r; 0: none
+  std::vector<std::string> projections;  // of q, k, v, o, gate, up, down, in this order
+  bool on(const std::string& projection) const;
+  bool operator==(const Adapters&) const = default;
+};
+inline constexpr const char* kProjections[] = {"q", "k", "v", "o", "gate", "up", "down"};
+
 struct ModelConfig {
   int64_t vocab_size = 0;               // V
   int64_t hidden_size = 0;              // C
@@ -34,6 +44,7 @@ struct ModelConfig {
   std::optional<int64_t> bos_token_id;
   std::vector<int64_t> eos_token_ids;   // written as a number when there is one
   std::optional<int64_t> pad_token_id;
+  Adapters adapters;
   routing::RoutingConfig routing;
   bool operator==(const ModelConfig&) const = default;
 

@@ -34,15 +34,17 @@ int64_t sum(int64_t a, int64_t b) { return checked(static_cast<__int128>(a) + b)
 
 // MACs of one token, by what has to happen for them to be spent.
 struct PerToken {
-  int64_t qo, kv, mlp;   // the projections and the MLP
+  int64_t qo, kv, mlp;   // the projections and the MLP, with their adapters
   int64_t pair;          // one query with one key: QKᵀ and PV over all heads
   int64_t router, predictor;
 };
 
 PerToken per_token(const ModelConfig& c) {
   const int64_t C = c.hidden_size, HD = c.num_attention_heads * c.head_dim, GD = c.num_key_value_heads * c.head_dim;
-  const int64_t P = c.predictor_width();
-  return {2 * C * HD, 2 * C * GD, 3 * C * c.intermediate_size, 2 * HD,
+  const int64_t P = c.predictor_width(), F = c.intermediate_size;
+  const auto adapter = [&](const char* projection, int64_t in, int64_t out) { return c.adapters.on(projection) ? c.adapters.rank * (in + out) : 0; };
+  return {2 * C * HD + adapter("q", C, HD) + adapter("o", HD, C), 2 * C * GD + adapter("k", C, GD) + adapter("v", C, GD),
+          3 * C * F + adapter("gate", C, F) + adapter("up", C, F) + adapter("down", F, C), 2 * HD,
           C, c.routing.rule == CausalRule::predictor ? P * C + P : 0};
 }
 

@@ -11,6 +11,7 @@
 //               that one count holds. A static unit has none.
 //   full        attention pays q, o, and sees tokens before it and itself; the MLP pays its three matrices
 //   light       2·C·r; skip nothing
+//   adapters    r·(in + out) more of each projection that has one, by whoever pays the projection, and by the dense twin
 //   kv drop     a token that runs attention pays k and v and is seen by later ones; the others neither
 //   kv keep     every token pays k and v and is seen, but in a static unit, where nobody looks
 // Sizes whose product passes 2^63 are a UserError.

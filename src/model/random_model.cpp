@@ -76,6 +76,13 @@ void add_properties(Random random, bool hf_shape, ModelConfig& c) {
   if (c.qk_norm || c.qkv_bias != c.output_bias) c.mlp_bias = false;
 }
 
+void add_adapters(Random random, ModelConfig& c) {
+  if (chance(random, 0.5)) return;
+  for (const char* projection : kProjections)
+    if (chance(random, 0.6)) c.adapters.projections.emplace_back(projection);
+  if (!c.adapters.projections.empty()) c.adapters.rank = between(random, 1, std::min<int64_t>(9, c.hidden_size));
+}
+
 // Every unit with paths of its own, half of them split into parts.
 void draw_paths(Random& random, RoutingConfig& r, int64_t width, bool exits) {
   using routing::Part;
@@ -121,7 +128,7 @@ std::pair<double, double> distribution(const ModelConfig& config, const TensorSp
   const double into_stream = 1 / std::sqrt(2.0 * static_cast<double>(config.num_hidden_layers));
   if (ends_with(spec.name, "norm.weight")) return {1, 0.1};
   if (ends_with(spec.name, "embed_tokens.weight")) return {0, 1};
-  if (ends_with(spec.name, "o_proj.weight") || ends_with(spec.name, "down_proj.weight") || ends_with(spec.name, "light.up.weight"))
+  if (ends_with(spec.name, "o_proj.weight") || ends_with(spec.name, "down_proj.weight") || ends_with(spec.name, "light.up.weight") || ends_with(spec.name, "o_proj.lora_B.weight") || ends_with(spec.name, "down_proj.lora_B.weight"))
     return {0, into_stream / std::sqrt(fan_in)};
   if (ends_with(spec.name, "fc2.weight")) return {0, 2 / std::sqrt(fan_in)};
   if (ends_with(spec.name, "o_proj.bias") || ends_with(spec.name, "down_proj.bias")) return {0, 0.3 * into_stream};
@@ -153,6 +160,7 @@ ModelConfig random_config(Random& random, const RandomLimits& limits) {
   if (chance(random, 0.3)) c.pad_token_id = between(random, 0, c.vocab_size - 1);
   if (!limits.dense) c.routing = random_routing(random, c.num_hidden_layers);
   if (!limits.plain) add_properties(properties, limits.hf_shape, c);
+  if (limits.adapters) add_adapters(properties.fork("adapters"), c);
   if (!limits.dense && limits.paths && chance(random, 0.5)) {
     draw_paths(random, c.routing, c.hidden_size, limits.exits);
     fit_ranks(c);

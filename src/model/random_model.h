@@ -25,6 +25,7 @@ struct RandomLimits {
   bool hf_shape = false;          // what a class of transformers takes: C a multiple of H, biases as one of its families has them
   bool plain = false;             // no biases, QK norms or scaled positions: what the network of nn/ computes
   bool paths = false;             // half of the routed ones with parts, light paths, exits or static units, which training from scratch does not know
+  bool adapters = false;          // half of the models with adapters, which only the engine computes
   bool exits = true;              // of those, some with exits, which only the engine decides
 };
 

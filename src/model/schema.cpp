@@ -8,8 +8,10 @@ int64_t TensorSpec::elements() const {
   return n;
 }
 
+bool is_adapter(const std::string& name) { return name.ends_with("_proj.lora_A.weight") || name.ends_with("_proj.lora_B.weight"); }
+
 bool is_reducible(const TensorSpec& spec) {
-  return spec.name.ends_with("_proj.weight") || spec.name.ends_with("light.down.weight") || spec.name.ends_with("light.up.weight") || spec.name == "model.embed_tokens.weight" || spec.name == "lm_head.weight";
+  return spec.name.ends_with("_proj.weight") || spec.name.ends_with("light.down.weight") || spec.name.ends_with("light.up.weight") || is_adapter(spec.name) || spec.name == "model.embed_tokens.weight" || spec.name == "lm_head.weight";
 }
 
 std::string layer_prefix(int64_t block) { return "model.layers." + std::to_string(block) + "."; }
@@ -23,6 +25,14 @@ std::vector<TensorSpec> schema(const ModelConfig& c) {
   const int64_t C = c.hidden_size, F = c.intermediate_size, V = c.vocab_size, P = c.predictor_width();
   const int64_t HD = c.num_attention_heads * c.head_dim, GD = c.num_key_value_heads * c.head_dim;
   std::vector<TensorSpec> out;
+  const auto adapters = [&](const std::string& layer, std::initializer_list<const char*> projections) {
+    for (const std::string name : projections) {
+      if (!c.adapters.on(name)) continue;
+      const int64_t r = c.adapters.rank, outputs = name == "q" ? HD : name == "k" || name == "v" ? GD : name == "gate" || name == "up" ? F : C;
+      out.push_back({layer + name + "_proj.lora_A.weight", {r, name == "o" ? HD : name == "down" ? F : C}});
+      out.push_back({layer + name + "_proj.lora_B.weight", {outputs, r}});
+    }
+  };
   out.push_back({"model.embed_tokens.weight", {V, C}});
   for (int64_t block = 0; block < c.num_hidden_layers; ++block) {
     const std::string p = layer_prefix(block);
@@ -32,6 +42,7 @@ std::vector<TensorSpec> schema(const ModelConfig& c) {
       out.push_back({p + "self_attn.k_proj.weight", {GD, C}});
       out.push_back({p + "self_attn.v_proj.weight", {GD, C}});
       out.push_back({p + "self_attn.o_proj.weight", {C, HD}});
+      adapters(p + "self_attn.", {"q", "k", "v", "o"});
       if (c.qkv_bias) {
         out.push_back({p + "self_attn.q_proj.bias", {HD}});
         out.push_back({p + "self_attn.k_proj.bias", {GD}});
@@ -48,6 +59,7 @@ std::vector<TensorSpec> schema(const ModelConfig& c) {
       out.push_back({p + "mlp.gate_proj.weight", {F, C}});
       out.push_back({p + "mlp.up_proj.weight", {F, C}});
       out.push_back({p + "mlp.down_proj.weight", {C, F}});
+      adapters(p + "mlp.", {"gate", "up", "down"});
       if (c.mlp_bias) {
         out.push_back({p + "mlp.gate_proj.bias", {F}});
         out.push_back({p + "mlp.up_proj.bias", {F}});

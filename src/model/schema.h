@@ -4,6 +4,8 @@
 //   model.layers.N.input_layernorm.weight              [C]
 //   model.layers.N.self_attn.{q,k,v,o}_proj.weight     [H·D, C] [G·D, C] [G·D, C] [C, H·D]
 //   model.layers.N.self_attn.{q,k,v,o}_proj.bias       [H·D] [G·D] [G·D] [C]      qkv_bias, output_bias
+//   model.layers.N.….{q,…,down}_proj.lora_A.weight     [r, in]                    adapters
+//   model.layers.N.….{q,…,down}_proj.lora_B.weight     [out, r]                   adapters: W x + B (A x)
 //   model.layers.N.self_attn.{q,k}_norm.weight         [D]                        qk_norm
 //   model.layers.N.post_attention_layernorm.weight     [C]
 //   model.layers.N.mlp.{gate,up,down}_proj.weight      [F, C] [F, C] [C, F]
@@ -35,7 +37,9 @@ struct TensorSpec {
 // Every tensor of the model, in the order of the table above, block by block.
 std::vector<TensorSpec> schema(const ModelConfig& config);
 
-// Whether it is a matrix that may be stored in fewer bits: a projection, a light path, the embedding or the head. Norms, biases, routers and predictors
+bool is_adapter(const std::string& name);  // a factor of an adapter
+
+// Whether it is a matrix that may be stored in fewer bits: a projection, an adapter, a light path, the embedding or the head. Norms, biases, routers and predictors
 // stay f32: they are below 1 % of the bytes, and a router's score is held against a threshold.
 bool is_reducible(const TensorSpec& spec);
 

@@ -61,6 +61,8 @@ void refuse_untrainable(const model::ModelConfig& c, const std::string& where) {
   const auto refuse = [&](bool has, const char* field, const char* what) {
     if (has) throw UserError({where, field, "true", "false", str("models with ", what, " cannot be trained yet; `fathom` runs them")});
   };
+  if (c.adapters.rank > 0)
+    throw UserError({where, "adapters", str("rank ", c.adapters.rank), "none", "adapters that were kept apart are not trained on: fathom convert SOURCE OUT --from ARTIFACT --adapters merged"});
   refuse(c.qkv_bias, "attention_bias", "biases in attention");
   refuse(c.output_bias, "attention_output_bias", "biases in attention");
   refuse(c.mlp_bias, "mlp_bias", "biases in the feed-forward part");

@@ -30,9 +30,10 @@ void read_text(const std::vector<std::string>& inputs, const text::Tokenizer& to
   data::DocumentStream stream(inputs, options.documents);
   for (std::string text; stream.next(text);) {
     std::vector<int32_t> ids;
-    if (ends.begin) ids.push_back(*ends.begin);
-    tokenizer.encode_append(text, {}, ids);
-    if (ends.end) ids.push_back(*ends.end);
+    const bool whole = stream.is_conversation();
+    if (ends.begin && !whole) ids.push_back(*ends.begin);
+    tokenizer.encode_append(text, {.allow_special = whole}, ids);
+    if (ends.end && !whole) ids.push_back(*ends.end);
     check_size(tokens += static_cast<int64_t>(ids.size()), inputs.front());
     documents.push_back(std::move(ids));
     if (options.progress) options.progress(stream.bytes_read(), stream.total_bytes());

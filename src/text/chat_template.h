@@ -6,6 +6,7 @@
 #pragma once
 #include <cstdint>
 #include <ctime>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -20,6 +21,12 @@ namespace fathom::text {
 struct ChatMessage {
   std::string role;     // "system", "user", "assistant"
   std::string content;  // broken UTF-8 is read as U+FFFD
+};
+
+// Whole conversations as texts, and from which template: what those who read text want of a model's.
+struct ConversationFormat {
+  std::function<std::string(std::span<const ChatMessage>)> render;
+  std::string source;
 };
 
 struct ChatOptions {

@@ -6,6 +6,7 @@
 #include "core/progress.h"
 #include "core/thread_pool.h"
 #include "data/prepare.h"
+#include "model/chat_format.h"
 #include "text/bpe_train.h"
 #include "train/requirements.h"
 
@@ -56,6 +57,8 @@ void prepare(const DataConfig& config, const CorpusOptions& given, const std::st
   const text::Tokenizer tokenizer = make_tokenizer(config, given);
   data::PrepareOptions options;
   options.documents = document_options(config);
+  options.documents.conversations = given.conversations;
+  if (!given.conversations && !config.tokenizer.empty()) options.documents.conversations = model::conversations_beside(config.tokenizer);
   options.validation_share = config.validation_share;
   options.add_bos = given.add_bos, options.add_eos = given.add_eos;
   options.threads = threads_of(given);

@@ -3,9 +3,11 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "data/shards.h"
+#include "text/chat_template.h"
 #include "text/tokenizer.h"
 #include "train/config.h"
 
@@ -22,6 +24,7 @@ struct CorpusOptions {
   std::string resume = "fathom train --resume";   // what goes on with it once it was stopped
   std::string hint = "give your own: --data.text FILE_OR_FOLDER, or what fathom data prepare made: --data.dataset FOLDER";  // where text is not there
   bool add_bos = true, add_eos = true;            // what is put around the documents of text
+  std::optional<text::ConversationFormat> conversations = {};
   int64_t threads = 0;                            // 0: all cores that this process may use
   std::function<void()> before_text = {};         // checks that need no text, before hours may go into preparing it
   std::function<bool()> stop = {};                // asked now and then; true throws Interrupted, and the next call goes on

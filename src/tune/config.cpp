@@ -11,6 +11,7 @@ namespace fathom::tune {
 using namespace limits;
 
 const std::vector<std::pair<const char*, What>> kWhatNames = {{"routers", What::routers}, {"adapters", What::adapters}, {"everything", What::everything}};
+const std::vector<std::pair<const char*, Keep>> kKeepNames = {{"auto", Keep::automatic}, {"merged", Keep::merged}, {"separate", Keep::separate}};
 const std::vector<std::pair<const char*, Picks>> kPicksNames = {{"threshold", Picks::threshold}, {"topk", Picks::topk}};
 
 namespace {
@@ -51,6 +52,7 @@ TuneConfig TuneConfig::from_json(const Json& json, const std::string& where) {
   c.teacher_top = f.integer("teacher_top", 0, kVocabulary, d.teacher_top);
   c.data = train::read_data(f.object("data"));
   c.self_tokens = f.integer("self_tokens", 0, kTrainTokens, 0);
+  c.chat_share = f.number("chat_share", 0, 1, 0);
   c.sequence_length = f.integer("sequence_length", 2, kSequenceLength, d.sequence_length);
   c.batch_size = f.integer("batch_size", 1, kBatch, d.batch_size);
   c.accumulation = f.integer("accumulation", 1, kBatch, d.accumulation);
@@ -72,6 +74,7 @@ TuneConfig TuneConfig::from_json(const Json& json, const std::string& where) {
   if (f.has("schedule")) c.schedule = train::read_schedule(f.object("schedule"), d.schedule);
   if (f.has("interval")) c.interval = train::read_interval(f.object("interval"), d.interval);
   c.calibration_tokens = f.integer("calibration_tokens", 1, kTrainTokens, d.calibration_tokens);
+  c.adapters = f.choice<Keep>("adapters", kKeepNames, Keep::merged);  // as before there was a choice
   c.type = f.string("type", "");
   c.precision = f.choice<train::Precision>("precision", train::kPrecisionNames, d.precision);
   c.f32_route = f.choice<train::Route>("f32_route", train::kRouteNames, d.f32_route);
@@ -84,12 +87,12 @@ TuneConfig TuneConfig::from_json(const Json& json, const std::string& where) {
 
 Json TuneConfig::to_json() const {
   Json j = {{"model", model}, {"teacher", teacher}, {"other_teacher", other_teacher}, {"teacher_cache", teacher_cache}, {"teacher_top", teacher_top},
-            {"data", train::write_data(data)}, {"self_tokens", self_tokens}, {"sequence_length", sequence_length}, {"batch_size", batch_size},
+            {"data", train::write_data(data)}, {"self_tokens", self_tokens}, {"chat_share", chat_share}, {"sequence_length", sequence_length}, {"batch_size", batch_size},
             {"accumulation", accumulation}, {"lowest", lowest}, {"highest", highest}, {"stages", Json::array()}, {"lora_rank", lora.rank},
             {"lora_alpha", lora.alpha}, {"lora_targets", lora.targets}, {"kl_weight", kl_weight}, {"loss_weight", loss_weight},
             {"budget_weight", budget_weight}, {"unit_budget_weight", unit_budget_weight}, {"picks", name_of(picks, kPicksNames)}, {"tau", tau}, {"optimizer", train::write_optimizer(optimizer)},
             {"schedule", train::write_schedule(schedule)}, {"interval", train::write_interval(interval)}, {"calibration_tokens", calibration_tokens},
-            {"type", type}, {"precision", name_of(precision, train::kPrecisionNames)}, {"f32_route", name_of(f32_route, train::kRouteNames)},
+            {"adapters", name_of(adapters, kKeepNames)}, {"type", type}, {"precision", name_of(precision, train::kPrecisionNames)}, {"f32_route", name_of(f32_route, train::kRouteNames)},
             {"seed", seed}, {"threads", threads}};
   for (const StageConfig& stage : stages) j["stages"].push_back(write_stage(stage));
   return j;

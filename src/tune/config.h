@@ -26,6 +26,14 @@ enum class Picks {
 };
 extern const std::vector<std::pair<const char*, Picks>> kPicksNames;
 
+// Where the result has the adapters.
+enum class Keep {
+  automatic,  // separate where the weights have fewer than eight bits, merged elsewhere
+  merged,     // in the weights, which are then stored anew
+  separate,   // beside the weights, which stay the source's bytes
+};
+extern const std::vector<std::pair<const char*, Keep>> kKeepNames;
+
 struct StageConfig {
   What what = What::routers;
   int64_t tokens = 0;
@@ -44,6 +52,7 @@ struct TuneConfig {
   std::string teacher_cache;          // folder that keeps what the teacher said; "" = it is asked every time
   int64_t teacher_top = 64;           // of its log-probabilities per token; 0: all logits (not cached)
   train::DataConfig data;
+  double chat_share = 0.25;           // of that text: conversations, where the teacher has a chat template
   int64_t self_tokens = 0;            // text that the teacher writes, where data.text has "self"; 0: as many as are tuned on
   int64_t sequence_length = 512, batch_size = 4, accumulation = 1;
   double lowest = 0.65, highest = 0.85;   // block fractions that steps take turns over; equal: one
@@ -56,6 +65,7 @@ struct TuneConfig {
   train::ScheduleConfig schedule;
   train::IntervalConfig interval = {.log_steps = 10, .eval_steps = 0, .eval_tokens = 8192, .final_eval_tokens = 32768, .checkpoint_steps = 0, .checkpoint_seconds = 300, .keep_last = 1};
   int64_t calibration_tokens = 8192;
+  Keep adapters = Keep::automatic;
   std::string type;                   // of changed matrices in the result; "" = the model's, Q8_0 where that has fewer than eight bits
   train::Precision precision = train::Precision::automatic;
   train::Route f32_route = train::Route::automatic;

@@ -19,6 +19,8 @@ namespace {
 
 using formats::GgmlType;
 
+constexpr int64_t kBlock = 256;  // elements that every type takes whole
+
 // Later stages over earlier ones.
 convert::Tuned together(const std::vector<convert::Tuned>& stages) {
   convert::Tuned out;
@@ -112,15 +114,20 @@ Finished finish(const Shared& shared, const std::vector<convert::Tuned>& stages,
   remove_all(out.model);
   const bool parts = config.stages.back().what != What::everything && shared.teacher && rests_on(shared.teacher->folder(), student, tuned);
   if (parts) tuned = convert::rounded(std::move(tuned), formats::Dtype::F16);  // the model is that of what others read from the artifact
+  const bool adapted = tuned.adapter_scale != 0;
+  // Not where no artifact is to be had: a model with adapters is neither tuned nor converted again.
+  const bool narrow = parts && config.type.empty() && formats::ggml_bytes(source, kBlock) < kBlock;
+  const bool apart = adapted && (config.adapters == Keep::separate || (config.adapters == Keep::automatic && narrow));
+  const model::ModelConfig without_adapters = base.config;  // an artifact's: how its adapters are kept is said beside it
+  if (apart) base.config.adapters = convert::adapters_of(tuned, base.config, student.path());
   const convert::Contents result = convert::contents_of(base, tuned);
   const std::vector<convert::TensorPlan> plan = convert::plan_tuned(base, tuned, changed);
   const GgmlType type = formats::is_quantized(source) || !formats::is_quantized(changed) ? source : changed;
   const convert::Totals totals = convert::totals(plan);
-  int64_t before = 0;
-  for (const convert::TensorPlan& p : plan) before += formats::ggml_bytes(student.stored(p.spec.name).type, p.spec.elements());
-  if (totals.after > before + before / 20)
-    log_info("the model grows from ", human_bytes(static_cast<double>(before)), " to ", human_bytes(static_cast<double>(totals.after)), ", since what tuning changed is stored as ", formats::ggml_type_name(changed),
-             ": one text is decoded that much slower; --type (or fathom quantize) makes it smaller at some loss, --stages routers leaves it as it is");
+  const double before = convert::tensor_bytes(student);
+  if (adapted && !apart && static_cast<double>(totals.after) > 1.1 * before)
+    log_info("the model grows from ", human_bytes(before), " to ", human_bytes(static_cast<double>(totals.after)), ", since what tuning changed is stored as ", formats::ggml_type_name(changed),
+             ": one text is decoded that much slower; --adapters separate keeps it small, --stages routers leaves it as it is");
   Progress progress("write", "weights", totals.elements);
   convert::WriteOptions write{.threads = static_cast<int>(config.threads), .progress = [&](int64_t done, int64_t) { progress.update(done); }, .calibrate = {}};
   std::optional<routing::DialTable> dial;
@@ -135,8 +142,8 @@ Finished finish(const Shared& shared, const std::vector<convert::Tuned>& stages,
   if (dial) out.dial = dial->to_json();
   if (parts) {
     out.artifact = artifact;
-    convert::write_artifact(artifact, {.config = base.config, .dial = dial, .tuned = std::move(tuned), .base = shared.teacher->folder().fingerprint(),
-                                       .base_name = shared.teacher->folder().path().substr(shared.teacher->folder().path().find_last_of('/') + 1), .type = formats::ggml_type_name(changed), .recipe = recipe});
+    convert::write_artifact(artifact, {.config = without_adapters, .dial = dial, .tuned = std::move(tuned), .base = shared.teacher->folder().fingerprint(),
+                                       .base_name = shared.teacher->folder().path().substr(shared.teacher->folder().path().find_last_of('/') + 1), .apart = apart, .type = formats::ggml_type_name(changed), .recipe = recipe});
   }
   return out;
 }

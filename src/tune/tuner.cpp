@@ -27,21 +27,23 @@ int64_t all_tokens(const TuneConfig& config) {
   return steps * config.rows_per_step() * config.sequence_length;
 }
 
-// Text of the teacher's own, a document a line.
-void write_self_text(const TuneConfig& config, const model::ModelFolder& writer, const std::string& run, const std::function<bool()>& stop) {
+// Text of the teacher's own, a document or a conversation a line; conversations where the student has a template to read them by.
+void write_self_text(const TuneConfig& config, const model::ModelFolder& writer, double chat_share, const std::string& run, const std::function<bool()>& stop) {
   if (exists(self_path(run))) return;
   const text::Tokenizer tokenizer = writer.tokenizer();
-  const model::DocumentEnds ends = model::document_ends(writer.config(), tokenizer);
   const int64_t tokens = config.self_tokens > 0 ? config.self_tokens : all_tokens(config);
   Progress progress("write text", "tokens", tokens);
-  const auto texts = convert::self_text(infer::Weights::load(writer, static_cast<int>(config.threads)), ends.first(), model::end_ids(writer, ends),
-                                        {.tokens = tokens, .context = config.sequence_length, .seed = config.seed, .threads = static_cast<int>(config.threads), .progress = [&](int64_t done, int64_t) {
-                                           if (stop && stop()) throw Interrupted(str("stopped while text was written; begin again with: fathom tune --resume ", run));
-                                           progress.update(done);
-                                         }});
+  const auto texts = convert::self_texts(writer, infer::Weights::load(writer, static_cast<int>(config.threads)), chat_share,
+                                         {.tokens = tokens, .context = config.sequence_length, .seed = config.seed, .threads = static_cast<int>(config.threads), .progress = [&](int64_t done, int64_t) {
+                                            if (stop && stop()) throw Interrupted(str("stopped while text was written; begin again with: fathom tune --resume ", run));
+                                            progress.update(done);
+                                          }});
   progress.finish();
   std::string lines;
-  for (const std::vector<int32_t>& text : texts) lines += Json{{config.data.field, tokenizer.decode(text, true)}}.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  const auto add = [&](const Json& line) { lines += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; };
+  const auto message = [&](const char* role, const std::vector<int32_t>& ids) { return Json{{"role", role}, {"content", tokenizer.decode(ids, true)}}; };
+  for (const std::vector<int32_t>& text : texts.documents) add({{config.data.field, tokenizer.decode(text, true)}});
+  for (const convert::SelfConversation& c : texts.conversations) add({{"messages", Json::array({message("user", c.question), message("assistant", c.answer)})}});
   atomic_write(self_path(run), lines);
 }
 
@@ -49,15 +51,16 @@ void write_self_text(const TuneConfig& config, const model::ModelFolder& writer,
 train::Corpus corpus_of(const TuneConfig& config, const model::ModelFolder& student, const model::ModelFolder& writer, const std::string& run, const std::function<bool()>& stop) {
   const text::Tokenizer tokenizer = student.tokenizer();
   const model::DocumentEnds ends = model::document_ends(student.config(), tokenizer);
+  const auto conversations = model::whole_conversations([&] { return student.chat_format(); });
   train::DataConfig data = config.data;
   for (std::string& text : data.text)
     if (text == kSelf) {
-      write_self_text(config, writer, run, stop);
+      write_self_text(config, writer, conversations ? config.chat_share : 0, run, stop);
       text = self_path(run);
     }
   if (!data.text.empty()) data.tokenizer = join_path(config.model, "tokenizer.json");
   train::Corpus corpus = train::open_corpus(data, {.run = run, .resume = "fathom tune --resume", .hint = "give your own text, a dataset of fathom data prepare, or self: --data",
-                                                   .add_bos = ends.begin.has_value(), .add_eos = ends.end.has_value(), .threads = config.threads, .stop = stop});
+                                                   .add_bos = ends.begin.has_value(), .add_eos = ends.end.has_value(), .conversations = conversations, .threads = config.threads, .stop = stop});
   const data::Manifest& made = corpus.train->manifest();
   if (made.tokenizer_identity != tokenizer.identity())
     throw UserError({config_path(run), "data", "a dataset of the tokenizer " + made.tokenizer_identity, str(tokenizer.identity(), ", that of ", config.model), "prepare the text with that model's tokenizer.json"});

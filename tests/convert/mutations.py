@@ -1,5 +1,8 @@
 """What the tests here are to notice; tests/mutations.py says how an entry reads and runs them."""
 MUTATIONS = [
+    ("adapter-scale", "a model's own adapters have no scale left", "src/convert/tuned.cpp", "for (float& v : values) v *= static_cast<float>(tuned.adapter_scale);", ";", "test_convert", "Tuned.AdaptersApart*"),
+    ("adapter-twice", "adapters beside a projection are not merged too", "src/convert/tuned.cpp", "if (apart || a == tuned.tensors.end()) return tensor;", "if (a == tuned.tensors.end()) return tensor;",
+     "test_convert", "Tuned.AdaptersApart*"),
     ("tuned-scale", "an adapter counts as often as its scale says", "src/convert/tuned.cpp", "const float factor = static_cast<float>(scale) * up", "const float factor = up", "test_convert", "Tuned*"),
     ("calibrate-shift", "all thresholds move by the same amount", "src/routing/shift.cpp", "for (float& t : thresholds) t = static_cast<float>(t + by);", "for (float& t : thresholds) t = static_cast<float>(t * (1 + by));", "test_convert", "*Shift*"),
     ("quantize-rotary", "q and k of a GGUF file of ours are interleaved", "src/model/stored_tensor.cpp", "return n - in + in % 2 * (head_dim / 2) + in / 2;", "return n;",
@@ -26,7 +29,9 @@ MUTATIONS = [
     ("surgery-block", "a block behind a dropped one keeps its weights", "src/convert/surgery.cpp", "model::layer_prefix(surgery.block_of.at(block))", "model::layer_prefix(static_cast<int64_t>(block))",
      "test_convert", "Surgery.Dropped*"),
     ("surgery-gate", "with every path full the result is the source", "src/convert/surgery.cpp", "  routing.gate = options.gate;\n", "  routing.gate = routing::Gate::sigmoid;\n", "test_convert", "Surgery.WithEvery*"),
-    ("self-text-end", "a text that the model ended has its end", "src/convert/self_text.cpp", "text.finish == infer::Finish::stop_id && !ends.empty()", "false", "test_convert", "SelfText.*"),
+    ("self-text-end", "a text that the model ended has its end", "src/convert/self_text.cpp", "if (ended) texts[at].push_back(ends.front());", "", "test_convert", "SelfText.*"),
+    ("self-chat-frame", "an answer is written behind what stands before one", "src/convert/self_text.cpp", "      c.ids.insert(c.ids.end(), frame.between.begin(), frame.between.end());\n", "", "test_convert", "SelfText.*"),
+    ("self-chat-stop", "a question ends where the template ends one", "src/convert/self_text.cpp", "  stops.push_back(frame.between.front());\n", "", "test_convert", "SelfText.*"),
     ("dial-default", "a calibration takes the configured shares for what the model was made for", "src/convert/calibrate.cpp", "std::abs(old.dial - grid.trained())", "std::abs(old.dial - grid.default_dial)",
      "test_convert", "Calibrate.Thresholds*"),
 ]

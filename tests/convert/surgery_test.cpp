@@ -192,5 +192,58 @@ TEST(SelfText, IsTheModelsOwnAndTheSameAgain) {
   EXPECT_NE(anywhere[0][0], anywhere[1][0]);
 }
 
+TEST(SelfText, ConversationsStandInTheirFrame) {
+  model::ModelConfig c = shape(2);
+  c.max_position_embeddings = 128;
+  const auto weights = infer::Weights::from(c, model::random_weights(c, 2));
+  const ChatFrame frame{.before = {7, 9}, .between = {4, 8}};
+  SelfTextOptions options{.tokens = 4000, .context = 100, .seed = 4, .threads = 1};
+  const auto made = self_conversations(weights, frame, {3}, options);
+  ASSERT_GT(made.size(), 3U);
+  std::vector<int64_t> lengths;
+  bool cut = false, ended = false;
+  for (const SelfConversation& s : made) {
+    std::vector<int32_t> all = frame.before;
+    all.insert(all.end(), s.question.begin(), s.question.end());
+    all.insert(all.end(), frame.between.begin(), frame.between.end());
+    all.insert(all.end(), s.answer.begin(), s.answer.end());
+    EXPECT_GE(s.question.size(), 1U);
+    EXPECT_LE(s.question.size(), 24U) << "a quarter of the room";
+    EXPECT_LE(s.ids.size(), 100U);
+    EXPECT_EQ(std::ranges::count(s.question, 3) + std::ranges::count(s.question, 4) + std::ranges::count(s.answer, 3) + std::ranges::count(s.answer, 4), 0);
+    if (s.ids != all) all.push_back(4), ended = true;
+    else cut = cut || s.ids.size() == 100U;
+    EXPECT_EQ(s.ids, all);
+  }
+  EXPECT_TRUE(cut && ended);
+  options.threads = 2;
+  const auto again = self_conversations(weights, frame, {3}, options);
+  ASSERT_EQ(again.size(), made.size());
+  for (size_t i = 0; i < made.size(); ++i) EXPECT_EQ(again[i].ids, made[i].ids);
+  // An answer is what the model goes on with behind the whole of its question.
+  infer::Engine engine(weights, {.threads = 1});
+  double likely = 0, tokens = 0;
+  for (const SelfConversation& s : made) {
+    const std::vector<std::span<const int32_t>> windows = {s.ids};
+    const int64_t begin = std::ssize(frame.before) + std::ssize(s.question) + std::ssize(frame.between) - 1;
+    infer::score_documents(engine, windows, {.policy = infer::RoutingPolicy::full(c)}, [&](infer::DocumentScore&& score) {
+      for (int64_t i = begin; i < begin + std::ssize(s.answer); ++i) likely -= score.nll[static_cast<size_t>(i)], ++tokens;
+    });
+  }
+  EXPECT_GT(likely / tokens, -std::log(320.0) + 0.3) << "better than any token would be, at a temperature below 1";
+}
+
+TEST(SelfText, AFrameIsWhatATemplatePutsAroundAMessage) {
+  const text::Tokenizer tokenizer = text::Tokenizer::from_json(test::trained_tokenizer("a user asks, an assistant answers: so it is"), "t");
+  const auto frame = [&](const std::string& source) { return chat_frame({.chat_template = text::ChatTemplate(source, "t"), .bos_token = {}, .eos_token = {}}, tokenizer); };
+  const auto made = frame("{% for m in messages %}{{ m.role }}: {{ m.content }}<|endoftext|>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}");
+  ASSERT_TRUE(made);
+  EXPECT_EQ(made->before, tokenizer.encode("user: "));
+  EXPECT_EQ(made->between, tokenizer.encode("<|endoftext|>assistant: ", {.allow_special = true}));
+  EXPECT_FALSE(frame("{% for m in messages %}<|endoftext|>[{{ m.content }}]{% endfor %}")) << "no special token ends a message";
+  EXPECT_FALSE(frame("<|endoftext|>nothing<|endoftext|>")) << "no message";
+  EXPECT_FALSE(frame("{{ raise_exception('a system message, please') }}")) << "not by itself";
+}
+
 }  // namespace
 }  // namespace fathom::convert

@@ -6,10 +6,15 @@
 #include <cmath>
 
 #include "convert/artifact.h"
+#include "convert/quantize.h"
+#include "convert/surgery.h"
 #include "core/file.h"
 #include "core/random.h"
 #include "error_of.h"
 #include "formats/safetensors.h"
+#include "infer/forward.h"
+#include "infer/policy.h"
+#include "infer/weights.h"
 #include "model/random_model.h"
 #include "sample_model.h"
 
@@ -79,8 +84,77 @@ TEST(Tuned, LiesOverAModel) {
   for (const TensorPlan& p : plan_tuned(base, tuned, GgmlType::Q8_0)) {
     const bool changed = p.spec.name == kQ + ".weight" || p.spec.name == "model.layers.2.mlp.up_proj.weight";
     EXPECT_EQ(p.carried, !changed) << p.spec.name;
-    if (changed) EXPECT_EQ(p.to, GgmlType::F16) << "24 columns are no whole blocks of Q8_0";
+    if (changed) {
+      EXPECT_EQ(p.to, GgmlType::F16) << "24 columns are no whole blocks of Q8_0";
+    }
   }
+}
+
+std::vector<float> logits(const std::string& folder) {
+  infer::Engine engine(infer::Weights::load(*model::ModelFolder::open(folder), 1), {.threads = 1});
+  infer::Sequence sequence = engine.new_sequence();
+  std::vector<int32_t> tokens;
+  for (int32_t i = 0; i < 12; ++i) tokens.push_back(i * 7 % 300);
+  const infer::RoutingPolicy policy;
+  const infer::WorkItem item{.sequence = &sequence, .tokens = tokens, .policy = &policy, .logits = infer::Logits::all};
+  return engine.forward({&item, 1}).logits;
+}
+
+// Adapters of every block, as a run of tuning leaves them.
+Tuned adapters_everywhere(const model::ModelConfig& c) {
+  Tuned t;
+  t.adapter_scale = 0.7;
+  for (int64_t block = 0; block < c.num_hidden_layers; ++block)
+    for (const auto& [name, out, in] : {std::tuple("self_attn.q_proj", c.num_attention_heads * c.head_dim, c.hidden_size), std::tuple("mlp.down_proj", c.hidden_size, c.intermediate_size)}) {
+      const std::string projection = model::layer_prefix(block) + name;
+      t.tensors.emplace(projection + kAdapterA, drawn(projection + kAdapterA, {3, in}, t.tensors.size() + 1));
+      t.tensors.emplace(projection + kAdapterB, drawn(projection + kAdapterB, {out, 3}, t.tensors.size() + 1));
+    }
+  for (auto& [name, tensor] : t.tensors) {
+    std::vector<float> values = tensor.to_f32();
+    for (float& v : values) v *= 0.1f;
+    tensor = model::stored_f32(name, tensor.shape, std::move(values));
+  }
+  return t;
+}
+
+// Beside the projections, merged into them, and merged again out of a model that has them beside: the same numbers, and only the second changes a projection.
+TEST(Tuned, AdaptersApartAreAdaptersMerged) {
+  const TemporaryFolder folder;
+  const auto source = model::ModelFolder::open(test::write_sample(folder, "m", test::sample_shape(320, false, 64), test::trained_tokenizer("some words here"), false, 5));
+  const Tuned tuned = adapters_everywhere(source->config());
+  const auto path = [&](const char* name) { return join_path(folder.path(), name); };
+  const auto write = [&](const char* name, const Contents& base) { write_folder(contents_of(base, tuned), path(name), GgmlType::F32, plan_tuned(base, tuned, GgmlType::F32), {.threads = 1, .progress = {}, .calibrate = {}}); };
+  Contents base = contents_of(*source);
+  write("merged", base);
+  base.config.adapters = adapters_of(tuned, base.config, "t");
+  EXPECT_EQ(base.config.adapters, (model::Adapters{.rank = 3, .projections = {"q", "down"}}));
+  write("apart", base);
+  const auto apart = model::ModelFolder::open(path("apart"));
+  EXPECT_THAT(error_of([&] { check_quantize(*apart, path("apart.gguf"), {.type = GgmlType::Q8_0}); }), HasSubstr("a model with adapters beside its projections"));
+  const Contents again = merged(contents_of(*apart));
+  write_folder(again, path("again"), GgmlType::F32, plan_tensors(again, GgmlType::F32), {.threads = 1, .progress = {}, .calibrate = {}});
+
+  const std::vector<float> expected = logits(path("merged")), before = logits(path("m"));
+  EXPECT_EQ(logits(path("again")), expected);
+  EXPECT_EQ(model::ModelFolder::open(path("again"))->config(), source->config());
+  const std::vector<float> found = logits(path("apart"));
+  double worst = 0, change = 0;
+  for (size_t i = 0; i < found.size(); ++i) worst = std::max<double>(worst, std::abs(found[i] - expected[i])), change = std::max<double>(change, std::abs(expected[i] - before[i]));
+  EXPECT_LT(worst, 1e-4);
+  EXPECT_GT(change, 0.05);
+  for (const model::TensorSpec& spec : model::schema(source->config())) EXPECT_EQ(apart->read_f32(spec.name), source->read_f32(spec.name)) << spec.name;
+}
+
+TEST(Tuned, AdaptersOfSomeBlocksCannotStandApart) {
+  const model::ModelConfig c = test::sample_shape(320, false, 64);
+  Tuned some = adapters_everywhere(c);
+  const std::string q = "model.layers.2.self_attn.q_proj";
+  some.tensors.erase(q + kAdapterA), some.tensors.erase(q + kAdapterB);
+  EXPECT_THAT(error_of([&] { adapters_of(some, c, "t"); }), HasSubstr(q + ".lora_A.weight: found no adapter, expected one in every block, or in none; merge the adapters into the weights: --adapters merged"));
+  Tuned ranks = adapters_everywhere(c);
+  ranks.tensors[q + kAdapterA] = drawn(q + kAdapterA, {2, c.hidden_size}, 1);
+  EXPECT_THAT(error_of([&] { adapters_of(ranks, c, "t"); }), HasSubstr("rank"));
 }
 
 TEST(Tuned, RefusesWhatDoesNotFit) {

@@ -33,6 +33,28 @@ TEST(Documents, Jsonl) {
   EXPECT_THAT(message([&] { documents_of({f("b.jsonl")}); }), HasSubstr("b.jsonl: line 1, text: found no such key, expected the document's text; name the field with --field; here are: body"));
 }
 
+TEST(Documents, Conversations) {
+  Files f;
+  f.put("a.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\", \"id\": 3}, {\"content\": \"ho\\n\", \"role\": \"assistant\"}], \"source\": 1}\n"
+                   "{\"text\": \"plain <s>\"}\n{\"messages\": 3, \"text\": \"its text counts\"}\n{\"messages\": [{\"role\": \"nobody\", \"content\": \"\"}]}");
+  DocumentStream stream({f("a.jsonl")}, {.conversations = small_format()});
+  std::string text;
+  EXPECT_TRUE(stream.next(text) && text == "<s>user: hi<|endoftext|><s>assistant: ho\n<|endoftext|>" && stream.is_conversation()) << text;
+  EXPECT_TRUE(stream.next(text) && text == "plain <s>" && !stream.is_conversation()) << text;
+  EXPECT_TRUE(stream.next(text) && text == "its text counts" && !stream.is_conversation()) << text;
+  EXPECT_THAT(message([&] { stream.next(text); }), HasSubstr("a.jsonl: line 4, messages: found a conversation that the chat template refuses, expected one that it takes; template: found nobody"));
+  EXPECT_THAT(message([&] { documents_of({f("a.jsonl")}); }), HasSubstr("a.jsonl: line 1, messages: found a conversation, expected a text; conversations need a model's chat template"));
+  const auto refusal = [&](const std::string& messages) {
+    f.put("bad.jsonl", "\n{\"messages\": " + messages + "}");
+    return message([&] { documents_of({f("bad.jsonl")}, {.conversations = small_format()}); });
+  };
+  EXPECT_THAT(refusal("[]"), HasSubstr("bad.jsonl: line 2, messages: found an empty array, expected an array of messages"));
+  EXPECT_THAT(refusal("\"hi\""), HasSubstr("bad.jsonl: line 2, messages: found the string \"hi\""));
+  EXPECT_THAT(refusal("[{\"role\": \"user\"}]"), HasSubstr("messages[0].content"));
+  EXPECT_THAT(refusal("[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": 4, \"content\": \"b\"}]"), HasSubstr("messages[1].role: found the number 4"));
+  EXPECT_THAT(refusal("[3]"), HasSubstr("messages[0]"));
+}
+
 TEST(Documents, PackedInAnyShape) {
   Files f;
   Random random(1);

@@ -4,6 +4,7 @@
 #include <zstd.h>
 
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -69,6 +70,19 @@ inline std::vector<std::string> all_documents(DocumentStream& stream) {
 inline std::vector<std::string> documents_of(const std::vector<std::string>& inputs, const DocumentOptions& options = {}) {
   DocumentStream stream(inputs, options);
   return all_documents(stream);
+}
+
+// "<s>role: content<|endoftext|>" for every message.
+inline text::ConversationFormat small_format() {
+  return {.render = [](std::span<const text::ChatMessage> messages) {
+            std::string out;
+            for (const text::ChatMessage& m : messages) {
+              if (m.role == "nobody") throw UserError({"template", "", "nobody", "somebody", ""});
+              out += "<s>" + m.role + ": " + m.content + "<|endoftext|>";
+            }
+            return out;
+          },
+          .source = "small"};
 }
 
 // Byte-level BPE of 256 bytes, a few merges, <s> and <|endoftext|>; `variant` makes another identity.

@@ -56,6 +56,29 @@ class Prepare : public ::testing::Test {
   PrepareOptions options_;
 };
 
+TEST_F(Prepare, ConversationsStandAsTheTemplateHasThem) {
+  f_.put("chat.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}]}\n{\"text\": \"<s>hi\"}\n");
+  options_.split = SplitMode::none;
+  options_.documents.conversations = small_format();
+  prepare({f_("chat.jsonl")}, f_("chat"), tokenizer_, options_);
+  const auto dataset = Dataset::open(f_("chat"), "train");
+  ASSERT_EQ(dataset->documents(), 2);
+  const auto document = [&](int64_t d) {
+    std::vector<int32_t> ids(static_cast<size_t>(dataset->document_begin(d + 1) - dataset->document_begin(d)));
+    dataset->read(dataset->document_begin(d), ids);
+    return ids;
+  };
+  const int32_t begin = *tokenizer_.token_to_id("<s>"), end = *tokenizer_.token_to_id("<|endoftext|>");
+  std::vector<int32_t> chat = tokenizer_.encode("user: hi");
+  chat.insert(chat.begin(), begin), chat.push_back(end);
+  EXPECT_EQ(document(0), chat) << "once each, whatever else stands around documents";
+  const std::vector<int32_t> plain = document(1);
+  EXPECT_GT(std::ssize(plain), 4) << "in a text they are letters";
+  EXPECT_EQ(tokenizer_.decode(plain), "<s>hi");
+  options_.documents.conversations->source = "another";
+  EXPECT_NE(prepare({f_("chat.jsonl")}, f_("again"), tokenizer_, options_).manifest.to_json(), dataset->manifest().to_json());
+}
+
 TEST_F(Prepare, KeepsEveryDocumentOnceAndWhole) {
   const PrepareResult r = run("out", options_);
   EXPECT_FALSE(r.resumed);

@@ -24,5 +24,5 @@ MUTATIONS = [
     ("embedding-stays", "an embedding stays in its file", "src/infer/weights.cpp", "if (before / kAtOnce != (before + bytes) / kAtOnce) let_go_();", "static_cast<void>(before);", "tests/e2e/test_memory.py", "embedding"),
     ("load-threads", "a model is loaded by as many threads as were asked for", "src/cli/generate.cpp", "infer::Weights::load(*folder, threads_of(args))", "infer::Weights::load(*folder)", "tests/e2e/test_memory.py", "threads_are"),
     ("peft-rank", "an adapter of another rank has its own alpha", "src/convert/peft.cpp", "if (tensor.rows() != rank) ranks", "if (false) ranks", "tests/e2e/test_tune.py", "adapters_in"),
-    ("peft-apart", "adapters that are written apart are not in the weights", "src/convert/export.cpp", "take_adapters(rest.tuned);", "take_adapters(rest.tuned);\n  rest = artifact;", "tests/e2e/test_tune.py", "adapters_in"),
+    ("peft-apart", "adapters that are written apart are not in the weights", "src/convert/export.cpp", "take_adapters(whole.tuned);", "take_adapters(whole.tuned);\n  rest = artifact;", "tests/e2e/test_tune.py", "adapters_in"),
 ]

@@ -158,7 +158,8 @@ def test_killed_and_gone_on_with(fathom, folder, routed):
 
 
 def test_a_quantised_source(fathom, folder, build):
-    """Four bits: what tuning left alone stays byte for byte, the rest becomes Q8_0 or the type that was asked for, and the artifact makes the same model of the same file."""
+    """Four bits: what tuning left alone stays byte for byte, the projections too, beside which adapters stand; merged, they become Q8_0 or the type that was asked for. The artifact makes
+    the same model of the same file."""
     gguf = pytest.importorskip("gguf")
     subprocess.run([build / "tests/tools/make_sample_model", folder / "blocky", folder / "tok.json", "blocky", "3"], check=True)
     fathom("quantize", "blocky", "blocky.gguf", "--type", "q4_1", "--quiet")
@@ -170,14 +171,18 @@ def test_a_quantised_source(fathom, folder, build):
         return {t.name: (t.tensor_type.name, t.data.tobytes()) for t in reader.tensors}
 
     before = tensors("blocky-routed")
-    for kind, words in (("Q8_0", ()), ("Q4_1", ("--type", "q4_1"))):
+    for kind, words in (("beside", ()), ("Q8_0", ("--adapters", "merged")), ("Q4_1", ("--adapters", "merged", "--type", "q4_1"))):
         out = f"blocky-{kind}"
         shown = fathom("tune", "blocky-routed", *few, *words, "--out", out).out
         assert "the model as it was written, on held-out text:" in shown and "over dial 1" in shown
         made = tensors(out + "/model")
-        assert set(made) == set(before)
+        more = {n: t for n, t in made.items() if n not in before}
+        assert set(made) == set(before) | set(more) and len(more) == (16 if kind == "beside" else 0), more.keys()
+        assert all(".lora_" in n and ("q_proj" in n or "down_proj" in n) for n in more)
         for name, tensor in made.items():
-            changed = any(word in name for word in ("q_proj", "down_proj", "router", ".light."))
+            if name in more:
+                continue
+            changed = any(word in name for word in (("router", ".light.") if kind == "beside" else ("q_proj", "down_proj", "router", ".light.")))
             assert (tensor == before[name]) != changed, name
             if "_proj" in name and changed:
                 assert tensor[0] == kind, name
@@ -191,6 +196,36 @@ def test_text_that_the_teacher_writes(fathom, folder, routed):
     fathom("tune", routed, "--teacher", "dense", "--data", "self", "--self-tokens", 3000, "--validation-share", 0.2, "--stages", "routers", *SHORT, "--out", "tune-self", "--quiet")
     texts = [json.loads(line)["text"] for line in (folder / "tune-self" / "self.jsonl").read_text().splitlines()]
     assert len(texts) > 5 and any(texts)
+
+
+TEMPLATE = "{% for m in messages %}<|endoftext|>{{ m.role }}: {{ m.content }}<|endoftext|>{% endfor %}{% if add_generation_prompt %}<|endoftext|>assistant: {% endif %}"
+
+
+def test_conversations(fathom, folder, routed):
+    """As their author writes them, and as a teacher with a chat template does."""
+    for name in ("dense", routed):
+        shutil.copytree(folder / name, folder / f"{name}-chat")
+        (folder / f"{name}-chat" / "chat_template.jinja").write_text(TEMPLATE)
+    words = ("--validation-share", 0.2, "--stages", "routers", *(128 if word == 64 else word for word in SHORT), "--quiet")
+    fathom("tune", f"{routed}-chat", "--teacher", "dense-chat", "--data", "self", "--self-tokens", 6000, "--chat-share", 0.9, *words, "--out", "tune-chat")
+    lines = [json.loads(line) for line in (folder / "tune-chat" / "self.jsonl").read_text().split("\n") if line]
+    chats = [line["messages"] for line in lines if "messages" in line]
+    assert chats and len(chats) < len(lines) and all([m["role"] for m in chat] == ["user", "assistant"] for chat in chats)
+    ids = [int(x) for x in fathom("tokenizer", "encode", "dense", "--parse-special", stdin="<|endoftext|>user: ").out.split()]
+    tokens = (folder / "tune-chat" / "data" / "train-00000.tokens").read_bytes()
+    end = ids[0]
+    found = [struct.unpack_from(f"<{len(tokens) // 2}H", tokens)]
+    at = [i for i in range(len(found[0])) if list(found[0][i:i + len(ids)]) == ids]
+    assert at, "special tokens in what is tuned on"
+    assert all(end in found[0][i + 1:i + 128] for i in at[:-1]), "and behind each message"
+    fathom("tune", routed, "--teacher", "dense-chat", "--data", "self", "--self-tokens", 2000, "--chat-share", 0.9, *words, "--out", "tune-no-chat")
+    assert '"messages"' not in (folder / "tune-no-chat" / "self.jsonl").read_text(), "a student without a template reads none"
+    given = folder / "chats.jsonl"
+    given.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats * 20))
+    assert loss(fathom, "dense-chat", "--data", "chats.jsonl")["loss"] > 0
+    for plain in (routed, f"{routed}-chat"):
+        ran = fathom("tune", plain, "--teacher", "dense", "--data", "chats.jsonl", *words, "--out", f"tune-given-{plain}", code=1 if plain == routed else 0)
+        assert plain != routed or "chats.jsonl: line 1, messages: found a conversation" in ran.err
 
 
 def test_documents_stand_between_the_ends_of_the_model(fathom, folder, routed):

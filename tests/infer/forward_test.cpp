@@ -14,7 +14,7 @@ namespace {
 
 TEST(Forward, ComputesTheMathematics) {
   for (uint64_t seed = 1; seed <= 120; ++seed) {
-    const Model model = Model::drawn(seed, {.dense = seed % 6 == 0, .paths = true});
+    const Model model = Model::drawn(seed, {.dense = seed % 6 == 0, .paths = true, .adapters = true});
     SCOPED_TRACE(model.describe());
     Random random(seed);
     const std::vector<int32_t> tokens = model::random_tokens(model.config, 30, random);
@@ -122,7 +122,7 @@ TEST(Forward, ANanScoreNeverRuns) {
 // Counted by the reference kernels' own loops.
 TEST(Forward, MultiplyAddsAreTheCostModelsToTheInteger) {
   for (uint64_t seed = 1; seed <= 80; ++seed) {
-    const Model model = Model::drawn(seed + 2000, {.dense = seed % 8 == 0, .paths = true});
+    const Model model = Model::drawn(seed + 2000, {.dense = seed % 8 == 0, .paths = true, .adapters = true});
     SCOPED_TRACE(model.describe());
     Random random(seed);
     Engine engine(model.weights, {.threads = seed % 2 ? 1 : 2, .kernels = &kernels::kernels_for(kernels::Isa::reference)});

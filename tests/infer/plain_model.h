@@ -34,9 +34,13 @@ inline Vector normed(const Vector& x, const std::vector<float>* w, double eps) {
   return y;
 }
 
-// y = W x + b of the layer `name`, where the model has a bias.
+// y = W x + B (A x) + b of the layer `name`, where the model has an adapter or a bias.
 inline Vector layer(const model::Weights& w, const std::string& name, const Vector& x, int64_t outputs) {
   Vector y = times(w.at(name + ".weight"), x, outputs);
+  if (const auto a = w.find(name + ".lora_A.weight"); a != w.end()) {
+    const Vector more = times(w.at(name + ".lora_B.weight"), times(a->second, x, static_cast<int64_t>(a->second.size() / x.size())), outputs);
+    for (int64_t n = 0; n < outputs; ++n) y[n] += more[n];
+  }
   if (const auto bias = w.find(name + ".bias"); bias != w.end())
     for (int64_t n = 0; n < outputs; ++n) y[n] += static_cast<double>(bias->second[n]);
   return y;

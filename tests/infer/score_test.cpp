@@ -8,7 +8,7 @@ namespace {
 
 TEST(Score, EveryDocumentIsAsAlone) {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
-    const Model model = Model::drawn(seed + 6000, {.dense = seed % 7 == 0, .paths = true});
+    const Model model = Model::drawn(seed + 6000, {.dense = seed % 7 == 0, .paths = true, .adapters = true});
     SCOPED_TRACE(model.describe());
     Random random(seed);
     Engine engine(model.weights, {.threads = 1});

@@ -39,7 +39,7 @@ struct Model {
 
   explicit Model(const model::ModelConfig& c, uint64_t seed)
       : config(c), tensors(model::random_weights(c, seed)), weights(Weights::from(c, tensors)) {}
-  static Model drawn(uint64_t seed, const model::RandomLimits& limits = {.paths = true}) {
+  static Model drawn(uint64_t seed, const model::RandomLimits& limits = {.paths = true, .adapters = true}) {
     Random random(seed);
     return Model(model::random_config(random, limits), seed);
   }

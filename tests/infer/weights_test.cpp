@@ -10,7 +10,7 @@ namespace {
 
 TEST(Weights, AFolderGivesWhatWasWritten) {
   for (uint64_t seed = 1; seed <= 16; ++seed) {
-    const Model model = Model::drawn(seed + 7000, {.dense = seed % 3 == 0, .paths = true});
+    const Model model = Model::drawn(seed + 7000, {.dense = seed % 3 == 0, .paths = true, .adapters = true});
     SCOPED_TRACE(model.describe());
     TemporaryFolder temporary;
     const std::string path = join_path(temporary.path(), "model");

@@ -39,6 +39,26 @@ TEST(ChatFormat, IsFoundInAFolder) {
   EXPECT_EQ(f.rendered(), "of its own </s>");
 }
 
+TEST(ChatFormat, RendersWholeConversations) {
+  EXPECT_FALSE(whole_conversations([] { return std::optional<ChatFormat>(); }));
+  Folder f;
+  f.write("chat_template.jinja", kTemplate);
+  f.write("tokenizer_config.json", "{\"eos_token\": \"</s>\"}");
+  const auto load = [&] { return folder_chat_format(f.path); };
+  const auto format = whole_conversations(load);
+  EXPECT_EQ(format.value().render(kMessages), "user:hi</s>");
+  EXPECT_EQ(format.value().source, kTemplate);
+  EXPECT_EQ(conversations_beside(f.path).value().render(kMessages), "user:hi</s>");
+  EXPECT_EQ(conversations_beside(join_path(f.path, "tokenizer.json")).value().render(kMessages), "user:hi</s>");
+  EXPECT_EQ(folder_chat_format(f.path).value().render_to_keep(kMessages, true), "user:hi</s>>");
+  f.write("chat_template.jinja", "{{ strftime_now('%A %d %b %Y') }}");
+  EXPECT_EQ(whole_conversations(load).value().render(kMessages), "Friday 26 Jul 2024") << "the same on every day";
+  f.write("chat_template.jinja", "{% for %}");
+  const auto broken = whole_conversations(load);
+  ASSERT_TRUE(broken) << "text without conversations does without it";
+  EXPECT_THROW(broken.value().render(kMessages), UserError);
+}
+
 TEST(ChatFormat, NamesWhatIsWrong) {
   Folder f;
   const auto refused = [&](const std::string& bytes, const std::string& field) {

@@ -1,6 +1,6 @@
 #include "model/config.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include <cmath>
 #include <tuple>
@@ -218,10 +218,33 @@ TEST(ModelConfig, ComesBackExactly) {
   for (int trial = 0; trial < 500; ++trial) {
     RandomLimits limits;
     limits.dense = trial % 4 == 0;
+    limits.adapters = true;
     ModelConfig c = random_config(random, limits);
     c.rope_theta = 1 + random.uniform() * 1e6;
     c.initializer_range = random.uniform();
     EXPECT_EQ(ModelConfig::from_json(parse_json(c.to_json().dump(), "c"), "c"), c) << c.to_json().dump(2);
+  }
+}
+
+TEST(ModelConfig, AdaptersAreReadWhereAFathomModelHasThem) {
+  const auto adapters = [](const std::string& value) { return R"({"model_type": "fathom", "fathom": {"routed_blocks": "none"}, "adapters": )" + value + "}"; };
+  EXPECT_EQ(read(adapters(R"({"rank": 3, "projections": ["q", "down"]})").c_str()).adapters, (Adapters{.rank = 3, .projections = {"q", "down"}}));
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"rank": 3, "projections": ["down", "q"]})", "adapters.projections: found \"q\", expected some of q, k, v, o, gate, up, down, in this order and each once"},
+      {R"({"rank": 3, "projections": ["q", "q"]})", "adapters.projections: found \"q\""},
+      {R"({"rank": 3, "projections": ["head"]})", "adapters.projections: found \"head\""},
+      {R"({"rank": 3, "projections": []})", "adapters.projections: found none, expected at least one"},
+      {R"({"rank": 0, "projections": ["q"]})", "adapters.rank: found the number 0"},
+      {R"({"rank": 25, "projections": ["q"]})", "adapters.rank: found 25, expected a whole number from 1 to 24"},
+      {R"({"rank": 3, "projections": ["q"], "alpha": 2})", "adapters.alpha"}};
+  for (const auto& [value, expected] : cases) {
+    SCOPED_TRACE(value);
+    try {
+      read(adapters(value).c_str());
+      FAIL() << "no error";
+    } catch (const UserError& e) {
+      EXPECT_THAT(e.what(), ::testing::HasSubstr(expected));
+    }
   }
 }
 

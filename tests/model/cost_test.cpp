@@ -29,6 +29,12 @@ struct Counter {
     return n;
   }
 
+  // A projection, and beside it an adapter, if it has one.
+  int64_t projection(const char* name, int64_t rows, int64_t columns) const {
+    const int64_t r = std::ranges::count(c.adapters.projections, name) ? c.adapters.rank : 0;
+    return matrix(rows, columns) + matrix(r, columns) + matrix(rows, r);
+  }
+
   BlockCost block(int64_t index, int64_t tokens, const Decisions& decisions) const {
     const int64_t C = c.hidden_size, H = c.num_attention_heads, G = c.num_key_value_heads, D = c.head_dim;
     // 1 where a token runs attention, or the MLP, in full.
@@ -52,10 +58,10 @@ struct Counter {
         if (unit.paths.full && c.routing.rule == CausalRule::predictor) out.predictor += matrix(c.predictor_width(), C) + matrix(1, c.predictor_width());
         if (decisions.run[u][static_cast<size_t>(t)] == 2) out.light += matrix(unit.light_rank, C) + matrix(C, unit.light_rank);
       }
-      if (has_key(t)) out.attention_linear += matrix(G * D, C) + matrix(G * D, C);  // k, v
-      if (runs(routing::Part::mlp, t)) out.mlp += matrix(c.intermediate_size, C) + matrix(c.intermediate_size, C) + matrix(C, c.intermediate_size);
+      if (has_key(t)) out.attention_linear += projection("k", G * D, C) + projection("v", G * D, C);
+      if (runs(routing::Part::mlp, t)) out.mlp += projection("gate", c.intermediate_size, C) + projection("up", c.intermediate_size, C) + projection("down", C, c.intermediate_size);
       if (!runs(routing::Part::attention, t)) continue;
-      out.attention_linear += matrix(H * D, C) + matrix(C, H * D);  // q, o
+      out.attention_linear += projection("q", H * D, C) + projection("o", C, H * D);
       for (int64_t key = 0; key <= t; ++key)
         if (has_key(key))
           for (int64_t h = 0; h < H; ++h) out.attention_scores += D + D;
@@ -66,7 +72,7 @@ struct Counter {
 
 std::vector<double> capacities(const ModelConfig& c) { return c.routing.capacities(); }
 
-constexpr RandomLimits kPaths{.paths = true};
+constexpr RandomLimits kPaths{.paths = true, .adapters = true};
 
 TEST(ForwardCost, EqualsACountTokenByTokenAndKeyByKey) {
   Random random(21);
@@ -429,7 +435,7 @@ TEST(DecodeBytes, BlockByBlockAreWhatTheirTensorsHold) {
         if (!spec.name.starts_with(prefix)) continue;
         const std::string name = spec.name.substr(prefix.size());
         const bool of_mlp = name.starts_with("mlp."), of_attention = name.starts_with("self_attn.");
-        double bytes = name.ends_with("_proj.weight") || name.find("light.") != std::string::npos ? 2 : 4;
+        double bytes = name.ends_with("_proj.weight") || is_adapter(name) || name.find("light.") != std::string::npos ? 2 : 4;
         for (const int64_t n : spec.shape) bytes *= static_cast<double>(n);
         if (name.find("router.") != std::string::npos) expected.router += bytes;
         else if (name.find("predictor.") != std::string::npos) expected.predictor += bytes;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "core/random.h"
 #include "model/cost.h"
 #include "model/random_model.h"
@@ -109,6 +111,22 @@ lm_head.weight 11 9
   EXPECT_FALSE(is_reducible({"model.layers.0.mlp.router.weight", {1, 9}}));
 }
 
+TEST(Schema, AdaptersStandBehindTheProjectionsOfTheirPart) {
+  ModelConfig c = small();
+  c.adapters = {.rank = 2, .projections = {"k", "down"}};
+  const int64_t C = c.hidden_size, GD = c.num_key_value_heads * c.head_dim, F = c.intermediate_size;
+  std::map<std::string, std::vector<int64_t>> found;
+  for (const TensorSpec& t : schema(c))
+    if (is_adapter(t.name)) found.emplace(t.name, t.shape);
+  EXPECT_EQ(std::ssize(found), 4 * c.num_hidden_layers);
+  const std::string at = "model.layers.0.";
+  EXPECT_EQ(found.at(at + "self_attn.k_proj.lora_A.weight"), (std::vector<int64_t>{2, C}));
+  EXPECT_EQ(found.at(at + "self_attn.k_proj.lora_B.weight"), (std::vector<int64_t>{GD, 2}));
+  EXPECT_EQ(found.at(at + "mlp.down_proj.lora_A.weight"), (std::vector<int64_t>{2, F}));
+  EXPECT_EQ(found.at(at + "mlp.down_proj.lora_B.weight"), (std::vector<int64_t>{C, 2}));
+  EXPECT_TRUE(is_reducible({at + "mlp.down_proj.lora_A.weight", {2, F}}));
+}
+
 TEST(Schema, ElementsAreTheProductOfTheShape) {
   EXPECT_EQ((TensorSpec{"a", {3, 4, 5}}.elements()), 60);
   EXPECT_EQ((TensorSpec{"a", {}}.elements()), 1);
@@ -120,6 +138,7 @@ TEST(Schema, ItsElementsAreTheModelsParameters) {
     RandomLimits limits;
     limits.dense = trial % 5 == 0;
     limits.paths = trial % 2 == 0;
+    limits.adapters = trial % 3 == 0;
     const ModelConfig c = random_config(random, limits);
     int64_t elements = 0;
     for (const TensorSpec& t : schema(c)) elements += t.elements();

@@ -301,6 +301,12 @@ TEST(Tune, AResumeMustBeTheSameRun) {
   other.kl_weight = 2;
   EXPECT_THAT(error_of([&] { tune(other, {.run = run, .resume = true}); }), HasSubstr("kl_weight: found 2"));
   EXPECT_EQ(config_of_run(run).to_json(), config.to_json());
+  // A run of before these keys were thought of.
+  Json old = config.to_json();
+  old.erase("adapters"), old.erase("chat_share");
+  const TuneConfig then = TuneConfig::from_json(old, "old");
+  EXPECT_EQ(then.adapters, Keep::merged);
+  EXPECT_EQ(then.chat_share, 0);
 }
 
 }  // namespace

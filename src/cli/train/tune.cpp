@@ -50,6 +50,7 @@ tune::TuneConfig config_of(const Arguments& a) {
   c.data.repair_utf8 = a.boolean("repair-utf8");
   c.data.validation_share = a.number("validation-share");
   c.self_tokens = a.maybe_integer("self-tokens").value_or(0);
+  c.chat_share = a.number("chat-share");
   c.sequence_length = a.integer("context");
   c.batch_size = a.integer("batch-size");
   c.accumulation = a.integer("accumulation");
@@ -83,6 +84,7 @@ tune::TuneConfig config_of(const Arguments& a) {
   c.interval.eval_tokens = a.integer("eval-tokens");
   c.interval.checkpoint_steps = a.integer("checkpoint-steps");
   c.interval.checkpoint_seconds = a.number("checkpoint-seconds");
+  c.adapters = named(a, "adapters", tune::kKeepNames);
   c.type = a.text("type");
   c.precision = named(a, "precision", train::kPrecisionNames);
   c.f32_route = named(a, "f32-route", train::kRouteNames);
