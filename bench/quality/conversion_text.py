@@ -1,10 +1,11 @@
 """Text to tune a converted model on, as JSON lines, from a folder of corpora: books-train.txt.zst, sotu.txt.zst, tinystories-slice.txt.
 
-  bench/quality/conversion_text.py CORPORA OUT.jsonl [--own self.jsonl] [--seed 11] [--no-tokenised]
+  bench/quality/conversion_text.py CORPORA OUT.jsonl [--own self.jsonl] [--chats self.jsonl] [--megabytes 4.2] [--seed 11] [--no-tokenised]
 
 Two pieces of 6.5 kB of every long book, a quarter of the addresses, 200 kB of stories; as much again, other pieces of the same and half of the
 model's own text, in the tokenised form of WikiText (spaces around punctuation, @-@, = headings =, <unk> for words beyond the 24,000
-commonest); and the model's own text (`self.jsonl` of a run of `fathom tune --data self`). Needs the program zstd.
+commonest); and the model's own text (`self.jsonl` of a run of `fathom tune --data self --chat-share 0`). Of all this --megabytes at random, and besides every
+conversation of --chats (`self.jsonl` of one with --chat-share 1). Needs the program zstd.
 """
 import argparse
 import collections
@@ -63,6 +64,8 @@ def main():
     parser.add_argument("corpora", type=pathlib.Path)
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--own", type=pathlib.Path)
+    parser.add_argument("--chats", type=pathlib.Path)
+    parser.add_argument("--megabytes", type=float)
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--no-tokenised", action="store_true")
     args = parser.parse_args()
@@ -77,10 +80,15 @@ def main():
     }
     if not args.no_tokenised:
         kinds["tokenised"] = list(tokenised([piece(random_, book, 5000) for book in books] + [speech[:5000] for speech in speeches[1::4]] + own[::2], 24_000))
-    with args.out.open("w") as out:
-        for texts in kinds.values():
-            for text in texts:
-                out.write(json.dumps({"text": text}) + "\n")
+    lines = [json.dumps({"text": text}) for texts in kinds.values() for text in texts]
+    if args.megabytes:
+        random_.shuffle(lines)
+        room = args.megabytes * 1e6
+        while lines and sum(map(len, lines)) > room:
+            lines = lines[:int(len(lines) * min(0.999, room / sum(map(len, lines))))]
+    chats = [line for line in args.chats.read_text().split("\n") if line] if args.chats else []
+    args.out.write_text("".join(line + "\n" for line in lines + chats))
+    kinds["chats"] = chats
     for name, texts in kinds.items():
         print(f"{name}: {len(texts)} texts, {sum(map(len, texts)) / 1e6:.2f} MB")
 
