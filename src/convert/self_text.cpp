@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "core/random.h"
 #include "infer/scheduler.h"
 #include "model/document_ends.h"
@@ -131,8 +132,12 @@ SelfTexts self_texts(const model::ModelFolder& writer, std::shared_ptr<const inf
   const text::Tokenizer tokenizer = writer.tokenizer();
   const model::DocumentEnds ends = model::document_ends(writer.config(), tokenizer);
   const std::vector<int32_t> stops = model::end_ids(writer, ends);
-  const auto format = writer.chat_format();
-  std::optional<ChatFrame> frame = format ? chat_frame(*format, tokenizer) : std::nullopt;
+  std::optional<ChatFrame> frame;
+  try {
+    if (const auto format = writer.chat_format()) frame = chat_frame(*format, tokenizer);
+  } catch (const UserError& error) {  // documents need no template
+    log_warning("no conversations are written: ", error.what());
+  }
   const int64_t context = std::min(options.context, writer.config().max_position_embeddings);
   if (frame && std::ssize(frame->before) + std::ssize(frame->between) + kChatRoom > context) frame.reset();
   const int64_t of_chat = frame ? static_cast<int64_t>(chat_share * static_cast<double>(options.tokens)) : 0;
