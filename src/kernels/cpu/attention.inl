@@ -202,6 +202,7 @@ void scores_as(const Attend& a, int64_t page_begin, int64_t page_end) {
     if constexpr (kAttendTile >= 8)
       for (; q + 8 <= a.count; q += 8) tile_scores<T, 8>(a, q, page, end, ahead);
     for (; q + 4 <= a.count; q += 4) tile_scores<T, 4>(a, q, page, end, ahead);
+    if (q + 3 == a.count) tile_scores<T, 3>(a, q, page, end, ahead), q += 3;
     for (; q + 2 <= a.count; q += 2) tile_scores<T, 2>(a, q, page, end, ahead);
     for (; q < a.count; ++q) tile_scores<T, 1>(a, q, page, end, ahead);
   }
@@ -339,6 +340,7 @@ void values_as(const Attend& a, int64_t first, int64_t last) {
     if constexpr (kAttendTile >= 8)
       for (; q + 8 <= a.count; q += 8) tile_values<T, 8>(a, q, from, to, first, last, ahead);
     for (; q + 4 <= a.count; q += 4) tile_values<T, 4>(a, q, from, to, first, last, ahead);
+    if (q + 3 == a.count) tile_values<T, 3>(a, q, from, to, first, last, ahead), q += 3;
     for (; q + 2 <= a.count; q += 2) tile_values<T, 2>(a, q, from, to, first, last, ahead);
     for (; q < a.count; ++q) tile_values<T, 1>(a, q, from, to, first, last, ahead);
   }
