@@ -1,5 +1,4 @@
 #include "cli/commands.h"
-
 #include "cli/common.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"

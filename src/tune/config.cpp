@@ -41,8 +41,12 @@ Json write_stage(const StageConfig& c) {
 
 }  // namespace
 
+Json TuneConfig::once() { return {{"adapters", "merged"}, {"chat_share", 0.0}}; }
+
 TuneConfig TuneConfig::from_json(const Json& json, const std::string& where) {
-  const Fields f(json, where);
+  Json whole = json.is_object() ? once() : json;
+  if (json.is_object()) whole.update(json);
+  const Fields f(whole, where);
   const TuneConfig d;
   TuneConfig c;
   c.model = f.string("model");
@@ -52,7 +56,7 @@ TuneConfig TuneConfig::from_json(const Json& json, const std::string& where) {
   c.teacher_top = f.integer("teacher_top", 0, kVocabulary, d.teacher_top);
   c.data = train::read_data(f.object("data"));
   c.self_tokens = f.integer("self_tokens", 0, kTrainTokens, 0);
-  c.chat_share = f.number("chat_share", 0, 1, 0);
+  c.chat_share = f.number("chat_share", 0, 1);
   c.sequence_length = f.integer("sequence_length", 2, kSequenceLength, d.sequence_length);
   c.batch_size = f.integer("batch_size", 1, kBatch, d.batch_size);
   c.accumulation = f.integer("accumulation", 1, kBatch, d.accumulation);
@@ -74,7 +78,7 @@ TuneConfig TuneConfig::from_json(const Json& json, const std::string& where) {
   if (f.has("schedule")) c.schedule = train::read_schedule(f.object("schedule"), d.schedule);
   if (f.has("interval")) c.interval = train::read_interval(f.object("interval"), d.interval);
   c.calibration_tokens = f.integer("calibration_tokens", 1, kTrainTokens, d.calibration_tokens);
-  c.adapters = f.choice<Keep>("adapters", kKeepNames, Keep::merged);  // as before there was a choice
+  c.adapters = f.choice<Keep>("adapters", kKeepNames);
   c.type = f.string("type", "");
   c.precision = f.choice<train::Precision>("precision", train::kPrecisionNames, d.precision);
   c.f32_route = f.choice<train::Route>("f32_route", train::kRouteNames, d.f32_route);

@@ -52,8 +52,8 @@ struct TuneConfig {
   std::string teacher_cache;          // folder that keeps what the teacher said; "" = it is asked every time
   int64_t teacher_top = 64;           // of its log-probabilities per token; 0: all logits (not cached)
   train::DataConfig data;
-  double chat_share = 0.25;           // of that text: conversations, where the teacher has a chat template
   int64_t self_tokens = 0;            // text that the teacher writes, where data.text has "self"; 0: as many as are tuned on
+  double chat_share = 0.25;           // of that text: conversations, where teacher and student have a chat template
   int64_t sequence_length = 512, batch_size = 4, accumulation = 1;
   double lowest = 0.65, highest = 0.85;   // block fractions that steps take turns over; equal: one
   std::vector<StageConfig> stages;
@@ -72,6 +72,8 @@ struct TuneConfig {
   uint64_t seed = 0;
   int64_t threads = 0;
 
+  // Keys that earlier versions did not write, with what their runs did.
+  static Json once();
   static TuneConfig from_json(const Json& json, const std::string& where);
   Json to_json() const;
   double target(int64_t step) const;  // block fraction of a step: turns over the range, neighbours far apart in it

@@ -51,12 +51,13 @@ std::vector<float> thresholds_for(const model::ModelFolder& student, double dial
 // Of tokens that reach each cut at that dial; the configuration's where none was calibrated.
 std::vector<double> shares_for(const model::ModelFolder& student, double dial) { return student.dial() ? student.dial()->at(dial).capacity : student.config().routing.capacities(); }
 
-// Keys whose values differ, but for those that change nothing in what is computed. `kOnce`: what runs of before a key was thought of had.
+// Keys whose values differ, but for those that change nothing in what is computed.
 void require_same(const Json& before, const Json& now, const std::string& where) {
-  const Json kOnce = {{"adapters", "merged"}, {"chat_share", 0.0}};
+  Json then = TuneConfig::once();
+  then.update(before);
   for (const auto& [key, value] : now.items()) {
     if (key == "interval" || key == "threads" || key == "teacher_cache" || key == "data") continue;  // threads and data are checked by what they are
-    const Json was = before.contains(key) ? before.at(key) : kOnce.value(key, Json());
+    const Json was = then.value(key, Json());
     if (was != value) throw UserError({where, key, value.dump(), was.is_null() ? "what its last checkpoint has" : was.dump() + ", as in its last checkpoint", "start a new run for other settings"});
   }
 }
