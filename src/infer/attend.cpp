@@ -28,9 +28,9 @@ void attend_whole(const Step& step, Attend a) {
   std::array<float, kAttendQueries> inverse;
   a.scores = scratch(a.count * pages_of(a) * kLanes);
   a.inverse = inverse.data();
-  step.kernels.attend_scores(a, 0, pages_of(a));
+  kernels::attend_scores(step.kernels, a, 0, pages_of(a));
   step.kernels.attend_softmax(a, 0, a.count);
-  step.kernels.attend_values(a, 0, a.head_dim);
+  kernels::attend_values(step.kernels, a, 0, a.head_dim);
 }
 
 // A few long jobs for many threads: every step of them is shared out, scores by pages, weights by queries, values by columns. No
@@ -60,7 +60,7 @@ void attend_in_parts(Step& step, std::span<Attend> jobs) {
   };
   const auto up_to = [](int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; };
   for (Attend& a : jobs) cut(a, pages_of(a), up_to((pages + wanted - 1) / wanted, 16));
-  run([&](const Part& p) { step.kernels.attend_scores(*p.job, p.begin, p.end); });
+  run([&](const Part& p) { kernels::attend_scores(step.kernels, *p.job, p.begin, p.end); });
   for (Attend& a : jobs) cut(a, a.count, 1);
   run([&](const Part& p) { step.kernels.attend_softmax(*p.job, p.begin, p.end); });
   const int64_t each = (wanted + std::ssize(jobs) - 1) / std::ssize(jobs);  // parts of a job
@@ -68,7 +68,7 @@ void attend_in_parts(Step& step, std::span<Attend> jobs) {
     const int64_t columns = up_to((a.head_dim + each - 1) / each, kLanes);
     cut(a, a.head_dim, columns > kLanes ? up_to(columns, kKvBlock) : columns);
   }
-  run([&](const Part& p) { step.kernels.attend_values(*p.job, p.begin, p.end); });
+  run([&](const Part& p) { kernels::attend_values(step.kernels, *p.job, p.begin, p.end); });
 }
 
 }  // namespace

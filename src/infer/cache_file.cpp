@@ -17,7 +17,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the file's numbers are little-endian");
 
 constexpr char kMagic[8] = {'F', 'A', 'T', 'H', 'O', 'M', 'K', 'V'};
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;  // 1: codes of q8_0 lay as other numbers
 constexpr int64_t kFront = 16, kChecksum = 32, kAlignment = 64;  // magic, version, size of the header; hexadecimal digits; of the pages
 
 int64_t up(int64_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }

@@ -12,10 +12,12 @@
 namespace fathom::kernels {
 namespace {
 
-[[maybe_unused]] Kernels with_products(Kernels table, Isa isa, void (*quantized_matmul)(const QuantizedMatmul&)) {
+[[maybe_unused]] Kernels with_loops(Kernels table, Isa isa, const CodeLoops& loops) {
   table.isa = isa;
   table.name = isa_name(isa);
-  table.quantized_matmul = quantized_matmul;
+  table.quantized_matmul = loops.quantized_matmul;
+  table.attend_code_scores = loops.attend_scores;
+  table.attend_code_values = loops.attend_values;
   return table;
 }
 
@@ -38,8 +40,8 @@ Kernels with_bf16(Kernels table) {
 }
 
 const Kernels* find(Isa isa) {  // null when this machine lacks it
-  static const Kernels short_vnni = with_products(*kAvx2, Isa::avxvnni, cpu_has_avxvnni() ? kAvxVnniMatmul : kAvx512VnniMatmul256);
-  static const Kernels vnni = with_products(*kAvx512, Isa::avx512vnni, kVnniMatmul);
+  static const Kernels short_vnni = with_loops(*kAvx2, Isa::avxvnni, cpu_has_avxvnni() ? kAvxVnniLoops : kAvx512VnniLoops256);
+  static const Kernels vnni = with_loops(*kAvx512, Isa::avx512vnni, kVnniLoops);
   static const Kernels bf16 = with_bf16(vnni);
   switch (isa) {
     case Isa::reference: return cpu_has_fma() ? kReferenceFma : kReferencePlain;
@@ -55,7 +57,7 @@ const Kernels* find(Isa isa) {  // null when this machine lacks it
 #elif defined(__aarch64__)
 
 const Kernels* find(Isa isa) {
-  static const Kernels dot = with_products(*kNeon, Isa::neondot, kDotMatmul);
+  static const Kernels dot = with_loops(*kNeon, Isa::neondot, kDotLoops);
   switch (isa) {
     case Isa::reference: return kReferencePlain;
     case Isa::neon: return kNeon;
@@ -85,6 +87,13 @@ const Kernels& from_environment() {
 }
 
 }  // namespace
+
+void attend_scores(const Kernels& table, const Attend& a, int64_t page_begin, int64_t page_end) {
+  (a.type == KvType::q8_0 ? table.attend_code_scores : table.attend_scores)(a, page_begin, page_end);
+}
+void attend_values(const Kernels& table, const Attend& a, int64_t first, int64_t last) {
+  (a.type == KvType::q8_0 ? table.attend_code_values : table.attend_values)(a, first, last);
+}
 
 const char* isa_name(Isa isa) {
   switch (isa) {

@@ -116,13 +116,19 @@ struct Kernels {
   void (*add)(const float* x, const float* a, int64_t n, float* y);           // y may be x or a
   void (*scaled_add)(const float* x, const float* a, float g, int64_t n, float* y);  // y = x + g·a; y may be x or a
   void (*store_slot)(const StoreSlot&);
+  // attend_code_* are for a q8_0 cache, attend_scores and attend_values for the others; the functions of their names below choose.
   void (*attend_scores)(const Attend&, int64_t page_begin, int64_t page_end);
+  void (*attend_code_scores)(const Attend&, int64_t page_begin, int64_t page_end);
   void (*attend_softmax)(const Attend&, int64_t query_begin, int64_t query_end);
   void (*attend_values)(const Attend&, int64_t first, int64_t last);          // columns; `first` is a multiple of 16
+  void (*attend_code_values)(const Attend&, int64_t first, int64_t last);
   double (*log_sum_exp)(const float* x, int64_t n);
   void (*exp_shifted)(const float* x, float shift, int64_t n, float* y);      // y = exp(x − shift); y may be x
   int64_t (*argmax)(const float* x, int64_t n);
 };
+
+void attend_scores(const Kernels&, const Attend&, int64_t page_begin, int64_t page_end);
+void attend_values(const Kernels&, const Attend&, int64_t first, int64_t last);
 
 // The fastest table that this CPU runs, or the one that the environment variable FATHOM_ISA names; an unknown name or
 // one that this CPU lacks is a UserError.

@@ -1,9 +1,9 @@
 // A page of the cache: keys and values of 16 positions of one sequence in one block. Places and sizes in bytes.
-//   keys    per head the elements [D][16], then of q8_0 the scales [⌈D / 32⌉][16]
-//   values  per head panels of 16 columns, one after the other: elements [16][16] of position and column, the last panel as
-//           narrow as its columns; then of q8_0 the scales [⌈D / 32⌉][16]
-// So every cache line of a head's keys belongs to sixteen positions, and of its values to sixteen columns: threads may share
-// out either.
+//   keys    per head the elements [D][16]; of q8_0 the codes + 128 [⌈D / 4⌉][16][4], then the scales [⌈D / 32⌉][16]
+//   values  per head panels of 16 columns, one after the other: elements [16][16] of position and column, of q8_0 the codes
+//           [4][16][4] of four positions, column and position, the last panel as narrow as its columns; then the scales [⌈D / 32⌉][16]
+// A last four of q8_0 that is a two lies in two bytes. So every cache line of a head's keys belongs to sixteen positions, and of
+// its values to sixteen columns: threads may share out either.
 #pragma once
 #include "kernels/kernels.h"
 

@@ -252,7 +252,7 @@ TEST(CacheFile, Limits) {
   const std::string path = join_path(folder.path(), "c");
   const auto header_of = [&](uint32_t bytes) {
     return [&, bytes] {
-      std::string file("FATHOMKV\x01\0\0\0", 12);
+      std::string file("FATHOMKV\x02\0\0\0", 12);
       file.append(reinterpret_cast<const char*>(&bytes), 4);
       atomic_write(path, file + std::string(100, ' '));
       load_cache(path, kFingerprint, *engine);

@@ -31,7 +31,8 @@ Guarded page_of(const KvPage& layout, Random& random) {  // anything at all in i
 struct Place {
   const KvPage& layout;
   int64_t element(bool value, int64_t head, int64_t slot, int64_t d) const {
-    const int64_t D = layout.head_dim, width = std::min<int64_t>(16, D - d / 16 * 16);
+    const int64_t D = layout.head_dim, width = std::min<int64_t>(16, D - d / 16 * 16), four = std::min<int64_t>(4, D - d / 4 * 4);
+    if (layout.type == KvType::q8_0) return start(value, head) + (value ? d / 16 * 256 + (slot / 4 * width + d % 16) * 4 + slot % 4 : d / 4 * 64 + slot * four + d % 4);
     return start(value, head) + (value ? d / 16 * 256 + slot * width + d % 16 : d * 16 + slot) * size();
   }
   int64_t scale(bool value, int64_t head, int64_t slot, int64_t d) const { return start(value, head) + 16 * layout.head_dim + (d / 32 * 16 + slot) * 2; }
@@ -46,7 +47,7 @@ struct Place {
     switch (layout.type) {
       case KvType::f16: return f16_to_f32(half(at));
       case KvType::bf16: return bf16_to_f32(half(at));
-      case KvType::q8_0: return static_cast<float>(static_cast<int8_t>(*at)) * f16_to_f32(half(page + scale(value, head, slot, d)));
+      case KvType::q8_0: return static_cast<float>(value ? static_cast<int8_t>(*at) : *at - 128) * f16_to_f32(half(page + scale(value, head, slot, d)));
       case KvType::f32: break;
     }
     float x;
@@ -136,9 +137,9 @@ struct Queries {
 };
 
 void whole(const Kernels& table, const Attend& a) {
-  table.attend_scores(a, 0, (a.visible[a.count - 1] + 15) / 16);
+  attend_scores(table, a, 0, (a.visible[a.count - 1] + 15) / 16);
   table.attend_softmax(a, 0, a.count);
-  table.attend_values(a, 0, a.head_dim);
+  attend_values(table, a, 0, a.head_dim);
 }
 
 void in_parts(const Kernels& table, const Attend& a, Random& random) {
@@ -149,9 +150,9 @@ void in_parts(const Kernels& table, const Attend& a, Random& random) {
       at = next;
     }
   };
-  cut((a.visible[a.count - 1] + 15) / 16, 1, [&](int64_t from, int64_t to) { table.attend_scores(a, from, to); });
+  cut((a.visible[a.count - 1] + 15) / 16, 1, [&](int64_t from, int64_t to) { attend_scores(table, a, from, to); });
   cut(a.count, 1, [&](int64_t from, int64_t to) { table.attend_softmax(a, from, to); });
-  cut(a.head_dim, 16, [&](int64_t from, int64_t to) { table.attend_values(a, from, to); });
+  cut(a.head_dim, 16, [&](int64_t from, int64_t to) { attend_values(table, a, from, to); });
 }
 
 TEST_P(PagesSimd, AttentionEqualsTheReferenceWholeAndInParts) {
@@ -177,7 +178,7 @@ TEST_P(PagesSimd, AttentionEqualsTheReferenceWholeAndInParts) {
     ASSERT_EQ(first_difference(a.out.data(), b.out.data(), count * D), -1) << what;
     ASSERT_EQ(first_difference(a.out.data(), c.out.data(), count * D), -1) << what << ", in parts";
     for (int64_t i = 0; i < count * D; ++i) {
-      if (type == KvType::q8_0) ASSERT_TRUE(infinite || std::abs(a.out[i] - d.out[i]) <= 2e-5f) << what << ", as f32";  // scales come last, so it rounds elsewhere
+      if (type == KvType::q8_0) ASSERT_TRUE(infinite || std::abs(a.out[i] - d.out[i]) <= 4e-3f) << what << ", as f32: " << a.out[i] - d.out[i];  // scores of queries of 14 bits, by values of up to 8
       else ASSERT_TRUE(same_bits(a.out[i], d.out[i])) << what << ", as f32";
     }
     for (int64_t i = 0; i < count * D; ++i) ASSERT_TRUE(infinite || !std::isnan(a.out[i])) << what << ": saw what it must not";

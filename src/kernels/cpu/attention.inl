@@ -1,4 +1,5 @@
-// Keys and values into their pages, and attention over them, written once over V16 behind loops.inl; README.md says what each gives.
+// Keys and values into their pages, and attention over them, written once over V16 behind loops.inl, attend_pages.inl and
+// attend_codes.inl, which has the products of a q8_0 cache; README.md says what each gives.
 
 // Of a decode step's keys and values every byte comes from memory once, so these loops are bound by it as long as the arithmetic
 // for a cache line takes less time than the line (docs/performance.md).
@@ -6,13 +7,12 @@
 template <KvType T>
 constexpr int64_t kStoredBytes = T == KvType::f32 ? 4 : T == KvType::q8_0 ? 1 : 2;
 
-// Sixteen numbers as f32, which is exact; of q8_0 the codes.
+// Sixteen numbers as f32, which is exact.
 template <KvType T>
 V16 load_stored(const uint8_t* p) {
   if constexpr (T == KvType::f32) return load(reinterpret_cast<const float*>(p));
   else if constexpr (T == KvType::f16) return load_halves(p);
-  else if constexpr (T == KvType::bf16) return load_bf16(p);
-  else return load_signed_bytes(p);
+  else return load_bf16(p);
 }
 template <KvType T>
 V16 load_first_stored(const uint8_t* p, int64_t n) {
@@ -48,6 +48,20 @@ void convert_block(const float* x, int64_t n, uint8_t* to, uint8_t* scale) {
   }
 }
 
+// `n` codes of a slot, which lie four by four beside those of other slots; keys' codes without a sign, 128 more.
+void store_key_codes(const uint8_t* codes, int64_t n, uint8_t* to, int64_t slot) {
+  for (int64_t i = 0; i < n; i += 4) {
+    const int64_t width = min64(4, n - i);
+    for (int64_t j = 0; j < width; ++j) to[i * kLanes + slot * width + j] = static_cast<uint8_t>(codes[i + j] ^ 128);
+  }
+}
+void store_value_codes(const uint8_t* codes, int64_t n, uint8_t* to, int64_t slot) {
+  for (int64_t panel = 0; panel < n; panel += kLanes) {
+    const int64_t width = min64(kLanes, n - panel);
+    for (int64_t i = 0; i < width; ++i) to[panel * kLanes + (slot / 4 * width + i) * 4 + slot % 4] = codes[panel + i];
+  }
+}
+
 template <KvType T>
 void store_slot_as(const StoreSlot& a) {
   constexpr int64_t kBytes = kStoredBytes<T>;
@@ -60,14 +74,16 @@ void store_slot_as(const StoreSlot& a) {
     for (int64_t first = 0; first < D; first += kKvBlock) {
       const int64_t n = min64(kKvBlock, D - first);
       convert_block<T>(x + first, n, some, to + kLanes * D + (first / kKvBlock * kLanes + a.slot) * 2);
-      if (is_key) {
+      if constexpr (T == KvType::q8_0) {
+        is_key ? store_key_codes(some, n, to + first * kLanes, a.slot) : store_value_codes(some, n, to + first * kLanes, a.slot);
+      } else if (is_key) {
         uint8_t* const column = to + (first * kLanes + a.slot) * kBytes;
         for (int64_t i = 0; i < n; ++i) __builtin_memcpy(column + i * kLanes * kBytes, some + i * kBytes, kBytes);
-        continue;
-      }
-      for (int64_t panel = 0; panel < n; panel += kLanes) {
-        const int64_t width = min64(kLanes, D - first - panel);
-        __builtin_memcpy(to + ((first + panel) * kLanes + a.slot * width) * kBytes, some + panel * kBytes, static_cast<size_t>(width * kBytes));
+      } else {
+        for (int64_t panel = 0; panel < n; panel += kLanes) {
+          const int64_t width = min64(kLanes, n - panel);
+          __builtin_memcpy(to + ((first + panel) * kLanes + a.slot * width) * kBytes, some + panel * kBytes, static_cast<size_t>(width * kBytes));
+        }
       }
     }
   }
@@ -82,7 +98,6 @@ void store_slot(const StoreSlot& a) {
   }
 }
 
-constexpr int64_t kCacheLine = 64;
 template <KvType T>
 constexpr int64_t kPerLine = kCacheLine / (kLanes * kStoredBytes<T>);  // vectors
 // Of the `streams` lines that kPerLine steps over as many streams of vectors read: how many to count to step i.
@@ -90,121 +105,66 @@ template <KvType T>
 constexpr unsigned lines_at(int64_t i, int64_t streams) {
   return static_cast<unsigned>((i + 1) * streams / kPerLine<T> - i * streams / kPerLine<T>);
 }
-constexpr int64_t kBlockPages = 4;  // that all queries of a job meet before the next come, so that these come from memory once
-constexpr int64_t kBlocksAhead = 3;
+struct QueryRows {  // of a job's queries, at distances that a loop knows: one address register for all
+  float row[kAttendQueries][limits::kHeadWidth + kLanes];
 
-// Pages lie anywhere, a few KB of a head in each: too little for the hardware to see a stream, and all of it behind one channel of
-// the memory. So what comes next is asked for, line by line while a block is computed, from twelve pages in turn; and three times,
-// since a processor drops such wishes when it is busy, into the second-level cache, which takes more of them than the first.
-// (Zen 4, 4 KB from each page, GB/s of the 34 that a sequential read gets: without 12, into the first level 13, once from eight
-// pages 20, this way 31.)
-struct Ahead {
-  const uint8_t* next[kBlocksAhead * kBlockPages];
-  int64_t offset = 0, bytes = 0;
-  uint64_t page = 0;  // of a block, whose line comes next
-
-  Ahead(const Attend& a, int64_t head_offset, int64_t first, int64_t page_end) {
-    if (first >= page_end) return;
-    for (int64_t i = 0; i < kBlocksAhead * kBlockPages; ++i) next[i] = a.pages[min64(first + i, page_end - 1)] + head_offset;
-    bytes = kLanes * kv_bytes(a.type, a.head_dim);
-  }
-  void step(unsigned computed) {  // lines, at most 4
-    if (computed == 0 || offset >= bytes) return;
-#pragma GCC unroll 4
-    for (unsigned i = 0; i < computed; ++i)
-#pragma GCC unroll 3
-      for (int64_t block = 0; block < kBlocksAhead; ++block)
-        __builtin_prefetch(next[block * kBlockPages + static_cast<int64_t>((page + i) % kBlockPages)] + offset, 0, 2);
-    page += computed;
-    if (page >= kBlockPages) page -= kBlockPages, offset += kCacheLine;
+  explicit QueryRows(const Attend& a) {
+    for (int64_t q = 0; q < a.count; ++q) __builtin_memcpy(row[q], a.queries[q], static_cast<size_t>(a.head_dim) * sizeof(float));
   }
 };
 
-int64_t page_count(const Attend& a) { return (a.visible[a.count - 1] + kLanes - 1) / kLanes; }
-
-// Scores of queries [first, first + Q) with the keys of P pages: Q·P independent sums hide the latency of each. Of q8_0 they are sums
-// of codes, times their scale at the end of each block.
+// Scores of queries [first, first + Q) with the keys of P pages: Q·P independent sums hide the latency of each.
 template <KvType T, int Q, int P>
-void page_scores(const Attend& a, int64_t first, int64_t page, Ahead& ahead) {
+void page_scores(const Attend& a, const QueryRows& x, int64_t first, int64_t page, Ahead& ahead) {
   constexpr int64_t kVector = kLanes * kStoredBytes<T>;
   const int64_t D = a.head_dim, slots = page_count(a) * kLanes;
   float* const scores = a.scores + first * slots + page * kLanes;
   V16 acc[Q][P];
   const uint8_t* key[P];
-  const float* query[Q];
-  const auto clear = [&] {
 #pragma GCC unroll 8
-    for (int q = 0; q < Q; ++q)
+  for (int q = 0; q < Q; ++q)
 #pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) acc[q][p] = zero();
-  };
-  clear();
+    for (int p = 0; p < P; ++p) acc[q][p] = zero();
 #pragma GCC unroll 4
   for (int p = 0; p < P; ++p) key[p] = a.pages[page + p] + a.key_offset;
-#pragma GCC unroll 8
-  for (int q = 0; q < Q; ++q) query[q] = a.queries[first + q];
-  for (int64_t block = 0; block < D; block += kKvBlock) {
-    const int64_t end = min64(block + kKvBlock, D);
-    const auto column = [&](int64_t d) __attribute__((always_inline)) {
+  const auto column = [&](int64_t d) __attribute__((always_inline)) {
 #pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) {
-        const V16 keys = load_stored<T>(key[p] + d * kVector);
+    for (int p = 0; p < P; ++p) {
+      const V16 keys = load_stored<T>(key[p] + d * kVector);
 #pragma GCC unroll 8
-        for (int q = 0; q < Q; ++q) acc[q][p] = fma(set1(query[q][d]), keys, acc[q][p]);
-      }
-    };
-    int64_t d = block;
-    for (; d + kPerLine<T> <= end; d += kPerLine<T>) {
-#pragma GCC unroll 4
-      for (int64_t i = 0; i < kPerLine<T>; ++i) {
-        ahead.step(lines_at<T>(i, P));
-        column(d + i);
-      }
+      for (int q = 0; q < Q; ++q) acc[q][p] = fma(set1(x.row[first + q][d]), keys, acc[q][p]);
     }
-    for (; d < end; ++d) column(d);
-    if constexpr (T == KvType::q8_0) {
+  };
+  int64_t d = 0;
+  for (; d + kPerLine<T> <= D; d += kPerLine<T>) {
 #pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) {
-        const V16 scale = load_halves(key[p] + kLanes * D + block / kKvBlock * kLanes * 2);
-#pragma GCC unroll 8
-        for (int q = 0; q < Q; ++q) {
-          float* const at = scores + q * slots + p * kLanes;
-          store(at, fma(acc[q][p], scale, block == 0 ? zero() : load(at)));
-        }
-      }
-      clear();
+    for (int64_t i = 0; i < kPerLine<T>; ++i) {
+      ahead.step(lines_at<T>(i, P));
+      column(d + i);
     }
   }
-  if constexpr (T == KvType::q8_0) ahead.step(P);  // of the scales
+  for (; d < D; ++d) column(d);
   const V16 scale = set1(a.scale);
 #pragma GCC unroll 8
   for (int q = 0; q < Q; ++q)
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-      float* const at = scores + q * slots + p * kLanes;
-      store(at, mul(T == KvType::q8_0 ? load(at) : acc[q][p], scale));
-    }
+    for (int p = 0; p < P; ++p) store(scores + q * slots + p * kLanes, mul(acc[q][p], scale));
 }
 
 template <KvType T, int Q>
-void tile_scores(const Attend& a, int64_t first, int64_t page, int64_t page_end, Ahead& ahead) {
+void tile_scores(const Attend& a, const QueryRows& x, int64_t first, int64_t page, int64_t page_end, Ahead& ahead) {
   constexpr int kPages = kAttendSums / Q > kBlockPages ? kBlockPages : kAttendSums / Q > 0 ? kAttendSums / Q : 1;
-  for (; page + kPages <= page_end; page += kPages) page_scores<T, Q, kPages>(a, first, page, ahead);
-  for (; page < page_end; ++page) page_scores<T, Q, 1>(a, first, page, ahead);
+  for (; page + kPages <= page_end; page += kPages) page_scores<T, Q, kPages>(a, x, first, page, ahead);
+  for (; page < page_end; ++page) page_scores<T, Q, 1>(a, x, first, page, ahead);
 }
 
 template <KvType T>
 void scores_as(const Attend& a, int64_t page_begin, int64_t page_end) {
+  const QueryRows x(a);
   for (int64_t page = page_begin; page < page_end; page += kBlockPages) {
     const int64_t end = min64(page + kBlockPages, page_end);
     Ahead ahead(a, a.key_offset, end, page_end);
-    int64_t q = 0;
-    if constexpr (kAttendTile >= 8)
-      for (; q + 8 <= a.count; q += 8) tile_scores<T, 8>(a, q, page, end, ahead);
-    for (; q + 4 <= a.count; q += 4) tile_scores<T, 4>(a, q, page, end, ahead);
-    if (q + 3 == a.count) tile_scores<T, 3>(a, q, page, end, ahead), q += 3;
-    for (; q + 2 <= a.count; q += 2) tile_scores<T, 2>(a, q, page, end, ahead);
-    for (; q < a.count; ++q) tile_scores<T, 1>(a, q, page, end, ahead);
+    in_tiles(a.count, [&]<int Q>(int64_t q) { tile_scores<T, Q>(a, x, q, page, end, ahead); });
   }
 }
 
@@ -213,7 +173,7 @@ void attend_scores(const Attend& a, int64_t page_begin, int64_t page_end) {
     case KvType::f32: return scores_as<KvType::f32>(a, page_begin, page_end);
     case KvType::f16: return scores_as<KvType::f16>(a, page_begin, page_end);
     case KvType::bf16: return scores_as<KvType::bf16>(a, page_begin, page_end);
-    case KvType::q8_0: return scores_as<KvType::q8_0>(a, page_begin, page_end);
+    case KvType::q8_0: return;  // code_scores
   }
 }
 
@@ -249,7 +209,7 @@ template <KvType T, int Q, int N>
 void weigh_values(const Attend& a, int64_t first, int64_t from, int64_t to, int64_t column, int64_t width, Ahead& ahead) {
   constexpr int64_t kBytes = kStoredBytes<T>;
   const int64_t slots = page_count(a) * kLanes, row = width * kBytes, panel = kLanes * kLanes * kBytes;
-  const int64_t begin = a.value_offset + column * kLanes * kBytes, scales = a.value_offset + kLanes * a.head_dim + column / kKvBlock * kLanes * 2;
+  const int64_t begin = a.value_offset + column * kLanes * kBytes;
   const bool whole = width == kLanes;
   V16 acc[Q][N];
 #pragma GCC unroll 8
@@ -262,15 +222,6 @@ void weigh_values(const Attend& a, int64_t first, int64_t from, int64_t to, int6
   for (int64_t j = from; j < to;) {
     const int64_t page = j / kLanes, end = min64((page + 1) * kLanes, to);
     const uint8_t* const values = a.pages[page] + begin;
-    alignas(64) float scaled[Q][(N + 1) / 2][kLanes];  // weights times the scales of a pair of panels; a single panel lies in one block
-    if constexpr (T == KvType::q8_0) {
-      ahead.step(1);
-#pragma GCC unroll 8
-      for (int q = 0; q < Q; ++q)
-#pragma GCC unroll 2
-        for (int n = 0; n < (N + 1) / 2; ++n)
-          store(scaled[q][n], mul(load(a.scores + (first + q) * slots + page * kLanes), load_halves(a.pages[page] + scales + n * kLanes * 2)));
-    }
     const float* const weights = a.scores + first * slots + page * kLanes;
     const auto add_slot = [&](int64_t slot) __attribute__((always_inline)) {
 #pragma GCC unroll 4
@@ -278,7 +229,7 @@ void weigh_values(const Attend& a, int64_t first, int64_t from, int64_t to, int6
         const uint8_t* const at = values + n * panel + slot * row;
         const V16 v = N > 1 || whole ? load_stored<T>(at) : load_first_stored<T>(at, width);
 #pragma GCC unroll 8
-        for (int q = 0; q < Q; ++q) acc[q][n] = fma(set1(T == KvType::q8_0 ? scaled[q][n / 2][slot] : weights[q * slots + slot]), v, acc[q][n]);
+        for (int q = 0; q < Q; ++q) acc[q][n] = fma(set1(weights[q * slots + slot]), v, acc[q][n]);
       }
     };
     int64_t slot = j % kLanes;
@@ -303,11 +254,11 @@ void weigh_values(const Attend& a, int64_t first, int64_t from, int64_t to, int6
     }
 }
 
-// N panels at a time from a whole block of 32 columns on, else one.
+// N panels at a time, then one.
 template <KvType T, int Q, int N>
 void weigh_columns(const Attend& a, int64_t first, int64_t from, int64_t to, int64_t column, int64_t last, Ahead& ahead) {
   while (column < last) {
-    if (N > 1 && column % kKvBlock == 0 && column + N * kLanes <= last) {
+    if (N > 1 && column + N * kLanes <= last) {
       weigh_values<T, Q, N>(a, first, from, to, column, kLanes, ahead);
       column += N * kLanes;
     } else {
@@ -336,21 +287,9 @@ void values_as(const Attend& a, int64_t first, int64_t last) {
   for (int64_t from = 0; from < end; from += kBlockPages * kLanes) {
     const int64_t to = min64(from + kBlockPages * kLanes, end);
     Ahead ahead(a, a.value_offset + first * kLanes * kStoredBytes<T>, from / kLanes + kBlockPages, page_count(a));
-    int64_t q = 0;
-    if constexpr (kAttendTile >= 8)
-      for (; q + 8 <= a.count; q += 8) tile_values<T, 8>(a, q, from, to, first, last, ahead);
-    for (; q + 4 <= a.count; q += 4) tile_values<T, 4>(a, q, from, to, first, last, ahead);
-    if (q + 3 == a.count) tile_values<T, 3>(a, q, from, to, first, last, ahead), q += 3;
-    for (; q + 2 <= a.count; q += 2) tile_values<T, 2>(a, q, from, to, first, last, ahead);
-    for (; q < a.count; ++q) tile_values<T, 1>(a, q, from, to, first, last, ahead);
+    in_tiles(a.count, [&]<int Q>(int64_t q) { tile_values<T, Q>(a, q, from, to, first, last, ahead); });
   }
-  for (int64_t q = 0; q < a.count; ++q) {
-    float* const out = a.outputs[q];
-    const V16 scale = set1(a.inverse[q]);
-    int64_t d = first;
-    for (; d + kLanes <= last; d += kLanes) store(out + d, mul(load(out + d), scale));
-    if (const int64_t left = last - d; left > 0) store_first(out + d, left, mul(load_first(out + d, left), scale));
-  }
+  divide_outputs(a, first, last);
 }
 
 void attend_values(const Attend& a, int64_t first, int64_t last) {
@@ -358,6 +297,6 @@ void attend_values(const Attend& a, int64_t first, int64_t last) {
     case KvType::f32: return values_as<KvType::f32>(a, first, last);
     case KvType::f16: return values_as<KvType::f16>(a, first, last);
     case KvType::bf16: return values_as<KvType::bf16>(a, first, last);
-    case KvType::q8_0: return values_as<KvType::q8_0>(a, first, last);
+    case KvType::q8_0: return;  // code_values
   }
 }

@@ -26,6 +26,14 @@ inline __m256i dot4(__m256i acc, __m256i codes, Activations x) {
 inline I16 dot4(I16 acc, I16 codes, Activations x) { return {dot4(acc.lo, codes.lo, x), dot4(acc.hi, codes.hi, x)}; }
 
 #include "kernels/cpu/loops.inl"
+
+// Four products of a byte without a sign and one with, of which two fit in 16 bits.
+inline __m256i dot_bytes(__m256i acc, __m256i plain, __m256i with_sign) {
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(plain, with_sign), _mm256_set1_epi16(1)));
+}
+inline I16 dot_bytes(I16 acc, I16 plain, I16 with_sign) { return {dot_bytes(acc.lo, plain.lo, with_sign.lo), dot_bytes(acc.hi, plain.hi, with_sign.hi)}; }
+#include "kernels/cpu/attend_pages.inl"
+#include "kernels/cpu/attend_codes.inl"
 #include "kernels/cpu/attention.inl"
 
 constexpr int kQuantizedRows = 1;
@@ -58,7 +66,7 @@ constexpr int tile_rows(Packing packing) { return packing == Packing::bf16 ? 4 :
 #include "kernels/cpu/matmul.inl"
 
 constexpr Kernels kTable{Isa::avx2, "avx2", matmul, quantized_matmul, round_rows, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, scaled_add,
-                         store_slot, attend_scores, attend_softmax, attend_values, log_sum_exp, exp_shifted, argmax};
+                         store_slot, attend_scores, code_scores, attend_softmax, attend_values, code_values, log_sum_exp, exp_shifted, argmax};
 
 }  // namespace
 const Kernels* const kAvx2 = &kTable;

@@ -5,6 +5,7 @@ struct V16 {
 };
 constexpr int kAttendSums = 4;     // independent sums in attention: 8 of 16 registers
 constexpr int kAttendTile = 4;     // queries that share a loaded key or value
+constexpr int kAttendDigits = 4;   // independent sums of codes
 
 // Lane i of the mask at offset 16 − n is set when i < n.
 alignas(64) constexpr int kMasks[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
@@ -90,6 +91,7 @@ struct I16 {
   __m256i lo, hi;
 };
 inline I16 splat(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+inline I16 add(I16 a, I16 b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
 inline __m256i load32(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 inline I16 load_bytes(const uint8_t* p) { return {load32(p), load32(p + 32)}; }
 inline I16 load_byte_codes(const uint8_t* p) { return load_bytes(p); }  // dot4 takes codes without a sign
@@ -140,13 +142,27 @@ inline void store_bf16(uint8_t* p, V16 v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(both, 0xd8));
 }
 inline __m256i magnitudes(__m256 x) { return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff)); }
-inline uint32_t greatest_magnitude(V16 lo, V16 hi) {
-  alignas(32) uint32_t lane[8];
-  _mm256_store_si256(reinterpret_cast<__m256i*>(lane),
-                     _mm256_max_epu32(_mm256_max_epu32(magnitudes(lo.lo), magnitudes(lo.hi)), _mm256_max_epu32(magnitudes(hi.lo), magnitudes(hi.hi))));
-  uint32_t most = 0;
-  for (uint32_t bits : lane) most = bits > most ? bits : most;
-  return most;
+inline __m256i greatest_of(V16 a, V16 b) {
+  return _mm256_max_epu32(_mm256_max_epu32(magnitudes(a.lo), magnitudes(a.hi)), _mm256_max_epu32(magnitudes(b.lo), magnitudes(b.hi)));
+}
+inline uint32_t greatest_lane(__m256i v) {
+  const __m128i four = _mm_max_epu32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  const __m128i two = _mm_max_epu32(four, _mm_unpackhi_epi64(four, four));
+  return static_cast<uint32_t>(_mm_cvtsi128_si32(_mm_max_epu32(two, _mm_shuffle_epi32(two, 1))));
+}
+inline uint32_t greatest_magnitude(V16 lo, V16 hi) { return greatest_lane(greatest_of(lo, hi)); }
+inline uint32_t greatest_magnitude(V16 a, V16 b, V16 c, V16 d) { return greatest_lane(_mm256_max_epu32(greatest_of(a, b), greatest_of(c, d))); }
+// Sixteen numbers as the nearest whole ones (ties to even), high · 128 + low with low in [−Bias, 128 − Bias).
+template <int Bias>
+inline void store_digits(V16 x, int8_t* high, int8_t* low) {
+  const __m256i a = _mm256_cvtps_epi32(x.lo), b = _mm256_cvtps_epi32(x.hi), bias = _mm256_set1_epi32(Bias);
+  const __m256i upper_a = _mm256_srai_epi32(_mm256_add_epi32(a, bias), 7), upper_b = _mm256_srai_epi32(_mm256_add_epi32(b, bias), 7);
+  const __m256i lower_a = _mm256_sub_epi32(a, _mm256_slli_epi32(upper_a, 7)), lower_b = _mm256_sub_epi32(b, _mm256_slli_epi32(upper_b, 7));
+  // Four of each in turn: upper_a, upper_b, lower_a, lower_b in a lane of 16 bytes.
+  const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(_mm256_packs_epi32(upper_a, upper_b), _mm256_packs_epi32(lower_a, lower_b)),
+                                                    _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(high), _mm256_castsi256_si128(bytes));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(low), _mm256_extracti128_si256(bytes, 1));
 }
 inline int32_t sum_of(__m256i v) {
   const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));

@@ -10,6 +10,13 @@ namespace {
 #include "kernels/cpu/avx512.inl"
 
 #include "kernels/cpu/loops.inl"
+
+// Four products of a byte without a sign and one with, of which two fit in 16 bits.
+inline I16 dot_bytes(I16 acc, I16 plain, I16 with_sign) {
+  return _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(plain, with_sign), _mm512_set1_epi16(1)));
+}
+#include "kernels/cpu/attend_pages.inl"
+#include "kernels/cpu/attend_codes.inl"
 #include "kernels/cpu/attention.inl"
 
 // Without VNNI: even and odd bytes as 16-bit numbers, whose products are added in pairs.
@@ -50,7 +57,7 @@ constexpr int tile_rows(Packing packing) { return packing == Packing::bf16 ? 5 :
 #include "kernels/cpu/matmul.inl"
 
 constexpr Kernels kTable{Isa::avx512, "avx512", matmul, quantized_matmul, round_rows, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, scaled_add,
-                         store_slot, attend_scores, attend_softmax, attend_values, log_sum_exp, exp_shifted, argmax};
+                         store_slot, attend_scores, code_scores, attend_softmax, attend_values, code_values, log_sum_exp, exp_shifted, argmax};
 
 }  // namespace
 const Kernels* const kAvx512 = &kTable;

@@ -3,6 +3,7 @@
 using V16 = __m512;
 constexpr int kAttendSums = 16;    // independent sums in attention (32 registers)
 constexpr int kAttendTile = 8;     // queries that share a loaded key or value
+constexpr int kAttendDigits = 24;  // independent sums of codes
 
 inline __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
 inline V16 zero() { return _mm512_setzero_ps(); }
@@ -38,13 +39,9 @@ inline V16 exp(V16 x) {
   p = fma(p, r, set1(1.6666665459e-1f));
   p = fma(p, r, set1(5.0000001201e-1f));
   const V16 y = add(fma(p, mul(r, r), r), set1(1.0f));
-  const __m512i whole = _mm512_cvtps_epi32(n), half = _mm512_srai_epi32(whole, 1), bias = _mm512_set1_epi32(127);
-  const V16 low = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(half, bias), 23));
-  const V16 high = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_sub_epi32(whole, half), bias), 23));
-  V16 e = mul(mul(y, low), high);
-  e = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, set1(-87.33654f), _CMP_LT_OQ), e, zero());
-  e = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, set1(88.72283f), _CMP_GT_OQ), e, set1(__builtin_inff()));
-  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), e, x);
+  // scalef rounds once, as the two products of the definition, whose first is exact; NaN comes through by itself.
+  const V16 e = _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, set1(-87.33654f), _CMP_NLT_UQ), y, n);
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, set1(88.72283f), _CMP_GT_OQ), e, set1(__builtin_inff()));
 }
 
 struct MaxTracker {
@@ -63,6 +60,7 @@ struct MaxTracker {
 
 using I16 = __m512i;
 inline I16 splat(int32_t x) { return _mm512_set1_epi32(x); }
+inline I16 add(I16 a, I16 b) { return _mm512_add_epi32(a, b); }
 inline I16 load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
 inline I16 load_byte_codes(const uint8_t* p) { return load_bytes(p); }  // dot4 takes codes without a sign
 constexpr int kByteZero = 128;
@@ -98,6 +96,17 @@ inline uint32_t greatest_magnitude(V16 lo, V16 hi) {
   const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
   return _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(lo), magnitude),
                                                   _mm512_and_si512(_mm512_castps_si512(hi), magnitude)));
+}
+inline uint32_t greatest_magnitude(V16 a, V16 b, V16 c, V16 d) {
+  const auto bits = [](V16 x) { return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff)); };
+  return _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_max_epu32(bits(a), bits(b)), _mm512_max_epu32(bits(c), bits(d))));
+}
+// Sixteen numbers as the nearest whole ones (ties to even), high · 128 + low with low in [−Bias, 128 − Bias).
+template <int Bias>
+inline void store_digits(V16 x, int8_t* high, int8_t* low) {
+  const __m512i code = _mm512_cvtps_epi32(x), upper = _mm512_srai_epi32(_mm512_add_epi32(code, _mm512_set1_epi32(Bias)), 7);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(high), _mm512_cvtepi32_epi8(upper));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(low), _mm512_cvtepi32_epi8(_mm512_sub_epi32(code, _mm512_slli_epi32(upper, 7))));
 }
 // 32 codes, each the nearest whole number (ties to even), −127 to 127, and the sums of the first and last 16.
 inline void store_codes(int8_t* to, V16 lo, V16 hi, int32_t* sums) {

@@ -1,4 +1,4 @@
-// Kernels for AVX-512 with VNNI: those of AVX-512, but for products with quantised weights.
+// Kernels for AVX-512 with VNNI: those of AVX-512, but for products with quantised weights and a q8_0 cache.
 #include <immintrin.h>
 
 #include "kernels/tables.h"
@@ -24,7 +24,11 @@ constexpr int kSumRegisters = 24;
 
 #include "kernels/cpu/quantized.inl"
 
+inline I16 dot_bytes(I16 acc, I16 plain, I16 with_sign) { return dot4(acc, plain, with_sign); }
+#include "kernels/cpu/attend_pages.inl"
+#include "kernels/cpu/attend_codes.inl"
+
 }  // namespace
-void (*const kVnniMatmul)(const QuantizedMatmul&) = quantized_matmul;
+const CodeLoops kVnniLoops{quantized_matmul, code_scores, code_values};
 }  // namespace fathom::kernels
 

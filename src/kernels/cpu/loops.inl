@@ -3,7 +3,7 @@
 //
 // V16 operations: zero, set1, load, load_first(n), store, store_first(n), add, sub, mul, div, negate, fma, greater_of
 // (a > b ? a : b), tail_select(n, a, b) (a in lanes < n), exp, sum (the tree); MaxTracker for argmax. Of pages: load_halves,
-// load_bf16, load_signed_bytes, store_halves, store_bf16, store_codes, half_of, greatest_magnitude.
+// load_bf16, store_halves, store_bf16, store_codes, half_of, greatest_magnitude; of q8_0 dot_bytes, store_digits.
 
 constexpr int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -82,8 +82,13 @@ void scaled_add(const float* x, const float* a, float g, int64_t n, float* y) {
 
 float greatest(const float* x, int64_t n) {
   const float lowest = -__builtin_inff();
-  V16 most = set1(lowest);
+  V16 most = set1(lowest), others[3] = {most, most, most};  // each waits for itself alone
   int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    most = greater_of(load(x + i), most);
+    for (int64_t j = 0; j < 3; ++j) others[j] = greater_of(load(x + i + (j + 1) * kLanes), others[j]);
+  }
+  for (const V16& other : others) most = greater_of(other, most);
   for (; i + kLanes <= n; i += kLanes) most = greater_of(load(x + i), most);
   if (i < n) most = tail_select(n - i, greater_of(load_first(x + i, n - i), most), most);
   float lane[kLanes], best = lowest;

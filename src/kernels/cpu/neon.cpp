@@ -10,15 +10,21 @@ namespace {
 #include "kernels/cpu/neon.inl"
 
 #include "kernels/cpu/loops.inl"
-#include "kernels/cpu/attention.inl"
 
 // Two products of bytes fit in 16 bits: at most 2 · 127 · 128.
-inline I16 dot4(I16 acc, I16 codes, Activations x) {
-  return wholes([x](auto sum, auto code) {
-    const int16x8_t first = vmull_s8(vget_low_s8(bytes_of(code)), vget_low_s8(x)), last = vmull_high_s8(bytes_of(code), x);
-    return vpadalq_s16(sum, vpaddq_s16(first, last));
-  }, acc, codes);
+inline int32x4_t dot_bytes(int32x4_t acc, int32x4_t a, int8x16_t b) {
+  const int16x8_t first = vmull_s8(vget_low_s8(bytes_of(a)), vget_low_s8(b)), last = vmull_high_s8(bytes_of(a), b);
+  return vpadalq_s16(acc, vpaddq_s16(first, last));
 }
+inline I16 dot_bytes(I16 acc, I16 a, I16 b) {
+  return wholes([](auto sum, auto x, auto y) { return dot_bytes(sum, x, bytes_of(y)); }, acc, a, b);
+}
+inline I16 dot4(I16 acc, I16 codes, Activations x) {
+  return wholes([x](auto sum, auto code) { return dot_bytes(sum, code, x); }, acc, codes);
+}
+#include "kernels/cpu/attend_pages.inl"
+#include "kernels/cpu/attend_codes.inl"
+#include "kernels/cpu/attention.inl"
 
 #include "kernels/cpu/quantized.inl"
 #include "kernels/cpu/quantize_rows.inl"
@@ -46,7 +52,7 @@ constexpr int tile_rows(Packing packing) { return packing == Packing::bf16 ? 4 :
 #include "kernels/cpu/matmul.inl"
 
 constexpr Kernels kTable{Isa::neon, "neon", matmul, quantized_matmul, round_rows, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, scaled_add,
-                         store_slot, attend_scores, attend_softmax, attend_values, log_sum_exp, exp_shifted, argmax};
+                         store_slot, attend_scores, code_scores, attend_softmax, attend_values, code_values, log_sum_exp, exp_shifted, argmax};
 
 }  // namespace
 const Kernels* const kNeon = &kTable;

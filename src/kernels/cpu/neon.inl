@@ -7,7 +7,8 @@ struct I16 {
   int32x4_t q[4];
 };
 constexpr int kAttendSums = 4;     // independent sums in attention: 16 of 32 registers
-constexpr int kAttendTile = 4;      // queries that share a loaded key or value
+constexpr int kAttendTile = 4;     // queries that share a loaded key or value
+constexpr int kAttendDigits = 4;   // independent sums of codes
 
 // `op` of each register.
 template <typename Op, typename... Values>
@@ -101,6 +102,7 @@ inline I16 splat(int32_t x) {
   const int32x4_t v = vdupq_n_s32(x);
   return {v, v, v, v};
 }
+inline I16 add(I16 a, I16 b) { return wholes([](auto x, auto y) { return vaddq_s32(x, y); }, a, b); }
 inline int32x4_t load16(const uint8_t* p) { return vreinterpretq_s32_u8(vld1q_u8(p)); }
 inline I16 load_bytes(const uint8_t* p) { return {load16(p), load16(p + 16), load16(p + 32), load16(p + 48)}; }
 inline I16 load_byte_codes(const uint8_t* p) {  // dot4 takes bytes with a sign: code − 128
@@ -148,18 +150,33 @@ inline Activations broadcast4(const int8_t* p) {
 constexpr int kQuantizedRows = 1;
 constexpr int kSumRegisters = 8;
 
-inline uint32_t greatest_magnitude(V16 lo, V16 hi) {
+inline uint32x4_t greatest_of(V16 v) {
   const auto bits = [](float32x4_t x) { return vandq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(0x7fffffff)); };
-  uint32x4_t most = vdupq_n_u32(0);
-  for (int i = 0; i < 4; ++i) most = vmaxq_u32(most, vmaxq_u32(bits(lo.q[i]), bits(hi.q[i])));
-  return vmaxvq_u32(most);
+  return vmaxq_u32(vmaxq_u32(bits(v.q[0]), bits(v.q[1])), vmaxq_u32(bits(v.q[2]), bits(v.q[3])));
+}
+inline uint32_t greatest_magnitude(V16 lo, V16 hi) { return vmaxvq_u32(vmaxq_u32(greatest_of(lo), greatest_of(hi))); }
+inline uint32_t greatest_magnitude(V16 a, V16 b, V16 c, V16 d) {
+  return vmaxvq_u32(vmaxq_u32(vmaxq_u32(greatest_of(a), greatest_of(b)), vmaxq_u32(greatest_of(c), greatest_of(d))));
+}
+inline void store_bytes(int8_t* to, I16 v) {  // their low bytes
+  const int16x8_t lo = vcombine_s16(vmovn_s32(v.q[0]), vmovn_s32(v.q[1])), hi = vcombine_s16(vmovn_s32(v.q[2]), vmovn_s32(v.q[3]));
+  vst1q_s8(to, vcombine_s8(vmovn_s16(lo), vmovn_s16(hi)));
+}
+// Sixteen numbers as the nearest whole ones (ties to even), high · 128 + low with low in [−Bias, 128 − Bias).
+template <int Bias>
+inline void store_digits(V16 x, int8_t* high, int8_t* low) {
+  I16 upper, lower;
+  for (int i = 0; i < 4; ++i) {
+    const int32x4_t code = vcvtnq_s32_f32(x.q[i]);
+    upper.q[i] = vshrq_n_s32(vaddq_s32(code, vdupq_n_s32(Bias)), 7);
+    lower.q[i] = vsubq_s32(code, vshlq_n_s32(upper.q[i], 7));
+  }
+  store_bytes(high, upper), store_bytes(low, lower);
 }
 // Sixteen codes, each the nearest whole number (ties to even), −127 to 127; returns their sum.
 inline int32_t store_half(int8_t* to, V16 v) {
-  int32x4_t code[4];
-  for (int i = 0; i < 4; ++i) code[i] = vcvtnq_s32_f32(v.q[i]);
-  const int16x8_t lo = vcombine_s16(vmovn_s32(code[0]), vmovn_s32(code[1])), hi = vcombine_s16(vmovn_s32(code[2]), vmovn_s32(code[3]));
-  vst1q_s8(to, vcombine_s8(vmovn_s16(lo), vmovn_s16(hi)));
-  return vaddvq_s32(vaddq_s32(vaddq_s32(code[0], code[1]), vaddq_s32(code[2], code[3])));
+  const I16 code = wholes([](auto x) { return vcvtnq_s32_f32(x); }, v);
+  store_bytes(to, code);
+  return vaddvq_s32(vaddq_s32(vaddq_s32(code.q[0], code.q[1]), vaddq_s32(code.q[2], code.q[3])));
 }
 inline void store_codes(int8_t* to, V16 lo, V16 hi, int32_t* sums) { sums[0] = store_half(to, lo), sums[1] = store_half(to + 16, hi); }

@@ -1,4 +1,4 @@
-// Kernels for aarch64 with dot products of bytes (ARMv8.2's dotprod): those of NEON, but for products with quantised weights.
+// Kernels for aarch64 with dot products of bytes (ARMv8.2's dotprod): those of NEON, but for products with quantised weights and a q8_0 cache.
 #include <arm_neon.h>
 
 #include "kernels/tables.h"
@@ -16,6 +16,12 @@ inline I16 dot4(I16 acc, I16 codes, Activations x) {
 
 #include "kernels/cpu/quantized.inl"
 
+inline I16 dot_bytes(I16 acc, I16 a, I16 b) {
+  return wholes([](auto sum, auto x, auto y) { return vdotq_s32(sum, bytes_of(x), bytes_of(y)); }, acc, a, b);
+}
+#include "kernels/cpu/attend_pages.inl"
+#include "kernels/cpu/attend_codes.inl"
+
 }  // namespace
-void (*const kDotMatmul)(const QuantizedMatmul&) = quantized_matmul;
+const CodeLoops kDotLoops{quantized_matmul, code_scores, code_values};
 }  // namespace fathom::kernels

@@ -108,20 +108,26 @@ void matmul(const Matmul& a) {
   }
 }
 
+// Of the magnitudes' bits: as numbers, and NaN above infinity above all.
+float greatest_magnitude(const float* x, int64_t n) {
+  unsigned greatest = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    unsigned bits;
+    __builtin_memcpy(&bits, x + i, sizeof bits);
+    bits &= 0x7fffffffu;
+    greatest = bits > greatest ? bits : greatest;
+  }
+  float most;
+  __builtin_memcpy(&most, &greatest, sizeof most);
+  return most;
+}
+
 void quantize_rows(const float* x, int64_t x_stride, int64_t rows, int64_t width, const QuantizedRows& to) {
   for (int64_t r = 0; r < rows; ++r, x += x_stride)
     for (int64_t b = 0; b < to.blocks; ++b) {
       const int64_t first = b * kBlock, count = width - first < kBlock ? width - first : kBlock;
       int8_t* const codes = to.codes + (r * to.blocks + b) * kBlock;
-      unsigned greatest = 0;  // of the magnitudes' bits: as numbers, and NaN above infinity above all
-      for (int64_t i = 0; i < count; ++i) {
-        unsigned bits;
-        __builtin_memcpy(&bits, x + first + i, sizeof bits);
-        bits &= 0x7fffffffu;
-        greatest = bits > greatest ? bits : greatest;
-      }
-      float most;
-      __builtin_memcpy(&most, &greatest, sizeof most);
+      const float most = greatest_magnitude(x + first, count);
       const bool usable = most >= kLeastQuantized && most < __builtin_inff();
       const float inverse = usable ? 127.0f / most : 0.0f;
       int32_t* const half_sum = to.half_sum + (r * to.blocks + b) * 2;
@@ -257,9 +263,9 @@ unsigned bf16_bits(float value) {
 
 void put16(unsigned bits, uint8_t* to) { to[0] = static_cast<uint8_t>(bits), to[1] = static_cast<uint8_t>(bits >> 8); }
 
-// A key, or value, of one head: element i goes to at(i), of q8_0 the scale of block b to scale(b).
+// A key, or value, of one head: element i goes to at(i), of q8_0 the scale of block b to scale(b), and code 0 is `zero_code`.
 template <class At, class Scale>
-void store_vector(KvType type, const float* x, int64_t n, At at, Scale scale) {
+void store_vector(KvType type, const float* x, int64_t n, int zero_code, At at, Scale scale) {
   if (type != KvType::q8_0) {
     for (int64_t i = 0; i < n; ++i) {
       if (type == KvType::f32) __builtin_memcpy(at(i), x + i, 4);
@@ -269,28 +275,27 @@ void store_vector(KvType type, const float* x, int64_t n, At at, Scale scale) {
   }
   for (int64_t first = 0; first < n; first += kKvBlock) {
     const int64_t count = n - first < kKvBlock ? n - first : kKvBlock;
-    unsigned greatest = 0;  // of the magnitudes' bits: as numbers, and NaN above infinity above all
-    for (int64_t i = 0; i < count; ++i) {
-      unsigned bits;
-      __builtin_memcpy(&bits, x + first + i, sizeof bits);
-      bits &= 0x7fffffffu;
-      greatest = bits > greatest ? bits : greatest;
-    }
-    const float most = bits_value(greatest);
+    const float most = greatest_magnitude(x + first, count);
     const bool usable = most >= kLeastQuantized && most < kMostStored;
     const float inverse = usable ? 127.0f / most : 0.0f;
     put16(usable ? f16_bits(most / 127.0f) : most < kLeastQuantized ? 0u : 0x7e00u, scale(first / kKvBlock));
-    for (int64_t i = 0; i < count; ++i) *at(first + i) = usable ? static_cast<uint8_t>(static_cast<int8_t>(__builtin_rintf(x[first + i] * inverse))) : uint8_t{0};
+    for (int64_t i = 0; i < count; ++i) *at(first + i) = static_cast<uint8_t>(zero_code + (usable ? static_cast<int>(__builtin_rintf(x[first + i] * inverse)) : 0));
   }
 }
 
 // Of a head's keys or values in a page: bytes of an element, and where the scales begin.
 int64_t stored_bytes(KvType type) { return type == KvType::f32 ? 4 : type == KvType::q8_0 ? 1 : 2; }
 int64_t scales_of(int64_t head_dim) { return kLanes * head_dim; }
-int64_t key_at(int64_t slot, int64_t d) { return d * kLanes + slot; }
-int64_t value_at(int64_t slot, int64_t d, int64_t head_dim) {
+// Elements of a key or value column, of q8_0 by fours.
+int64_t key_at(KvType type, int64_t slot, int64_t d, int64_t head_dim) {
+  if (type != KvType::q8_0) return d * kLanes + slot;
+  const int64_t first = d / 4 * 4, width = head_dim - first < 4 ? head_dim - first : 4;
+  return first * kLanes + slot * width + d - first;
+}
+int64_t value_at(KvType type, int64_t slot, int64_t d, int64_t head_dim) {
   const int64_t panel = d / kLanes * kLanes, width = head_dim - panel < kLanes ? head_dim - panel : kLanes;
-  return panel * kLanes + slot * width + d - panel;
+  if (type != KvType::q8_0) return panel * kLanes + slot * width + d - panel;
+  return panel * kLanes + (slot / 4 * width + d - panel) * 4 + slot % 4;
 }
 
 void store_slot(const StoreSlot& a) {
@@ -299,16 +304,15 @@ void store_slot(const StoreSlot& a) {
     uint8_t* const keys = a.page + g * head_bytes;
     uint8_t* const values = a.page + (a.kv_heads + g) * head_bytes;
     const auto scale = [&](uint8_t* head) { return [&, head](int64_t block) { return head + scales_of(D) + (block * kLanes + a.slot) * 2; }; };
-    store_vector(a.type, a.key + g * D, D, [&](int64_t d) { return keys + key_at(a.slot, d) * bytes; }, scale(keys));
-    store_vector(a.type, a.value + g * D, D, [&](int64_t d) { return values + value_at(a.slot, d, D) * bytes; }, scale(values));
+    store_vector(a.type, a.key + g * D, D, 128, [&](int64_t d) { return keys + key_at(a.type, a.slot, d, D) * bytes; }, scale(keys));
+    store_vector(a.type, a.value + g * D, D, 0, [&](int64_t d) { return values + value_at(a.type, a.slot, d, D) * bytes; }, scale(values));
   }
 }
 
-// Element `at` of a head's keys or values, of q8_0 its code: exact.
+// Element `at` of a head's keys or values: exact.
 float stored_value(KvType type, const uint8_t* head, int64_t at) {
   if (type == KvType::f16) return f16_value(head + at * 2);
   if (type == KvType::bf16) return bf16_value(head + at * 2);
-  if (type == KvType::q8_0) return static_cast<float>(static_cast<int8_t>(head[at]));
   float value;
   __builtin_memcpy(&value, head + at * 4, sizeof value);
   return value;
@@ -321,16 +325,36 @@ void attend_scores(const Attend& a, int64_t page_begin, int64_t page_end) {
   for (int64_t q = 0; q < a.count; ++q)
     for (int64_t j = page_begin * kLanes; j < page_end * kLanes && j < a.visible[q]; ++j) {
       const uint8_t* const keys = a.pages[j / kLanes] + a.key_offset;
-      float acc = 0, whole = 0;
-      for (int64_t d = 0; d < a.head_dim; ++d) {
-        acc = fma(a.queries[q][d], stored_value(a.type, keys, key_at(j % kLanes, d)), acc);
-        if (a.type != KvType::q8_0 || (d % kKvBlock + 1 < kKvBlock && d + 1 < a.head_dim)) continue;
-        whole = fma(acc, stored_scale(keys, j % kLanes, d, a.head_dim), whole);  // of a block, which ends here
-        acc = 0;
-      }
-      if (a.type == KvType::q8_0) acc = whole;
+      float acc = 0;
+      for (int64_t d = 0; d < a.head_dim; ++d) acc = fma(a.queries[q][d], stored_value(a.type, keys, key_at(a.type, j % kLanes, d, a.head_dim)), acc);
       a.scores[q * score_stride(a) + j] = acc * a.scale;
       count(a.head_dim);
+    }
+}
+
+// n ≤ 64 numbers as whole ones, of which `codes` stands for the greatest; returns what stands for 1.
+float whole_numbers(const float* x, int64_t n, float codes, int* to) {
+  const float most = greatest_magnitude(x, n);
+  const bool usable = most >= kLeastQuantized && most < __builtin_inff();
+  for (int64_t i = 0; i < n; ++i) to[i] = usable ? static_cast<int>(__builtin_rintf(x[i] * (codes / most))) : 0;
+  return usable ? most / codes : most < kLeastQuantized ? 0.0f : __builtin_nanf("");
+}
+
+void attend_code_scores(const Attend& a, int64_t page_begin, int64_t page_end) {
+  const int64_t D = a.head_dim;
+  for (int64_t q = 0; q < a.count; ++q)
+    for (int64_t j = page_begin * kLanes; j < page_end * kLanes && j < a.visible[q]; ++j) {
+      const uint8_t* const keys = a.pages[j / kLanes] + a.key_offset;
+      float acc = 0;
+      for (int64_t first = 0; first < D; first += kKvBlock) {
+        const int64_t n = D - first < kKvBlock ? D - first : kKvBlock;
+        int query[kKvBlock], part = 0;
+        const float scale = whole_numbers(a.queries[q] + first, n, kQueryCodes, query);
+        for (int64_t i = 0; i < n; ++i) part += query[i] * (keys[key_at(a.type, j % kLanes, first + i, D)] - 128);
+        acc = fma(static_cast<float>(part), stored_scale(keys, j % kLanes, first, D) * scale, acc);
+      }
+      a.scores[q * score_stride(a) + j] = acc * a.scale;
+      count(D);
     }
 }
 
@@ -353,10 +377,28 @@ void attend_values(const Attend& a, int64_t first, int64_t last) {
     const float* const p = a.scores + q * score_stride(a);
     for (int64_t d = first; d < last; ++d) {
       float acc = 0;
-      for (int64_t j = 0; j < a.visible[q]; ++j) {
-        const uint8_t* const values = a.pages[j / kLanes] + a.value_offset;
-        const float weight = a.type == KvType::q8_0 ? p[j] * stored_scale(values, j % kLanes, d, a.head_dim) : p[j];
-        acc = fma(weight, stored_value(a.type, values, value_at(j % kLanes, d, a.head_dim)), acc);
+      for (int64_t j = 0; j < a.visible[q]; ++j)
+        acc = fma(p[j], stored_value(a.type, a.pages[j / kLanes] + a.value_offset, value_at(a.type, j % kLanes, d, a.head_dim)), acc);
+      a.outputs[q][d] = acc * a.inverse[q];
+      count(a.visible[q]);
+    }
+  }
+}
+
+void attend_code_values(const Attend& a, int64_t first, int64_t last) {
+  const auto values = [&](int64_t j) { return a.pages[j / kLanes] + a.value_offset; };
+  for (int64_t q = 0; q < a.count; ++q) {
+    const float* const p = a.scores + q * score_stride(a);
+    for (int64_t d = first; d < last; ++d) {
+      float acc = 0;
+      for (int64_t from = 0; from < a.visible[q]; from += kWeightSlots) {
+        const int64_t n = a.visible[q] - from < kWeightSlots ? a.visible[q] - from : kWeightSlots;
+        float weight[kWeightSlots];
+        int code[kWeightSlots], part = 0;
+        for (int64_t i = 0; i < n; ++i) weight[i] = p[from + i] * stored_scale(values(from + i), (from + i) % kLanes, d, a.head_dim);
+        const float scale = whole_numbers(weight, n, kWeightCodes, code);
+        for (int64_t i = 0; i < n; ++i) part += code[i] * static_cast<int8_t>(values(from + i)[value_at(a.type, (from + i) % kLanes, d, a.head_dim)]);
+        acc = fma(static_cast<float>(part), scale, acc);
       }
       a.outputs[q][d] = acc * a.inverse[q];
       count(a.visible[q]);
@@ -390,4 +432,4 @@ int64_t argmax(const float* x, int64_t n) {
 }
 
 constexpr Kernels kTable{Isa::reference, "reference", matmul, quantized_matmul, round_rows, quantize_rows, dot, rms_norm, rope, silu_mul, silu, add, scaled_add,
-                         store_slot, attend_scores, attend_softmax, attend_values, log_sum_exp, exp_shifted, argmax};
+                         store_slot, attend_scores, attend_code_scores, attend_softmax, attend_values, attend_code_values, log_sum_exp, exp_shifted, argmax};
