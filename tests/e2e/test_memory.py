@@ -110,14 +110,14 @@ def test_what_tokens_skip_takes_no_memory(build, fathom):
         assert routed["attention_gb_per_second"] > 0
 
 
-@pytest.mark.parametrize("words", [("generate", "mod", "--prompt", "the sea is calm", "--max-tokens", "40"), ("chat", "talker", "--max-tokens", "40", "--temperature", "0"),
+@pytest.mark.parametrize("words", [("generate", "mod", "--prompt", "the sea is calm", "--max-tokens", "40"), ("chat", "plain-talker", "--max-tokens", "40", "--temperature", "0"),
                                    ("eval", "mod", "--data", "data", "--context", "64", "--limit", "500"),
                                    ("bench", "--shape", "64,2,2,2,64,100", "--prompt", "0", "--generate", "8", "--depth", "60", "--batch", "2", "--rounds", "1", "--threads", "1")])
 def test_a_budget_is_obeyed_or_refused_with_what_would_do(fathom, folder, words):
-    if words[0] == "chat" and not (folder / "talker").exists():
+    if words[0] == "chat" and not (folder / "plain-talker").exists():
         import shutil
-        shutil.copytree(folder / "mod", folder / "talker")
-        (folder / "talker" / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"}))
+        shutil.copytree(folder / "mod", folder / "plain-talker")
+        (folder / "plain-talker" / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"}))
     lines = "the sea\n" * (6 if words[0] == "chat" else 1)  # a conversation comes back to what it has read
     plain = fathom(*words, stdin=lines).out
     refused = fathom(*words, "--kv-memory", "1k", stdin="the sea\n", code=1).err
