@@ -3,6 +3,7 @@
 Two engines of ours stand beside it: the GGUF file as it comes, whose products round activations to 8 bits, and the same numbers
 as an f32 model folder, which must be transformers' to rounding.
 """
+import hashlib
 import json
 import os
 import pathlib
@@ -22,6 +23,8 @@ TOOL = BUILD / "tests" / "tools" / "engine_tool"
 FATHOM = BUILD / "fathom"
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 WIKITEXT = pathlib.Path(os.environ.get("FATHOM_DATA", ROOT.parent / "shared" / "data")) / "corpora" / "wikitext2-valid.txt"
+
+KEPT = pathlib.Path(__file__).resolve().with_name("wikitext_transformers.json")
 
 pytestmark = [pytest.mark.skipif(not (TOOL.exists() and MODEL.exists()), reason="engine_tool is not built, or scripts/get-smollm2 did not run"),
               pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="135 million weights take too long under a sanitizer; tests/infer runs small models")]
@@ -132,21 +135,32 @@ def test_greedy_text_of_the_file_itself(ids):
 
 
 @pytest.mark.skipif(not WIKITEXT.exists(), reason="no wikitext2-valid.txt")
-def test_perplexity_of_wikitext(reference, ids):
-    text = WIKITEXT.read_text()[:int(os.environ.get("FATHOM_WIKITEXT", 20_000))]  # bytes; of all 1.1 million it takes half an hour
+def test_perplexity_of_wikitext(request, ids):
+    """Of the text's first 20,000 characters; FATHOM_WIKITEXT=all takes all of it, seven minutes beside what transformers once said of it in
+    wikitext_transformers.json, which FATHOM_WIKITEXT=keep asks anew (half an hour)."""
+    asked, context = os.environ.get("FATHOM_WIKITEXT", "20000"), 512
+    text = WIKITEXT.read_text()
+    if asked not in ("all", "keep"):
+        text = text[:int(asked)]
     tokens = ids[2](text, add_special_tokens=False)["input_ids"]
-    context, nll, count = 512, 0.0, 0
-    with torch.no_grad():
-        for at in range(0, len(tokens) - 1, context):
-            window = torch.tensor([tokens[at:at + context]])
-            if window.shape[1] < 2:
-                continue
-            scores = torch.log_softmax(reference(window).logits[0, :-1], -1)
-            nll -= scores.gather(1, window[0, 1:, None]).double().sum().item()
-            count += window.shape[1] - 1
-    theirs = np.exp(nll / count)
+    about = {"model": MODEL.name, "model_sha256": hashlib.sha256(MODEL.read_bytes()).hexdigest(), "text": WIKITEXT.name, "tokens_sha256": hashlib.sha256(np.array(tokens, np.int32)).hexdigest(),
+             "context": context, "scored": sum(max(0, len(tokens[at:at + context]) - 1) for at in range(0, len(tokens), context))}
+    if asked == "all":
+        kept = json.loads(KEPT.read_text())
+        assert {k: kept[k] for k in about} == about, "kept of another model or text; FATHOM_WIKITEXT=keep measures it anew"
+        nll = kept["nll"]
+    else:
+        nll, reference = 0.0, request.getfixturevalue("reference")
+        with torch.no_grad():
+            for at in range(0, len(tokens) - 1, context):
+                window = torch.tensor([tokens[at:at + context]])
+                if window.shape[1] >= 2:
+                    nll += torch.nn.functional.cross_entropy(reference(window).logits[0, :-1], window[0, 1:], reduction="none").double().sum().item()
+    if asked == "keep":
+        KEPT.write_text(json.dumps(about | {"nll": nll, "transformers": transformers.__version__, "torch": torch.__version__}, indent=1) + "\n")
+    theirs = np.exp(nll / about["scored"])
     for model, bound in ((FOLDER["path"], 1e-3), (MODEL, 0.01)):
         total, n = map(float, run(TOOL, "nll", model, context, stdin=" ".join(map(str, tokens))).split())
-        assert n == count
+        assert n == about["scored"]
         print(f"{model.name}: {np.exp(total / n):.4f}, transformers {theirs:.4f}, {int(n)} tokens")
         assert abs(np.exp(total / n) / theirs - 1) <= bound, (model, np.exp(total / n), theirs)
