@@ -6,7 +6,7 @@
 TEXT is a file of `fathom data prepare`, or a dataset of it with the model's own ends; FLAGS are words of `fathom convert` and `fathom tune`. --from takes a
 converted model that is there instead of converting; --dials own is for a model that decides nothing. What is there already is gone on with, and not made twice. A line of JSON per recipe is
 appended to conversion.jsonl beside this file (or --results): all flags, the seconds, and for every text the block fraction, the loss over the dense
-model and the loss at 0.85, 0.75 and 0.65 between the points. --tasks NAMES --task-data FOLDER --task-limit 200 adds what `fathom eval --tasks` says of dense and model.
+model and the loss at 0.85, 0.75 and 0.65 between the points. --also NAME=FILE measures a text that the mean leaves out. --tasks NAMES --task-data FOLDER --task-limit 200 adds what `fathom eval --tasks` says of dense and model.
 """
 import argparse
 import json
@@ -38,6 +38,7 @@ def parser_of(description, limit):
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--on", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--also", action="append", default=[], metavar="NAME=FILE", help="a text that is measured and not in the mean")
     parser.add_argument("--limit", default=limit)
     parser.add_argument("--context", default="512")
     parser.add_argument("--tasks", default="", help="also these, as in lambada,piqa, with --task-data FOLDER: accuracy of dense and model at 0.85, 0.75 and 0.65")
@@ -84,7 +85,7 @@ def main():
 
     bare = lambda flags: re.sub(r"/\S*/", "", flags or "")  # names of files, not where they lie here
     found = {"name": args.name, "convert": bare(args.convert), "from": bare(args.converted), "tune": bare(args.tune), "tokens": tokens, "seconds": seconds, "limit": args.limit, "texts": {}}
-    for pair in args.on:
+    for pair in args.on + args.also:
         name, _, text = pair.partition("=")
         dense = loss(args.source, text)["loss"]
         points = []
@@ -93,7 +94,7 @@ def main():
             points.append((round(at["block_fraction"], 4), round(at["loss"] - dense, 4)))
         found["texts"][name] = {"dense": round(dense, 4), "points": points, **{str(x): between(points, x) for x in FRACTIONS}}
     for x in FRACTIONS:
-        values = [text[str(x)] for text in found["texts"].values()]
+        values = [found["texts"][pair.partition("=")[0]][str(x)] for pair in args.on]
         if values and None not in values:
             found[f"mean at {x}"] = round(sum(values) / len(values), 4)
     def answers(of, dial=None):

@@ -90,7 +90,7 @@ def main():
             subprocess.run([sys.executable, ROOT / "bench/quality/conversion.py", called(name), "--source", args.source, "--data", args.data, "--out", args.out, "--from", converted[words], "--convert", words,
                             "--tune", " ".join(over(f"--stages adapters --tokens {args.tokens} --batch-size 2 --threads 1 --precision bf16 --teacher-cache {cache} --context {args.context} --checkpoint-seconds 120", tune)),
                             "--limit", args.limit, "--context", args.context, "--dials", "1,0.9,0.8,0.7,0.6", "--threads", "1", "--build", args.build, "--results", args.results,
-                            *(["--tasks", args.tasks, "--task-data", args.task_data, "--task-limit", args.task_limit] if args.tasks else []), *(w for on in args.on for w in ("--on", on))],
+                            *(["--tasks", args.tasks, "--task-data", args.task_data, "--task-limit", args.task_limit] if args.tasks else []), *(w for on in args.on for w in ("--on", on)), *(w for on in args.also for w in ("--also", on))],
                            check=True, stdout=subprocess.DEVNULL)
         finally:
             caches.put(cache)

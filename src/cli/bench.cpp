@@ -93,7 +93,8 @@ std::vector<Form> forms_of(const Arguments& args, int64_t positions) {
     if (args.given("shape") || args.given("routed") || args.given("type")) args.wrong("shape", "MODEL as well", "a model or a shape", "--routed and --type go with --shape");
     const auto folder = model::ModelFolder::open(study::model_folder_of(args.positional("MODEL")));
     if (positions > folder->config().max_position_embeddings)
-      args.wrong("prompt", str(positions, " positions"), str("at most the model's ", folder->config().max_position_embeddings));
+      args.wrong(positions == args.integer("prompt") ? "prompt" : "depth", str(positions, positions == args.integer("prompt") ? " positions" : " positions with those of --generate"),
+                 str("at most the model's ", folder->config().max_position_embeddings));
     const std::optional<double> dial = dial_of(args, *folder);
     const auto weights = infer::Weights::load(*folder, static_cast<int>(std::ranges::max(thread_counts(args))));
     const routing::RoutingConfig& routing = folder->config().routing;
@@ -146,6 +147,7 @@ int run(const Arguments& args) {
   study::BenchWork work{.prompt = args.integer("prompt"), .generate = args.integer("generate"), .depth = args.integer("depth"),
                         .batches = list_of(args, "batch", 1024), .chunk = args.integer("chunk"), .rounds = static_cast<int>(args.integer("rounds"))};
   const int64_t positions = std::max<int64_t>({work.prompt, work.depth + work.generate, 1});
+  if (work.prompt == 0 && work.generate == 0) args.wrong("generate", "0 with --prompt 0", "some work", "give one of the two");
   const std::string peer = args.text("against");
   if (!peer.empty() && !args.positional("MODEL").ends_with(".gguf")) args.wrong("against", "no GGUF file as MODEL", "one, which both programs read");
 

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <spawn.h>
 #include <sstream>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,9 +20,28 @@ extern char** environ;
 namespace fathom::cli {
 namespace {
 
-// Standard output of a program, its standard error passed over.
+// The last line of a text that says something.
+std::string last_line(const std::string& text) {
+  std::istringstream lines(text);
+  std::string last;
+  for (std::string line; std::getline(lines, line);)
+    if (line.find_first_not_of(" \t\r") != std::string::npos) last = line;
+  return last;
+}
+
+// Standard output of a program; where it fails, the last line of its standard error is told.
 std::string output_of(const std::vector<std::string>& words) {
-  const auto fail = [&](const std::string& what, const std::string& expected) { throw UserError({"--against", printable(words[0], 200), what, expected, ""}); };
+  struct Errors {
+    int file = ::memfd_create("errors", MFD_CLOEXEC);
+    ~Errors() { ::close(file); }
+  } errors;
+  const auto fail = [&](const std::string& what, const std::string& expected) {
+    std::string text(1 << 20, '\0');  // of what it said last
+    const off_t size = std::max<off_t>(0, ::lseek(errors.file, 0, SEEK_END));
+    text.resize(static_cast<size_t>(std::max<ssize_t>(0, ::pread(errors.file, text.data(), text.size(), std::max<off_t>(0, size - static_cast<off_t>(text.size()))))));
+    const std::string said = last_line(text);
+    throw UserError({"--against", printable(words[0], 200), what, expected, said.empty() ? "" : "it said: " + printable(said, 300)});
+  };
   int ends[2];
   if (::pipe(ends) != 0) fail(std::strerror(errno), "a pipe");
   posix_spawn_file_actions_t actions;
@@ -29,7 +49,7 @@ std::string output_of(const std::vector<std::string>& words) {
   ::posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
   ::posix_spawn_file_actions_addclose(&actions, ends[0]);
   ::posix_spawn_file_actions_addclose(&actions, ends[1]);
-  ::posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", 1 /* O_WRONLY */, 0);
+  ::posix_spawn_file_actions_adddup2(&actions, errors.file, 2);
   std::vector<char*> argv;
   for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);

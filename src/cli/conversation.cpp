@@ -24,9 +24,9 @@ void Conversation::ask(const std::string& text, const infer::RoutingPolicy& poli
     std::vector<int32_t> ids;
     tokenizer_.encode_append(all, kAsWritten, ids);
     from = std::ranges::mismatch(next.ids, ids).in1 - next.ids.begin();
-    std::erase_if(next.policies, [&](const infer::PolicyFrom& p) { return p.position >= from; });
     next.ids = std::move(ids);
   }
+  std::erase_if(next.policies, [&](const infer::PolicyFrom& p) { return p.position >= from; });  // of questions that added no token too
   if (next.policies.empty() || !(next.policies.back().policy == policy)) next.policies.push_back({from, policy});
   next.read = all;
   before_.push_back(std::exchange(now_, std::move(next)));

@@ -123,7 +123,9 @@ const std::vector<int>& cores() {
 
 bool pins() {
   const char* asked = std::getenv("FATHOM_PIN");
-  return asked && std::string_view(asked) == "1";
+  const std::string_view value = asked ? asked : "";
+  if (value.size() > 1 || (value.size() == 1 && value != "0" && value != "1")) throw UserError({"FATHOM_PIN", "", "\"" + printable(asked) + "\"", "0 or 1", ""});
+  return value == "1";
 }
 
 void pin(size_t thread) {

@@ -17,7 +17,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the file's numbers are little-endian");
 
 constexpr char kMagic[8] = {'F', 'A', 'T', 'H', 'O', 'M', 'K', 'V'};
-constexpr uint32_t kVersion = 2;  // 1: codes of q8_0 lay as other numbers
+constexpr uint32_t kVersion = 2, kFirstVersion = 1;  // 1: codes of q8_0 lay in another order; all else is the same
 constexpr int64_t kFront = 16, kChecksum = 32, kAlignment = 64;  // magic, version, size of the header; hexadecimal digits; of the pages
 
 int64_t up(int64_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }
@@ -153,7 +153,7 @@ CachedText load_cache(const std::string& path, const std::string& model, Engine&
   if (size < kFront + kChecksum) refuse("", str(size, " bytes"), str("at least ", kFront + kChecksum), damaged);
   uint32_t front[2];
   std::memcpy(front, bytes.data() + sizeof kMagic, sizeof front);
-  if (front[0] != kVersion) refuse("version", str(front[0]), str(kVersion), "it was written by another version of fathom");
+  if (front[0] < kFirstVersion || front[0] > kVersion) refuse("version", str(front[0]), str(kFirstVersion, " or ", kVersion), "it was written by a later version of fathom: use that, or read the conversation again");
   const int64_t header_bytes = front[1];
   if (header_bytes > limits::kCacheHeaderBytes) refuse("header", str(header_bytes, " bytes"), str("at most ", limits::kCacheHeaderBytes), damaged);
   if (kFront + header_bytes + kChecksum > size) refuse("header", str(header_bytes, " bytes"), str("at most ", size - kFront - kChecksum, ", the file's"), damaged);
@@ -166,6 +166,7 @@ CachedText load_cache(const std::string& path, const std::string& model, Engine&
   if (f.string("model") != model) refuse("model", "another model or tokenizer", "the one that is open", "it was saved with another, or the model's files have changed since");
   if (type != engine_type)
     refuse("kv_type", printable(type), engine_type, std::ranges::any_of(kKvTypeNames, [&](const auto& t) { return type == t.first; }) ? Hint("give ", Setting::kv_type, " " + type) : Hint(damaged));
+  if (front[0] == 1 && layout.type == KvType::q8_0) refuse("version", "1", "2 for kv_type q8_0", "its keys and values lie in another order now: read the conversation again");
   f.integer("kv_heads", layout.kv_heads, layout.kv_heads);
   f.integer("head_dim", layout.head_dim, layout.head_dim);
   const auto units = std::ssize(config.routing.units), cuts = static_cast<int64_t>(config.routing.cuts());

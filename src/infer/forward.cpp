@@ -39,13 +39,14 @@ struct Engine::State {
   ThreadPool threads;
   std::shared_ptr<PagePool> pool;
   EngineCounters counters;
+  int64_t kv_bytes;  // as it was asked for; the pool has whole pages of it
   Step step;
 
   State(std::shared_ptr<const Weights> w, const EngineOptions& options)
       : weights(std::move(w)),
         threads(options.threads > 0 ? options.threads : available_threads()),
         pool(std::make_shared<PagePool>(weights->config().num_key_value_heads, weights->config().head_dim, options.kv_type, options.kv_bytes)),
-        step(*weights, options.kernels ? *options.kernels : kernels::chosen(), threads, *pool) {
+        kv_bytes(options.kv_bytes), step(*weights, options.kernels ? *options.kernels : kernels::chosen(), threads, *pool) {
     counters.unit_rows.resize(weights->config().routing.units.size());
     counters.block_rows.resize(weights->config().num_hidden_layers);
     counters.kv_slots.resize(weights->config().num_hidden_layers);
@@ -139,7 +140,7 @@ void Engine::require_room(int64_t tokens, int64_t texts) const {
   if (needed <= pool.byte_limit()) return;
   const auto bytes = [](int64_t n) { return human_bytes(static_cast<double>(n)); };
   throw UserError({"KV cache", "", str(texts == 1 ? std::string("a text") : str(texts, " texts"), " of ", tokens, " tokens, which may need ", bytes(needed)),
-                   "at most the limit of " + bytes(pool.byte_limit()), {"give ", Setting::kv_memory, str(" ", needed, " or more, or ask for fewer tokens")}});
+                   str("at most the limit of ", state_->kv_bytes, " B, ", pool.page_limit(), " pages of ", bytes(pool.page_bytes())), {"give ", Setting::kv_memory, str(" ", needed, " or more, or ask for fewer tokens")}});
 }
 
 void Engine::forward(std::span<const WorkItem> items, StepResult& result) {

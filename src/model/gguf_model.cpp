@@ -131,6 +131,8 @@ ModelConfig gguf_config(const GgufFile& file) {
     m.wrong("general.architecture", "\"" + printable(architecture) + "\"", "llama, mistral, qwen2 or qwen3",
             architecture == kFolderArchitecture ? "it holds the weights of a model folder: open the folder" : "other architectures cannot be computed here");
   const auto key = [&](const char* name) { return str(architecture, ".", name); };
+  if (const int64_t parts = m.integer("split.count", 0, 1 << 20, 0); parts > 1)
+    m.wrong("split.count", str(parts), "1 or no such key", str("it is one of ", parts, " files that hold a model together: merge them first (llama-gguf-split --merge)"));
 
   ModelConfig c;
   const GgufTensor& embedding = file.at("token_embd.weight");
@@ -167,6 +169,10 @@ ModelConfig gguf_config(const GgufFile& file) {
     m.wrong(key("expert_count"), str(experts), "0", "mixtures of experts cannot be computed here");
   if (const char* clamp = "attention.clamp_kqv"; m.has(key(clamp)) && m.number(key(clamp), -1e9, 1e9) != 0)
     m.wrong(key(clamp), m.find(key(clamp))->text(), "no such key");
+  if (m.has(key("attention.causal")) && !m.boolean(key("attention.causal")))
+    m.wrong(key("attention.causal"), "false", "true or no such key", "a model whose tokens see what follows them cannot be computed here");
+  if (const int64_t pooling = m.integer(key("pooling_type"), -1, 1 << 20, 0); pooling > 0)
+    m.wrong(key("pooling_type"), str(pooling), "0 or no such key", "a model that makes one vector of a text cannot be computed here");
   // Up to the window it hides nothing (config.h).
   if (const int64_t window = m.integer(key("attention.sliding_window"), 0, kContext, 0); window > 0)
     c.max_position_embeddings = std::min(c.max_position_embeddings, window);

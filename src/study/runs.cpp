@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <string_view>
 
 #include "core/file.h"
 #include "core/limits.h"
@@ -52,8 +54,12 @@ void read_metrics(const std::string& path, RunRecord& run) {
 void require_finished(const std::string& path) {
   if (model::has_weights(path)) return;
   const bool run = exists(join_path(path, "checkpoints")) || exists(join_path(path, "metrics.jsonl"));
-  throw UserError({path, "", is_folder(path) ? "a folder without a model" : exists(path) ? "a file" : "no such folder", "the folder of a run that has finished, or a model folder",
-                   run ? "finish it with: fathom train --resume " + path : ""});
+  char magic[4] = {};
+  if (!is_folder(path)) std::ifstream(path, std::ios::binary).read(magic, sizeof magic);
+  const bool gguf = std::string_view(magic, sizeof magic) == "GGUF";
+  throw UserError({path, "", is_folder(path) ? "a folder without a model" : gguf ? "a GGUF file of another name" : exists(path) ? "a file" : "no such file or folder",
+                   "a model folder, a .gguf file, or the folder of a run that has finished",
+                   run ? "finish it with: fathom train --resume " + path : gguf ? "give it a name that ends in .gguf" : ""});
 }
 
 RunRecord read_run(const std::string& path) {

@@ -85,6 +85,9 @@ def test_goals_are_reached_or_missed():
         "start small, s: at most the peer's": ("0.50 of 0.40", False),
         "start small, MB: at most the peer's": ("9 of 9", True),
     }
+    fast = {**dense, "lines": [dict(line, share_of_limit=1.5) for line in dense["lines"]]}  # 1.5 of a limit is no share of it
+    assert "| 150 %, 1.25 (limit fell) |" in bench.goals([{"parts": {"llama-1b Q8_0": [fast]}}])
+    assert "| **150 %, 1.25 (limit fell); 70 %, 1.25: missed** |" in bench.goals([{"parts": {"llama-1b Q8_0": [fast]}}, {"parts": {"llama-1b Q8_0": [dense]}}])
     better = {"threads": 2, "lines": [dict(line, speedup=2, allowed_speedup=2) for line in routed["lines"]]}
     assert "| **0.850: missed** |" in bench.goals([{"parts": parts}])
     table = bench.goals([{"parts": parts}, {"parts": {**parts, "llama-110m q8_0 every-second:0.125": [better]}}])

@@ -42,6 +42,19 @@ TEST(Conversation, KeepsTheIdsOfWhatWasSaid) {
   ASSERT_EQ(c.policies().size(), 1u);
 }
 
+// A question of which the template makes nothing, behind an answer that is empty: its dial takes the place of the one before.
+TEST(Conversation, AQuestionWithoutTokensHasOneDial) {
+  Conversation c = made("{{ 'the mat' }}");
+  c.begin("");
+  for (const float threshold : {0.0f, 1.0f, 2.0f, 1.0f}) {
+    c.ask("the cat", dial(threshold));
+    c.answered("", {});
+    ASSERT_FALSE(c.policies().empty());
+    for (size_t i = 1; i < c.policies().size(); ++i) EXPECT_LT(c.policies()[i - 1].position, c.policies()[i].position);
+    EXPECT_EQ(c.policies().back().policy, dial(threshold));
+  }
+}
+
 TEST(Conversation, KeepsTheDialOfWhatWasRead) {
   Conversation c = made(kPlain);
   c.begin("");

@@ -12,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include "core/error.h"
+
 namespace fathom {
 namespace {
 
@@ -89,6 +91,18 @@ TEST(ThreadPool, AChunkMayUseAPool) {
   std::atomic<int> ran{0};
   outer.parallel_for(8, [&](int64_t) { inner.parallel_for(8, [&](int64_t) { ++ran; }); });
   EXPECT_EQ(ran, 64);
+}
+
+TEST(ThreadPool, WhatNeitherPinsNorLeavesFreeIsRefused) {
+  ::setenv("FATHOM_PIN", "yes", 1);
+  std::string said;
+  try {
+    ThreadPool pool(2);
+  } catch (const UserError& e) {
+    said = e.what();
+  }
+  ::unsetenv("FATHOM_PIN");
+  EXPECT_EQ(said, "FATHOM_PIN: found \"yes\", expected 0 or 1");
 }
 
 TEST(ThreadPool, ThreadsStayOnACoreWhereAskedTo) {

@@ -115,6 +115,7 @@ def test_the_machine():
     (["--shape", "48,2,2,2,128,100", "--type", "q8_0"], 1, "Q8_0 for rows of 48, expected rows that are whole blocks of 32"),
     (["--shape", "64,2,2,2,128,100", "--batch", "0"], 2, "--batch"),
     (["--shape", "64,2,2,2,128,100", "--against", "peer"], 2, "no GGUF file as MODEL"),
+    (["--shape", "64,2,2,2,128,100", "--prompt", "0", "--generate", "0"], 2, "--generate: found 0 with --prompt 0, expected some work"),
     (["no-such-folder"], 1, "no-such-folder"),
 ])
 def test_what_cannot_be_measured_is_refused(words, code, message):
@@ -159,9 +160,11 @@ echo '{{"pp": 4, "tg": 2, "pl": 4, "speed_tg": 30.5}}'
     for name in ("prompt 8", "generate 2, depth 4", "generate 2, batch 2, depth 4", "generate 2, batch 4, depth 4"):
         assert f"  {name} " in table.split("ours tokens/s")[1], table
 
-    peer.write_text("#!/bin/sh\nexit 3\n")
+    peer.write_text("#!/bin/sh\necho loading >&2\necho out of paper >&2\necho >&2\nexit 3\n")
     failed = fathom(*words, peer)
-    assert failed.returncode == 1 and "exit code 3, expected 0" in failed.stderr, failed.stderr
+    assert failed.returncode == 1 and "exit code 3, expected 0; it said: out of paper" in failed.stderr, failed.stderr
+    too_deep = fathom(MODEL, "--prompt", "8", "--generate", "8", "--depth", "8190", "--threads", "1")
+    assert too_deep.returncode == 2 and "--depth: found 8198 positions with those of --generate, expected at most the model's 8192" in too_deep.stderr, too_deep.stderr
     peer.write_text("#!/bin/sh\necho hello\n")
     assert fathom(*words, peer).returncode == 1
     missing = fathom(*words, tmp_path / "nothing")

@@ -64,7 +64,9 @@ def test_wrong_command_lines(fathom, words, message):
 FAILURES = [
     ("generate no-such-model --prompt x", ["no-such-model"]),
     ("info corpus.txt", ["corpus.txt"]),
-    ("info data", ["data: found a folder without a model", "the folder of a run that has finished, or a model folder"]),
+    ("info data", ["data: found a folder without a model", "a model folder, a .gguf file, or the folder of a run that has finished"]),
+    ("info no-such-model", ["no-such-model: found no such file or folder"]),
+    ("info named.bin", ["named.bin: found a GGUF file of another name", "give it a name that ends in .gguf"]),
     ("eval mod --data no-such-file", ["no-such-file"]),
     ("eval mod --tasks piqa --task-data no-such-folder", ["no-such-folder: found no piqa.jsonl for the task piqa"]),
     ("eval mod --tasks piqa", ["data/eval: found no piqa.jsonl for the task piqa"]),
@@ -90,9 +92,9 @@ FAILURES = [
     ("depthmap mod --data no-such-file --out data", ["data: found a folder, expected the name of a file"]),
     ("report mod --data no-such-file --out corpus.txt/x.html", ["found corpus.txt, which is a file"]),
     ("tokenizer train empty.txt --out x.json", ["empty.txt: found no text"]),
-    ("generate corpus.txt --prompt x", ["corpus.txt: found a file, expected the folder of a run"]),
+    ("generate corpus.txt --prompt x", ["corpus.txt: found a file, expected a model folder, a .gguf file, or the folder of a run"]),
     ("data verify corpus.txt", ["corpus.txt: found a file, expected a dataset"]),
-    ("report no-such-run --data corpus.txt", ["no-such-run", "found no such folder"]),
+    ("report no-such-run --data corpus.txt", ["no-such-run", "found no such file or folder"]),
     ("report data --data corpus.txt", ["data", "found a folder without a model"]),
     ("info broken-config", ["broken-config/config.json"]),
     ("info unknown-type", ["unknown-type/config.json", "model_type", "gpt2"]),
@@ -109,6 +111,7 @@ def bad(fathom, folder, build):
     """Broken files beside the good ones."""
     (folder / "empty-folder").mkdir()
     (folder / "empty.txt").write_text("\n")
+    (folder / "named.bin").write_bytes(b"GGUF\3\0\0\0")
     (folder / "latin1.txt").write_bytes(b"caf\xe9 au lait\n" * 40)
     (folder / "long-prompt.txt").write_text("the sea is calm " * 200)
     fathom("tokenizer", "train", "corpus.txt", "--vocab-size", "350", "--out", "other.json", "--quiet")

@@ -128,6 +128,22 @@ TEST(CacheFile, WhatAnotherModelOrTypeWroteIsRefused) {
   EXPECT_THAT(load(saved.path, kFingerprint, *tight), HasSubstr("give --kv-memory "));
   EXPECT_EQ(tight->pool().pages_in_use(), 0);
   EXPECT_THAT(load(saved.path + "x", kFingerprint, *engine), HasSubstr("No such file"));
+  // The first version differs in q8_0 alone.
+  const auto as_version = [&](const std::string& path, char version) {
+    std::string file = read_file(path, 1 << 26);
+    file[8] = version;
+    file.resize(file.size() - 32);
+    atomic_write(path + ".v", file + hash_bytes(file));
+    return path + ".v";
+  };
+  EXPECT_EQ(load(as_version(saved.path, 1), kFingerprint, *engine), "no error");
+  EXPECT_THAT(load(as_version(saved.path, 3), kFingerprint, *engine), HasSubstr("version: found 3, expected 1 or 2; it was written by a later version"));
+  const Talk narrow(2, KvType::q8_0);
+  const auto of_codes = narrow.engine();
+  Scheduler other(*of_codes, {.prefix_tokens = kKept});
+  Saved codes(narrow, *of_codes, other);
+  EXPECT_EQ(load(codes.path, kFingerprint, *of_codes), "no error");
+  EXPECT_THAT(load(as_version(codes.path, 1), kFingerprint, *of_codes), HasSubstr("version: found 1, expected 2 for kv_type q8_0; its keys and values lie in another order now: read the conversation again"));
   // Nor is a file of another kind written over.
   const std::string notes = join_path(saved.folder.path(), "notes.txt");
   atomic_write(notes, "dear diary");

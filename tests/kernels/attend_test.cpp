@@ -158,14 +158,16 @@ void in_parts(const Kernels& table, const Attend& a, Random& random) {
 TEST_P(PagesSimd, AttentionEqualsTheReferenceWholeAndInParts) {
   for (int trial = 0; trial < 320; ++trial) {
     const KvType type = kTypes[trial % 4];
-    const int64_t D = trial % 5 == 0 ? 64 * (1 + size(1)) : 2 * (1 + size(40)), count = 1 + size(7), most = 1 + size(trial % 10 == 0 ? 700 : 60), head = size(1);
+    const int64_t D = trial % 53 == 3 ? 1024 : trial % 5 == 0 ? 64 * (1 + size(1)) : 2 * (1 + size(40)), count = 1 + size(7), most = 1 + size(trial % 10 == 0 ? 700 : 60), head = size(1);
     std::vector<int64_t> visible(static_cast<size_t>(count));
     const bool alike = trial % 3 == 0;  // a decode step's queries see the same
     for (auto& v : visible) v = alike ? most : 1 + size(most - 1);
     std::ranges::sort(visible);
     const bool infinite = trial % 7 == 0;
     Text text(type, D, visible.back(), random, infinite);
-    const Guarded q = Guarded::normal(count * D, random);
+    Guarded q = Guarded::normal(count * D, random);
+    if (trial % 21 == 7) spoil(q);  // of these trials what is compared may be NaN
+    if (trial % 13 == 0) std::fill_n(q.data() + size(count - 1) * D, D, trial % 2 ? 0.0f : 1e-31f);
     Queries a(visible, D, q), b(visible, D, q), c(visible, D, q), d(visible, D, q);
     whole(simd, a.job(text.layout, text.pages, head));
     whole(plain, b.job(text.layout, text.pages, head));
@@ -288,6 +290,58 @@ TEST(Reference, AttentionIsSoftmaxOfScores) {
     for (int64_t j = 0; j < visible; ++j) expected[static_cast<size_t>(d)] += p[static_cast<size_t>(j)] / total * at.read(text.pages[static_cast<size_t>(j / 16)], true, 1, j % 16, d);
     EXPECT_NEAR(queries.out[d], expected[static_cast<size_t>(d)], 1e-6);
   }
+}
+
+// What README.md says of a q8_0 cache, in plain words: a head of 40 numbers has two blocks, 70 slots have two.
+TEST(Reference, AttentionOverCodesIsWhatItsDefinitionSays) {
+  Random random(6);
+  const int64_t D = 40, visible = 70;
+  Text text(KvType::q8_0, D, visible, random, false);
+  Queries queries({visible}, D, Guarded::normal(D, random));
+  whole(kernels_for(Isa::reference), queries.job(text.layout, text.pages, 1));
+  const Place at{text.layout};
+  const auto code = [&](bool value, int64_t slot, int64_t d) {
+    const uint8_t byte = text.pages[static_cast<size_t>(slot / 16)][at.element(value, 1, slot % 16, d)];
+    return value ? static_cast<int>(static_cast<int8_t>(byte)) : byte - 128;
+  };
+  const auto scale = [&](bool value, int64_t slot, int64_t d) {
+    const uint8_t* const p = text.pages[static_cast<size_t>(slot / 16)] + at.scale(value, 1, slot % 16, d);
+    return f16_to_f32(static_cast<uint16_t>(p[0] | p[1] << 8));
+  };
+  const auto whole_numbers = [](const std::vector<float>& x, float codes, float& one) {
+    float most = 0;
+    for (const float v : x) most = std::max(most, std::abs(v));
+    std::vector<int> found;
+    for (const float v : x) found.push_back(static_cast<int>(std::nearbyint(v * (codes / most))));
+    one = most / codes;
+    return found;
+  };
+  std::vector<float> p(visible), out(D);
+  for (int64_t j = 0; j < visible; ++j) {
+    float acc = 0;
+    for (const auto& [first, last] : {std::pair<int64_t, int64_t>{0, 32}, {32, 40}}) {
+      float one;
+      const std::vector<int> query = whole_numbers({queries.q.data() + first, queries.q.data() + last}, 8127, one);
+      int part = 0;
+      for (int64_t d = first; d < last; ++d) part += query[static_cast<size_t>(d - first)] * code(false, j, d);
+      acc = std::fma(static_cast<float>(part), scale(false, j, first) * one, acc);
+    }
+    p[static_cast<size_t>(j)] = acc * 0.37f;
+  }
+  const float most = *std::ranges::max_element(p);
+  double total = 0;
+  for (float& x : p) total += x = static_cast<float>(std::exp(static_cast<double>(x - most)));
+  for (int64_t d = 0; d < D; ++d)
+    for (const auto& [first, last] : {std::pair<int64_t, int64_t>{0, 64}, {64, 70}}) {
+      std::vector<float> weight;
+      for (int64_t j = first; j < last; ++j) weight.push_back(p[static_cast<size_t>(j)] * scale(true, j, d));
+      float one;
+      const std::vector<int> codes = whole_numbers(weight, 16383, one);
+      int part = 0;
+      for (int64_t j = first; j < last; ++j) part += codes[static_cast<size_t>(j - first)] * code(true, j, d);
+      out[static_cast<size_t>(d)] = std::fma(static_cast<float>(part), one, out[static_cast<size_t>(d)]);
+    }
+  for (int64_t d = 0; d < D; ++d) EXPECT_NEAR(queries.out[d], out[static_cast<size_t>(d)] / total, 1e-6) << d;
 }
 
 }  // namespace

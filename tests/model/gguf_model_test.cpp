@@ -239,6 +239,12 @@ TEST_F(GgufModel, WhatCannotBeComputedIsRefusedByName) {
             "llama.rope.scaling.attn_factor: found 0.5, expected 1" + not_so);
   EXPECT_EQ(with([](GgufBuilder& b) { b.number("llama.expert_count", GgufType::u32, uint32_t{8}); }),
             "llama.expert_count: found 8, expected 0; mixtures of experts cannot be computed here");
+  EXPECT_EQ(with([](GgufBuilder& b) { b.number("llama.attention.causal", GgufType::boolean, uint8_t{0}); }),
+            "llama.attention.causal: found false, expected true or no such key; a model whose tokens see what follows them cannot be computed here");
+  EXPECT_EQ(with([](GgufBuilder& b) { b.number("llama.attention.causal", GgufType::boolean, uint8_t{1}).number("llama.pooling_type", GgufType::u32, uint32_t{1}); }),
+            "llama.pooling_type: found 1, expected 0 or no such key; a model that makes one vector of a text cannot be computed here");
+  EXPECT_EQ(with([](GgufBuilder& b) { b.number("split.count", GgufType::u16, uint16_t{2}); }),
+            "split.count: found 2, expected 1 or no such key; it is one of 2 files that hold a model together: merge them first (llama-gguf-split --merge)");
   EXPECT_EQ(with([](GgufBuilder& b) { b.number("llama.rope.dimension_count", GgufType::u32, uint32_t{4}); }),
             "llama.rope.dimension_count: found 4, expected the head's width 8");
   EXPECT_EQ(with([](GgufBuilder& b) { b.number("llama.vocab_size", GgufType::u32, uint32_t{8}); }),

@@ -118,6 +118,23 @@ def test_log_likelihoods_are_those_of_transformers(model):
     assert cut > 5
 
 
+def test_beside_what_the_harness_said(tmp_path):
+    """The first items of what is stored in bench/quality/lm_eval_tasks.json; FATHOM_TASK_ITEMS=200 for all of it."""
+    limit = int(os.environ.get("FATHOM_TASK_ITEMS", "24"))
+    if not SMOLLM2.exists() or not DATA.exists():
+        pytest.skip("scripts/get-smollm2 did not run, or there are no task files")
+    stored = json.loads((ROOT / "bench/quality/lm_eval_tasks.json").read_text())["tasks"]
+    folder = tmp_path / "f32"
+    run(FATHOM, "quantize", SMOLLM2, folder, "--type", "f32", "--quiet")
+    assert beside.unpacked(DATA, tmp_path) == list(beside.FILES) == list(stored)
+    ours = beside.ours(FATHOM, folder, tmp_path, list(stored), limit, 2)
+    for task, theirs in stored.items():
+        assert len(theirs["right"]) == 200 and len(ours[task]["results"]) == limit
+        flips, worst = beside.differences(ours[task], {k: theirs[k][:limit] for k in ("log_likelihoods", "right", "right_by_length")})
+        assert not flips and worst < 0.01, (task, flips, worst)
+        assert round(ours[task]["accuracy"]["value"] * limit) == sum(theirs["right"][:limit])
+
+
 def test_beside_the_harness_itself(tmp_path):
     pytest.importorskip("lm_eval")
     if not SMOLLM2.exists() or not DATA.exists():
