@@ -94,7 +94,7 @@ def test_twice_rounded_is_said(fathom, folder):
     (["mod", "x"], 2, "--type: found nothing"),
     (["mod", "x", "--type", "q3_k"], 2, "--type: found \"q3_k\", expected one of q8_0, q4_0, q4_1, q4_k, q6_k, f16, bf16, f32"),
     (["mod"], 2, "OUT"),
-    (["nowhere", "x", "--type", "q8_0"], 1, "nowhere: found no such folder"),
+    (["nowhere", "x", "--type", "q8_0"], 1, "nowhere: found no such file or folder"),
     (["mod", "dense", "--type", "q8_0", "--data", "data"], 2, "OUT: found the existing \"dense\", expected a new name; give --overwrite to replace it"),
     (["mod", "x", "--type", "q8_0"], 2, "--data: found no text, expected text to calibrate the thresholds of the routed blocks on; or --no-calibrate"),
     (["mod", "x.gguf", "--type", "q8_0", "--data", "data"], 1, "mod: fathom.routed_blocks: found 2 routed blocks, expected a dense model for a .gguf file"),

@@ -112,7 +112,7 @@ std::string refusal(const std::string& path) {
 
 TEST(Runs, Refusals) {
   const TemporaryFolder folder;
-  EXPECT_NE(refusal(join_path(folder.path(), "none")).find("found no such folder"), std::string::npos);
+  EXPECT_NE(refusal(join_path(folder.path(), "none")).find("found no such file or folder"), std::string::npos);
   make_folders(join_path(folder.path(), "going"));
   atomic_write(join_path(folder.path(), "going/config.json"), "{}");
   EXPECT_EQ(refusal(join_path(folder.path(), "going")).find("finish it"), std::string::npos);  // a model's folder without weights, perhaps
