@@ -64,3 +64,13 @@ def test_its_dial_costs_little(made, tmp_path):
     dense, low = evaluated(SOURCE), evaluated(folder, "--dial", "0.75")
     assert 0.6 < low["block_fraction"] < 0.9
     assert low["loss"] < dense["loss"] + 0.5
+
+
+def test_it_answers_at_a_low_dial(made):
+    """Tuned without conversations, a model went on answering at dial 0.9 and said nothing at 0.75."""
+    _, folder = made
+    asked = ["What is the capital of Portugal?", "How do I boil an egg so that the yolk stays soft?", "Explain to a ten-year-old why the sky is blue.", "What is the difference between a virus and a bacterium?"]
+    for dial in ("0.75", "0.65"):
+        said = subprocess.run([BUILD / "fathom", "chat", folder, "--dial", dial, "--temperature", "0", "--max-tokens", "24"], input="\n/clear\n".join(asked) + "\n", capture_output=True, text=True, check=True).stdout
+        answers = said.split("a new conversation\n")
+        assert len(answers) == len(asked) and all(len(answer.split()) >= 5 for answer in answers), said
