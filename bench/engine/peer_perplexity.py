@@ -32,6 +32,14 @@ def main():
     args = parser.parse_args()
     build, context, begin = ROOT / args.build, args.context, args.context // 2 + 1
 
+    digest = lambda path: hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    about = {"model": pathlib.Path(args.model).name, "model_sha256": digest(args.model), "text": pathlib.Path(args.text).name, "text_sha256": digest(args.text), "context": context}
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else []
+    if args.peer == "kept":
+        found = [k for k in kept if about.items() <= k.items()]
+        if not found:
+            sys.exit(f"{KEPT.name} has nothing of {about['model']} on {about['text']} in windows of {context}; name llama-perplexity and add --keep")
+
     encoded = subprocess.run([build / "fathom", "tokenizer", "encode", args.model, "--file", args.text], capture_output=True, text=True, check=True).stdout
     ids = encoded.split()
     windows = len(ids) // context
@@ -44,13 +52,7 @@ def main():
         return total
 
     ours = math.exp((nll(context) - nll(begin)) / (windows * (context - begin)))
-    digest = lambda path: hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
-    about = {"model": pathlib.Path(args.model).name, "model_sha256": digest(args.model), "text": pathlib.Path(args.text).name, "text_sha256": digest(args.text), "context": context}
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else []
     if args.peer == "kept":
-        found = [k for k in kept if about.items() <= k.items()]
-        if not found:
-            sys.exit(f"{KEPT.name} has nothing of {about['model']} on {about['text']} in windows of {context}; name llama-perplexity and add --keep")
         theirs, error, chunks = (found[0][k] for k in ("llama_cpp", "error", "windows"))
     else:
         told = subprocess.run([args.peer, "-m", args.model, "-f", args.text, "-c", str(context), "-t", str(args.threads)], capture_output=True, text=True, check=True)
