@@ -136,7 +136,7 @@ def test_greedy_text_of_the_file_itself(ids):
 
 @pytest.mark.skipif(not WIKITEXT.exists(), reason="no wikitext2-valid.txt")
 def test_perplexity_of_wikitext(request, ids):
-    """Of the text's first 20,000 characters; FATHOM_WIKITEXT=all takes all of it, seven minutes beside what transformers once said of it in
+    """Of the text's first 20,000 characters; FATHOM_WIKITEXT=all takes all of it, a quarter of an hour beside what transformers once said of it in
     wikitext_transformers.json, which FATHOM_WIKITEXT=keep asks anew (half an hour)."""
     asked, context = os.environ.get("FATHOM_WIKITEXT", "20000"), 512
     text = WIKITEXT.read_text()
