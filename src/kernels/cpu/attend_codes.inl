@@ -14,18 +14,12 @@ inline I16 splat4(const int8_t* p) {
 // 32 numbers to digits, the high ones [32] and then the low ones [32]; low digits lie in [−Bias, 128 − Bias). Returns what
 // stands for 1: the number is scale · (128 · high + low).
 template <int Bias>
-float store_numbers(V16 lo, V16 hi, float most, float codes, int8_t* to) {
+float store_numbers(const Block& x, float most, float codes, int8_t* to) {
   const bool usable = most >= kLeastQuantized && most < __builtin_inff();
   const V16 inverse = set1(codes / most);
-  store_digits<Bias>(usable ? mul(lo, inverse) : zero(), to, to + kKvBlock);
-  store_digits<Bias>(usable ? mul(hi, inverse) : zero(), to + kLanes, to + kKvBlock + kLanes);
+  store_digits<Bias>(usable ? mul(x.lo, inverse) : zero(), to, to + kKvBlock);
+  store_digits<Bias>(usable ? mul(x.hi, inverse) : zero(), to + kLanes, to + kKvBlock + kLanes);
   return usable ? most / codes : most < kLeastQuantized ? 0.0f : __builtin_nanf("");
-}
-
-inline float from_bits(uint32_t bits) {
-  float x;
-  __builtin_memcpy(&x, &bits, sizeof x);
-  return x;
 }
 
 struct QueryCodes {  // of a job's queries
@@ -37,12 +31,9 @@ struct QueryCodes {  // of a job's queries
   explicit QueryCodes(const Attend& a) {
     for (int64_t q = 0; q < a.count; ++q)
       for (int64_t b = 0; b * kKvBlock < a.head_dim; ++b) {
-        const float* const x = a.queries[q] + b * kKvBlock;
-        const int64_t n = min64(kKvBlock, a.head_dim - b * kKvBlock);
-        const V16 lo = n >= kLanes ? load(x) : load_first(x, n);
-        const V16 hi = n >= kKvBlock ? load(x + kLanes) : n > kLanes ? load_first(x + kLanes, n - kLanes) : zero();
+        const Block x = load_block(a.queries[q] + b * kKvBlock, a.head_dim - b * kKvBlock);
         alignas(64) int8_t row[2 * kKvBlock];
-        scale[q][b] = store_numbers<64>(lo, hi, from_bits(greatest_magnitude(lo, hi)), kQueryCodes, row);
+        scale[q][b] = store_numbers<64>(x, greatest_in(x), kQueryCodes, row);
         int32_t high = 0, low = 0;
         for (int64_t i = 0; i < kKvBlock; ++i) high += row[i], low += row[kKvBlock + i];
         for (int64_t i = 0; i < kKvBlock / 4; ++i)
@@ -166,8 +157,8 @@ struct WeightCodes {  // of queries [first, first + Q) for the slots of a block 
         }
       }
       const float most = from_bits(greatest_magnitude(weight[0], weight[1], weight[2], weight[3]));
-      scale[q] = store_numbers<0>(weight[0], weight[1], most, kWeightCodes, digits[q][0][0]);
-      store_numbers<0>(weight[2], weight[3], most, kWeightCodes, digits[q][1][0]);
+      scale[q] = store_numbers<0>({weight[0], weight[1]}, most, kWeightCodes, digits[q][0][0]);
+      store_numbers<0>({weight[2], weight[3]}, most, kWeightCodes, digits[q][1][0]);
     }
   }
   const int8_t* of(int q, int digit, int64_t slot) const { return digits[q][slot / kKvBlock][digit] + slot % kKvBlock; }

@@ -24,8 +24,8 @@ V16 load_first_stored(const uint8_t* p, int64_t n) {
 // Up to 32 numbers as they are stored, one after the other; of q8_0 `scale` gets theirs.
 template <KvType T>
 void convert_block(const float* x, int64_t n, uint8_t* to, uint8_t* scale) {
-  const V16 lo = n >= kLanes ? load(x) : load_first(x, n);
-  const V16 hi = n >= kKvBlock ? load(x + kLanes) : n > kLanes ? load_first(x + kLanes, n - kLanes) : zero();
+  const Block block = load_block(x, n);
+  const auto& [lo, hi] = block;
   if constexpr (T == KvType::f32) {
     store(reinterpret_cast<float*>(to), lo);
     store(reinterpret_cast<float*>(to) + kLanes, hi);
@@ -36,9 +36,7 @@ void convert_block(const float* x, int64_t n, uint8_t* to, uint8_t* scale) {
     store_bf16(to, lo);
     store_bf16(to + kLanes * 2, hi);
   } else {
-    const uint32_t greatest = greatest_magnitude(lo, hi);
-    float most;
-    __builtin_memcpy(&most, &greatest, sizeof most);
+    const float most = greatest_in(block);
     const bool usable = most >= kLeastQuantized && most < kMostStored;
     const V16 inverse = set1(127.0f / most);
     int32_t sums[2];

@@ -25,6 +25,7 @@ inline __m256i dot4(__m256i acc, __m256i codes, Activations x) {
 }
 inline I16 dot4(I16 acc, I16 codes, Activations x) { return {dot4(acc.lo, codes.lo, x), dot4(acc.hi, codes.hi, x)}; }
 
+#include "kernels/cpu/block.inl"
 #include "kernels/cpu/loops.inl"
 
 // Four products of a byte without a sign and one with, of which two fit in 16 bits.

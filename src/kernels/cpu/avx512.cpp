@@ -9,6 +9,7 @@ namespace {
 
 #include "kernels/cpu/avx512.inl"
 
+#include "kernels/cpu/block.inl"
 #include "kernels/cpu/loops.inl"
 
 // Four products of a byte without a sign and one with, of which two fit in 16 bits.

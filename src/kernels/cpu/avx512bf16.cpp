@@ -8,7 +8,7 @@ namespace {
 
 #include "kernels/cpu/avx512.inl"
 
-inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+#include "kernels/cpu/block.inl"
 
 template <Packing P>
 inline V16 load_weights(const uint8_t* p) { return _mm512_loadu_ps(p); }

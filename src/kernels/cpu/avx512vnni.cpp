@@ -8,7 +8,7 @@ namespace {
 
 #include "kernels/cpu/avx512.inl"
 
-inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+#include "kernels/cpu/block.inl"
 
 using Activations = __m512i;
 inline Activations broadcast4(const int8_t* p) { return _mm512_set1_epi32(four_codes(p)); }

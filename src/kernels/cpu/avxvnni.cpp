@@ -8,7 +8,7 @@ namespace {
 
 #include "kernels/cpu/avx2.inl"
 
-inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+#include "kernels/cpu/block.inl"
 
 using Activations = __m256i;
 inline Activations broadcast4(const int8_t* p) {

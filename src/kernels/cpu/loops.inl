@@ -5,8 +5,6 @@
 // (a > b ? a : b), tail_select(n, a, b) (a in lanes < n), exp, sum (the tree); MaxTracker for argmax. Of pages: load_halves,
 // load_bf16, store_halves, store_bf16, store_codes, half_of, greatest_magnitude; of q8_0 dot_bytes, store_digits.
 
-constexpr int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-
 float dot(const float* a, const float* b, int64_t n) {
   V16 acc = zero();
   int64_t i = 0;

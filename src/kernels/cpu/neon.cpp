@@ -9,6 +9,7 @@ namespace {
 
 #include "kernels/cpu/neon.inl"
 
+#include "kernels/cpu/block.inl"
 #include "kernels/cpu/loops.inl"
 
 // Two products of bytes fit in 16 bits: at most 2 · 127 · 128.

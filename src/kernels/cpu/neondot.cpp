@@ -8,7 +8,7 @@ namespace {
 
 #include "kernels/cpu/neon.inl"
 
-inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+#include "kernels/cpu/block.inl"
 
 inline I16 dot4(I16 acc, I16 codes, Activations x) {
   return wholes([x](auto sum, auto code) { return vdotq_s32(sum, bytes_of(code), x); }, acc, codes);

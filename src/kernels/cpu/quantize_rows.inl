@@ -4,16 +4,12 @@
 void quantize_rows(const float* x, int64_t x_stride, int64_t rows, int64_t width, const QuantizedRows& to) {
   for (int64_t r = 0; r < rows; ++r, x += x_stride)
     for (int64_t b = 0; b < to.blocks; ++b) {
-      const int64_t first = b * kBlock, left = width - first;
-      const V16 lo = left >= kLanes ? load(x + first) : load_first(x + first, left);
-      const V16 hi = left >= kBlock ? load(x + first + kLanes) : left > kLanes ? load_first(x + first + kLanes, left - kLanes) : zero();
-      const uint32_t greatest = greatest_magnitude(lo, hi);  // as bits, so that NaN is above infinity and both above numbers
-      float most;
-      __builtin_memcpy(&most, &greatest, sizeof most);
+      const Block block = load_block(x + b * kBlock, width - b * kBlock);
+      const float most = greatest_in(block);
       const int64_t at = r * to.blocks + b;
       if (most >= kLeastQuantized && most < __builtin_inff()) {
         const V16 inverse = set1(127.0f / most);
-        store_codes(to.codes + at * kBlock, mul(lo, inverse), mul(hi, inverse), to.half_sum + at * 2);
+        store_codes(to.codes + at * kBlock, mul(block.lo, inverse), mul(block.hi, inverse), to.half_sum + at * 2);
         to.scale[at] = most / 127.0f;
       } else {
         store_codes(to.codes + at * kBlock, zero(), zero(), to.half_sum + at * 2);
