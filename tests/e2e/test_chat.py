@@ -8,6 +8,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -256,3 +257,23 @@ def test_smollm2_answers(fathom):
     prompt = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
     expected = fathom("generate", SMOLLM2, "--no-bos", "--parse-special", "--prompt", prompt, *SHORT, timeout=300).out
     assert fathom("chat", SMOLLM2, *SHORT, stdin="Hello\n", timeout=300).out == expected
+
+
+def test_conversations_at_every_dial_are_counted(folder, build, talker, tmp_path):
+    """bench/quality/chat.py: the model's own dial, then others; a model that says nothing counts as empty."""
+    tool = pathlib.Path(__file__).resolve().parents[2] / "bench/quality/chat.py"
+    (tmp_path / "prompts.jsonl").write_text('{"kind": "chat", "prompt": "The sea"}\n{"kind": "code", "prompt": "def"}\n{"kind": "chat", "prompt": "The tide\\nat night"}\n')
+
+    def lines(model):
+        done = subprocess.run([sys.executable, tool, folder / model, "--source", folder / talker, "--dials", "1,0.7", "--prompts", tmp_path / "prompts.jsonl", "--max-tokens", "8", "--context", "64", "--build", build, "--json"],
+                              capture_output=True, text=True, check=True)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    said = lines(talker)
+    assert [line["dial"] for line in said] == ["dense", "1", "0.7"] and all(line["answers"] == 2 and line["empty"] == 0 and line["words"] > 0 and line["dense_loss"] > 0 for line in said)
+    silent = tmp_path / "silent"
+    shutil.copytree(folder / talker, silent)
+    config = json.loads((silent / "config.json").read_text())
+    (silent / "config.json").write_text(json.dumps(config | {"eos_token_id": list(range(256))}))
+    mute = lines(silent)
+    assert mute[0] == said[0] and [line["empty"] for line in mute[1:]] == [2, 2] and [line["words"] for line in mute[1:]] == [0, 0]
