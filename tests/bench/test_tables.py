@@ -58,9 +58,9 @@ def test_the_pages_show_the_tables_of_the_results_that_are_kept():
     results = windows[-1]
     assert bench.readme(results) in (root / "README.md").read_text()
     page = (root / "docs/performance.md").read_text()
-    tables = [table for table in bench.tables(results) if table.startswith(("| model", "| llama-1b"))] + [bench.goals(windows)]
+    tables = [table for table in bench.tables(results) if table.startswith(("| model", "| llama-1b", "| attention"))] + [bench.goals(windows)]
     threads = {run["threads"] for runs in results["parts"].values() for run in runs}
-    assert len(tables) == 1 + 4 * len(threads) and [table for table in tables if table not in page] == []
+    assert len(tables) == 1 + 5 * len(threads) and [table for table in tables if table not in page] == []
 
 
 def test_goals_are_reached_or_missed():
