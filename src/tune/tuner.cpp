@@ -1,5 +1,6 @@
 #include "tune/tuner.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -148,6 +149,15 @@ Json go(const TuneConfig& config, const RunOptions& options, bool& stepped) {
   return run_stages({.config = config, .run = options.run, .student = student, .teacher = teacher.get(), .corpus = corpus, .identity = identity, .stop = options.stop, .after_step = seen});
 }
 
+// Nothing, or what a run leaves that was killed before its configuration was written.
+bool never_began(const std::string& run) {
+  const std::filesystem::directory_iterator entries(run);
+  return std::all_of(begin(entries), end(entries), [](const auto& entry) {
+    const std::string name = entry.path().filename().string();
+    return name == ".lock" || name.starts_with(".config.json.tmp-");
+  });
+}
+
 }  // namespace
 
 TuneConfig config_of_run(const std::string& run) {
@@ -167,12 +177,13 @@ Json tune(const TuneConfig& config, const RunOptions& options) {
     }
     return go(config, options, stepped);
   }
-  if (exists(run) && !(is_folder(run) && std::filesystem::is_empty(run)))
+  if (exists(run) && !(is_folder(run) && never_began(run)))
     throw UserError({run, "", exists(config_path(run)) ? "the folder of another run" : "an existing path", "a new folder",
                      exists(config_path(run)) ? "go on with it by --resume, or choose another name" : data::is_dataset(join_path(run, "data")) ? "the text that is prepared there is --data " + join_path(run, "data") : "choose another name"});
   const bool made = !exists(run);
   make_folders(run);
   const FileLock lock = train::lock_run(run);
+  train::clean_leftovers(run);
   try {
     atomic_write(config_path(run), config.to_json().dump(2) + "\n");
     return go(config, options, stepped);

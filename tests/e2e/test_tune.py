@@ -142,6 +142,9 @@ def test_killed_and_gone_on_with(fathom, folder, routed):
     start = [str(w) for w in ("tune", routed, "--teacher", "dense", "--data", "corpus.txt", "--tokens", "12k", *SHORT[2:], "--checkpoint-steps", 5, "--teacher-cache", "tune-killed-cache")]
     fathom(*start, "--out", "tune-whole", "--quiet", timeout=300)
     run, draw, kills = folder / "tune-killed", random.Random(3), 0
+    run.mkdir()
+    for name in (".lock", ".config.json.tmp-7-0"):  # what one leaves that was killed before its configuration was written
+        (run / name).touch()
     while not (run / "summary.json").exists():
         words = ["tune", "--resume", "tune-killed"] if (run / "config.json").exists() else [*start, "--out", "tune-killed"]
         process = subprocess.Popen([BUILD / "fathom", *words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
