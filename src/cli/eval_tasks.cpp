@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 
 #include "cli/common.h"
 #include "cli/engine_flags.h"
@@ -100,7 +101,7 @@ bool wants_tasks(const Arguments& args) {
       if (args.given(flag)) args.wrong(flag, given + " as well", "one of the two", "text and tasks are evaluated in runs of their own");
   } else {
     for (const char* flag : kOfTasks)
-      if (args.given(flag)) args.wrong(flag, "neither --tasks nor --task-file", "the task that it is about");
+      if (args.given(flag)) args.wrong(flag, "neither --tasks nor --task-file", "the task that it is about", flag == std::string_view("against") ? "beside --data a dense model is --twin" : "");
     if (!args.given("data")) args.wrong("data", "nothing", "held-out text, or --tasks or --task-file", "see fathom eval --help");
   }
   return tasks;

@@ -36,7 +36,7 @@ USAGE = [
     ("eval mod --tasks x", 'fathom eval: --tasks: found "x", expected some of lambada, arc_easy, piqa, hellaswag, with commas between them; give a task of your own by --task-file'),
     ("eval mod --tasks lambada --data corpus.txt", "fathom eval: --data: found --tasks as well, expected one of the two; text and tasks are evaluated in runs of their own"),
     ("eval mod --task-file a.jsonl --twin dense", "fathom eval: --twin: found --task-file as well, expected one of the two; text and tasks are evaluated in runs of their own"),
-    ("eval mod --data corpus.txt --against dense", "fathom eval: --against: found neither --tasks nor --task-file, expected the task that it is about"),
+    ("eval mod --data corpus.txt --against dense", "fathom eval: --against: found neither --tasks nor --task-file, expected the task that it is about; beside --data a dense model is --twin"),
     ("eval mod --tasks lambada --items", "fathom eval: --items: found no --json, expected --json as well; items are shown nowhere else"),
     ("eval mod --data corpus.txt --rule top", 'fathom eval: --rule: found "top", expected one of causal, topk, random; did you mean topk?'),
     ("eval mod --data corpus.txt --context 1", 'fathom eval: --context: found "1", expected an integer from 2 to 16777216'),
