@@ -118,10 +118,6 @@ def test_log_likelihoods_are_those_of_transformers(model):
     assert cut > 5
 
 
-large = pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="135 million weights take too long under a sanitizer")
-
-
-@large
 def test_beside_what_the_harness_said(tmp_path):
     """The first items of what is stored in bench/quality/lm_eval_tasks.json; FATHOM_TASK_ITEMS=200 for all of it."""
     limit = int(os.environ.get("FATHOM_TASK_ITEMS", "24"))
@@ -139,7 +135,6 @@ def test_beside_what_the_harness_said(tmp_path):
         assert round(ours[task]["accuracy"]["value"] * limit) == sum(theirs["right"][:limit])
 
 
-@large
 def test_beside_the_harness_itself(tmp_path):
     pytest.importorskip("lm_eval")
     if not SMOLLM2.exists() or not DATA.exists():
