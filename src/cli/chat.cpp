@@ -28,7 +28,7 @@ namespace {
 constexpr const char* kHelp =
     "/dial X      block fraction of what follows (alone: the one at hand)\n"
     "/depth       colour answers by depth, or no longer\n"
-    "/stats       figures after every answer, or no longer\n"
+    "/stats       figures of the last answer and every later one, or no longer\n"
     "/system TEXT begin anew with this system message\n"
     "/retry       another answer to the last question\n"
     "/undo        take the last question and its answer back\n"
@@ -105,7 +105,7 @@ class Chat {
     if (name == "help" || name == "?") say(std::string(kHelp, std::strlen(kHelp) - 1));
     else if (name == "dial") dial(rest);
     else if (name == "depth") toggle_depth();
-    else if (name == "stats") stats_ = !stats_, say(str("figures ", stats_ ? "on" : "off"));
+    else if (name == "stats") toggle_stats();
     else if (name == "clear") conversation_.begin(system_), say("a new conversation");
     else if (name == "system") conversation_.begin(system_ = rest), say(rest.empty() ? "a new conversation without a system message" : "a new conversation");
     else if (name == "save") save(rest);
@@ -135,6 +135,12 @@ class Chat {
     text.note = {{"conversation", conversation_.to_json()}, {"system", system_}, {"asked", asked_}, {"dial", at_.asked ? Json(*at_.asked) : Json()}};
     infer::save_cache(path, identity(), engine_, text);
     say(str("saved ", printable(path), ": ", what_was_read(text.ids.size(), text.read.sequence.position())));
+  }
+
+  void toggle_stats() {
+    stats_ = !stats_;
+    say(str("figures ", stats_ ? "on" : "off"));
+    if (stats_ && !last_stats_.empty()) log_info(last_stats_);  // of the answer that made somebody ask
   }
 
   void toggle_depth() {
@@ -214,7 +220,8 @@ class Chat {
     // What a step without guesses takes, the whole conversation knows better than one answer.
     plain_.plain_steps += times.plain_steps, plain_.plain_seconds += times.plain_seconds;
     times.plain_steps = plain_.plain_steps, times.plain_seconds = plain_.plain_seconds;
-    if (stats_) log_info(stats(answer, record, times));
+    last_stats_ = stats(answer, record, times);
+    if (stats_) log_info(last_stats_);
   }
 
   std::string stats(const infer::Generated& g, const GenerationRecord& record, const infer::GenerateStats& times) const {
@@ -232,7 +239,7 @@ class Chat {
   std::shared_ptr<model::ModelFolder> folder_;
   text::Tokenizer tokenizer_;
   Conversation conversation_;
-  std::string system_, identity_;
+  std::string system_, identity_, last_stats_;
   infer::Engine engine_;
   infer::Scheduler scheduler_;
   std::vector<int32_t> end_ids_;
@@ -302,7 +309,8 @@ int run(const Arguments& args) {
 
 Command chat_command() {
   Command c{.name = "chat", .summary = "Talk with a model, at any dial"};
-  c.details = "Reads lines from standard input and answers each. /help lists what may be said besides: /dial, /depth, /stats, …\n"
+  c.details = "Reads lines from standard input and answers each. What else may be typed (/help shows it too):\n"
+              "/dial X, /depth, /stats, /system TEXT, /retry, /undo, /clear, /save FILE, /load FILE, /quit.\n"
               "Where the model recommends nothing, answers are drawn at temperature 0.7 from the likeliest 95 %.";
   c.positional("MODEL", "the model folder, the folder of a run, or a .gguf file");
   c.flag(text_flag("system", "TEXT", "how the model is to behave").noted("nothing, or what the template says"));

@@ -33,9 +33,9 @@ RoutingPolicy RoutingPolicy::at_dial(const model::ModelConfig& config, const std
   }
   if (!config.routing.decides() || !table) {
     if (dial && !(*dial == 1.0))
-      throw UserError({"dial", "", str(*dial), "1", !config.routing.decides() ? "this model has no routed block" : "this model has no fathom_dial.json"});
+      throw UserError({"dial", "", str(*dial), "1", !config.routing.decides() ? "this model has no routed block; fathom convert makes one of it that has" : "this model has no fathom_dial.json; fathom dial --calibrate makes one"});
     if (!config.routing.decides() || dial) return full(config);
-    throw UserError({"fathom_dial.json", "", "nothing", "the thresholds of the routed blocks", "calibrate the model, or run it at dial 1"});
+    throw UserError({"fathom_dial.json", "", "nothing", "the thresholds of the routed blocks", "fathom dial --calibrate finds them; at dial 1 none are needed"});
   }
   return causal(table->thresholds(dial.value_or(table->default_dial)));
 }

@@ -23,7 +23,7 @@ TEST(Engine, WhatIsBadIsRefusedByNameAndDisturbsNobody) {
     return api_error_of([&] { (by ? by : &engine)->submit(request); });
   };
   for (const double dial : {0.0, -1.0, 1.5, std::nan("")}) EXPECT_THAT(refused([&](Request& r) { r.dial = dial; }), HasSubstr("expected"));
-  EXPECT_EQ(refused([](Request& r) { r.dial = 0.5; }, &plain), dense + ": dial: found 0.5, expected 1; this model has no routed block");
+  EXPECT_EQ(refused([](Request& r) { r.dial = 0.5; }, &plain), dense + ": dial: found 0.5, expected 1; this model has no routed block; fathom convert makes one of it that has");
   EXPECT_THAT(refused([](Request& r) { r.dial = 1, r.dials = {{0, 1}}; }), HasSubstr("one of the two"));
   EXPECT_THAT(refused([](Request& r) { r.dials = {{1, 0.7}}; }), HasSubstr("request: dials: found position 1, expected 0 first"));
   EXPECT_THAT(refused([](Request& r) { r.dials = {{0, 0.7}, {3, 1}, {3, 0.6}}; }), HasSubstr("found position 3, expected more than 3"));
@@ -56,7 +56,7 @@ TEST(Engine, WhatIsBadIsRefusedByNameAndDisturbsNobody) {
     plain.submit({.prompt = "The sea", .dial = 0.5});
     FAIL();
   } catch (const Error& e) {
-    EXPECT_EQ((std::vector{e.where(), e.field(), e.found(), e.expected(), e.hint()}), (std::vector<std::string>{dense, "dial", "0.5", "1", "this model has no routed block"}));
+    EXPECT_EQ((std::vector{e.where(), e.field(), e.found(), e.expected(), e.hint()}), (std::vector<std::string>{dense, "dial", "0.5", "1", "this model has no routed block; fathom convert makes one of it that has"}));
   }
   EXPECT_EQ(under_way.wait().at(0).text, expected);
   EXPECT_EQ(engine.stats().submitted, 3);

@@ -147,7 +147,9 @@ def test_colours_and_figures_are_turned_on_and_off(fathom, talker):
     second, third = rest.split("depth colours off\n")
     assert "\x1b[48;5;" in second and "\x1b[48;5;" not in first + third
     assert "figures on\n" in third and "figures off\n" in third
-    [line] = [line for line in done.err.splitlines() if " of them cached" in line] or pytest.fail(done.err)
+    lines = [line for line in done.err.splitlines() if " of them cached" in line]
+    assert len(lines) == 2, done.err  # of the last answer when they were turned on, then of the next
+    line = lines[1]
     # What guesses did in that answer.
     right, made = map(int, re.search(r"; (\d+) of (\d+) guesses right \(", line).groups())
     assert 0 < right == made and re.search(r"\), about [^;]+ (saved|lost) by them \(estimated from \d+ steps without\)", line), line

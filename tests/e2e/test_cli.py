@@ -228,7 +228,7 @@ def test_info(fathom):
     below = fathom("info", "mod", "--dial", "0.01", "--json")
     assert "running at 0.6" in below.err and json.loads(below.out)["dial"] == 0.6
     refused = fathom("info", "dense", "--dial", "0.5", code=1).err
-    assert "dense: dial: found 0.5, expected 1; this model has no routed block" in refused
+    assert "dense: dial: found 0.5, expected 1; this model has no routed block; fathom convert makes one of it that has" in refused
     assert "block by block" not in text
     table = fathom("info", "mod", "--blocks").out.split("block by block")[1].splitlines()
     cells = [line.split() for line in table[2:7]]

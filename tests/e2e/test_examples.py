@@ -69,7 +69,7 @@ def test_what_goes_wrong_is_said(example, name):
 
 def test_a_bad_dial(example, fathom):
     said = example("generate", "dense", "The sea", 0.5, code=1)
-    assert said == "generate: dense: dial: found 0.5, expected 1; this model has no routed block\n"
+    assert said == "generate: dense: dial: found 0.5, expected 1; this model has no routed block; fathom convert makes one of it that has\n"
     assert fathom("generate", "dense", "--prompt", "The sea", "--dial", 0.5, code=1).err == said.replace("generate: ", "fathom: ", 1)
 
 
