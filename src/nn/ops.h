@@ -19,16 +19,18 @@ struct Adapter {
   double scale = 0;
 };
 
-// One to three parameters [Oi, I] that are multiplied with as one matrix [O, I]: neighbours in one storage.
+// One to three parameters [Oi, I] that are multiplied with as one matrix [O, I]: neighbours in one storage. Its products end in what their biases add.
 struct Weight {
   std::vector<at::Tensor> parts;  // leaves; a product for their gradient is computed where one requires it
+  std::vector<at::Tensor> biases; // leaves [Oi] of each part, neighbours too; empty: none has one
   std::vector<Adapter> adapters;  // of each part; empty: none has one
   at::Tensor joined;              // [O, I] the same memory, outside the graph
+  at::Tensor bias;                // [O] the biases' memory, outside the graph; undefined without
   at::Tensor low;                 // [O, I] bf16 copy, refreshed when one of the parts has changed; else undefined
   uint64_t low_version = 0;       // of the parts, when it was
   const at::Tensor& as(at::ScalarType type) const { return type == at::kBFloat16 ? low : joined; }
   Weight rows(size_t first_part, size_t count) const;  // a part of it as a Weight
-  std::vector<at::Tensor> leaves() const;              // parts, then a and b of every adapter that there is
+  std::vector<at::Tensor> leaves() const;              // parts, biases, then a and b of every adapter that there is
 };
 
 // Which keys each query sees: the range [lo, hi) of rows of the key tensor. Causal, packed documents, padding, gathered
@@ -58,6 +60,9 @@ NormLinear add_norm_linear(const at::Tensor& x, const at::Tensor& delta, const a
 // Rotates queries and keys by their positions and attends. q_rows [Nq, ≥H·D] holds queries first; kv_rows [Nk, 2·G·D] keys then
 // values. For q_rows [N, (H + 2G)·D] with kv_rows undefined, keys and values follow the queries. Returns [Nq, H·D].
 at::Tensor rope_attention(const at::Tensor& q_rows, const at::Tensor& kv_rows, const std::shared_ptr<const Attention>& attention);
+
+// RMS norm of every head of rows [N, (queries + keys + …)·D]: queries by q_norm [D], keys behind them by k_norm [D]; what follows stays.
+at::Tensor norm_heads(const at::Tensor& rows, int64_t queries, int64_t keys, const at::Tensor& q_norm, const at::Tensor& k_norm, double eps);
 
 at::Tensor linear(const at::Tensor& x, const Weight& w);                     // [N, I] → [N, O]
 at::Tensor swiglu_linear(const at::Tensor& gate_up, const Weight& w);        // [N, 2F] → [N, O]: (silu(gate) · up) · Wᵀ

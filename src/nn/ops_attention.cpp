@@ -117,6 +117,14 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
 
 }  // namespace
 
+Tensor norm_heads(const Tensor& rows, int64_t queries, int64_t keys, const Tensor& q_norm, const Tensor& k_norm, double eps) {
+  const int64_t N = rows.size(0), D = q_norm.size(0), normed = (queries + keys) * D;
+  const Tensor heads = rows.narrow(1, 0, normed).view({N, queries + keys, D}).to(q_norm.scalar_type());
+  const Tensor weight = at::cat({q_norm.expand({queries, D}), k_norm.expand({keys, D})});
+  const Tensor y = (heads * (heads.square().mean(-1, true) + eps).rsqrt() * weight).to(rows.scalar_type()).reshape({N, normed});
+  return normed == rows.size(1) ? y : at::cat({y, rows.narrow(1, normed, rows.size(1) - normed)}, 1);
+}
+
 Tensor rope_attention(const Tensor& q_rows, const Tensor& kv_rows, const Ranges& attention) {
   return AttentionFunction::apply(q_rows, kv_rows.defined() ? std::optional<Tensor>(kv_rows) : std::nullopt, attention);
 }

@@ -52,7 +52,7 @@ const T& kept(torch::autograd::AutogradContext* ctx) {
   return static_cast<const Kept<T>*>(ctx->saved_data.at("kept").toCapsule().get())->value;
 }
 
-// x [N, I] · Wᵀ, with what adapters add.
+// x [N, I] · Wᵀ, with what adapters and biases add.
 at::Tensor product(const at::Tensor& x, const Weight& w);
 // The same backwards: dx, and of the adapters dy · b side by side, for the gradient of a.
 struct InputGradient {

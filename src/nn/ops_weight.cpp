@@ -18,17 +18,20 @@ Weight Weight::rows(size_t first_part, size_t count) const {
     } else if (i < first_part + count) {
       n += parts[i].size(0);
       w.parts.push_back(parts[i]);
+      if (!biases.empty()) w.biases.push_back(biases[i]);
       if (!adapters.empty()) w.adapters.push_back(adapters[i]);
     }
   }
   if (std::ranges::none_of(w.adapters, [](const Adapter& a) { return a.a.defined(); })) w.adapters.clear();
   w.joined = joined.narrow(0, start, n);
+  if (bias.defined()) w.bias = bias.narrow(0, start, n);
   if (low.defined()) w.low = low.narrow(0, start, n);
   return w;
 }
 
 std::vector<Tensor> Weight::leaves() const {
   std::vector<Tensor> out = parts;
+  out.insert(out.end(), biases.begin(), biases.end());
   for (const Adapter& adapter : adapters) {
     if (!adapter.a.defined()) continue;
     out.push_back(adapter.a);
@@ -71,6 +74,7 @@ Tensor down_factors(const Weight& w, at::ScalarType type) {
 Tensor product(const Tensor& x, const Weight& w) {
   const at::ScalarType type = x.scalar_type();
   Tensor y = at::mm(x, w.as(type).t());
+  if (w.bias.defined()) y.add_(in(w.bias, type));
   if (w.adapters.empty()) return y;
   const Tensor low = at::mm(x, down_factors(w, type).t());
   each_adapter(w, [&](const Adapter& a, int64_t row, int64_t rows, int64_t column, int64_t rank) {
@@ -101,6 +105,11 @@ void push_part_gradients(variable_list& out, const Weight& w, const Tensor& dw) 
 void push_weight_gradients(variable_list& out, const Weight& w, const Tensor& dy, const Tensor& x, const Tensor& low) {
   const at::ScalarType own = w.joined.scalar_type();
   push_part_gradients(out, w, trains(w) ? at::mm(dy.t(), x).to(own) : Tensor());
+  int64_t start = 0;
+  for (const Tensor& bias : w.biases) {
+    out.push_back(bias.requires_grad() ? dy.narrow(1, start, bias.size(0)).sum(0, false, own) : Tensor());
+    start += bias.size(0);
+  }
   if (w.adapters.empty()) return;
   const Tensor da = at::mm(low.t(), x).to(own), lowered = at::mm(x, down_factors(w, x.scalar_type()).t());
   each_adapter(w, [&](const Adapter& a, int64_t row, int64_t rows, int64_t column, int64_t rank) {

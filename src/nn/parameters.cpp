@@ -58,15 +58,8 @@ void TransformerState::refresh_low() {
 }
 
 void refuse_untrainable(const model::ModelConfig& c, const std::string& where) {
-  const auto refuse = [&](bool has, const char* field, const char* what) {
-    if (has) throw UserError({where, field, "true", "false", str("models with ", what, " cannot be trained yet; `fathom` runs them")});
-  };
   if (c.adapters.rank > 0)
     throw UserError({where, "adapters", str("rank ", c.adapters.rank), "none", "adapters that were kept apart are not trained on: fathom convert SOURCE OUT --from ARTIFACT --adapters merged"});
-  refuse(c.qkv_bias, "attention_bias", "biases in attention");
-  refuse(c.output_bias, "attention_output_bias", "biases in attention");
-  refuse(c.mlp_bias, "mlp_bias", "biases in the feed-forward part");
-  refuse(c.qk_norm, "qk_norm", "norms of queries and keys");
 }
 
 // Who has exited would be another state of every token.
@@ -134,7 +127,8 @@ Transformer::Transformer(model::ModelConfig config, at::ScalarType dtype, const 
     const Tensor a = factor(".lora_A.weight", {rank, w.size(1)}), b = factor(".lora_B.weight", {w.size(0), rank});
     return Adapter{a, b, s.adapter_scale};
   };
-  const std::vector<std::vector<const char*>> joined = {{"q_proj.weight", "k_proj.weight", "v_proj.weight"}, {"gate_proj.weight", "up_proj.weight"}};
+  const std::vector<std::vector<const char*>> joined = {{"q_proj.weight", "k_proj.weight", "v_proj.weight"}, {"gate_proj.weight", "up_proj.weight"},
+                                                          {"q_proj.bias", "k_proj.bias", "v_proj.bias"},       {"gate_proj.bias", "up_proj.bias"}};
   for (size_t i = 0; i < specs.size();) {
     size_t count = 1;
     for (const auto& group : joined)
@@ -165,6 +159,10 @@ Transformer::Transformer(model::ModelConfig config, at::ScalarType dtype, const 
     }
     const int64_t columns = w.parts[0].size(1);
     w.joined = w.parts[0].detach().as_strided({rows, columns}, {columns, 1});
+    for (const std::string& name : names)
+      if (const Tensor bias = s.at(name.substr(0, name.rfind('.')) + ".bias"); bias.defined()) w.biases.push_back(bias);
+    FATHOM_ASSERT(w.biases.empty() || w.biases.size() == names.size(), names[0]);
+    if (!w.biases.empty()) w.bias = w.biases[0].detach().as_strided({rows}, {1});
     return w;
   };
   s.embedding = s.at("model.embed_tokens.weight");
@@ -179,6 +177,8 @@ Transformer::Transformer(model::ModelConfig config, at::ScalarType dtype, const 
       b.q = b.qkv.rows(0, 1);
       b.kv = b.qkv.rows(1, 2);
       b.o = weight({p + "self_attn.o_proj.weight"});
+      b.q_norm = s.at(p + "self_attn.q_norm.weight");
+      b.k_norm = s.at(p + "self_attn.k_norm.weight");
     }
     if (s.config.has_part(block, routing::Part::mlp)) {
       b.post_norm = s.at(p + "post_attention_layernorm.weight");

@@ -93,11 +93,20 @@ std::shared_ptr<Attention> Pass::attention() const {
 
 Stream Pass::embedded() const { return {embed(state_.embedding, tokens_), {}}; }
 
+Tensor Pass::heads(size_t block, const Tensor& rows, int64_t queries, int64_t keys) const {
+  const BlockWeights& w = state_.blocks[block];
+  return w.q_norm.defined() ? norm_heads(rows, queries, keys, w.q_norm, w.k_norm, state_.config.rms_norm_eps) : rows;
+}
+
+Tensor Pass::whole_attention(size_t block, const Tensor& qkv) const {
+  return rope_attention(heads(block, qkv, state_.config.num_attention_heads, state_.config.num_key_value_heads), {}, whole_);
+}
+
 void Pass::dense_block(size_t block, Stream& stream) const {
   const BlockWeights& w = state_.blocks[block];
   const double eps = state_.config.rms_norm_eps;
   const NormLinear qkv = add_norm_linear(stream.x, stream.delta, w.input_norm, eps, w.qkv, compute_);
-  const Tensor a = linear(rope_attention(qkv.y, {}, whole_), w.o);
+  const Tensor a = linear(whole_attention(block, qkv.y), w.o);
   const NormLinear gate_up = add_norm_linear(qkv.h, a, w.post_norm, eps, w.gate_up, compute_);
   stream = {gate_up.h, swiglu_linear(gate_up.y, w.down)};
 }
@@ -161,7 +170,7 @@ GatheredRows Pass::enter(size_t unit, Stream& stream, Scores& scores, const Tens
 Tensor Pass::kept_keys(size_t block, const Tensor& x) const {
   if (state_.config.routing.kv == routing::KvPolicy::drop) return {};
   const BlockWeights& w = state_.blocks[block];
-  return add_norm_linear(x, {}, w.input_norm, state_.config.rms_norm_eps, w.kv, compute_).y;
+  return heads(block, add_norm_linear(x, {}, w.input_norm, state_.config.rms_norm_eps, w.kv, compute_).y, 0, state_.config.num_key_value_heads);
 }
 
 Tensor Pass::attended(size_t block, const Tensor& x, const Tensor& kept, const Selected& selected, const std::vector<int64_t>& filled) const {
@@ -190,7 +199,7 @@ Tensor Pass::attended(size_t block, const Tensor& x, const Tensor& kept, const S
       a->lo[i] = static_cast<int32_t>(i);
       a->hi[i] = static_cast<int32_t>(i) + 1;
     }
-    return rope_attention(add_norm_linear(x, {}, w.input_norm, eps, w.qkv, compute_).y, {}, a);
+    return rope_attention(heads(block, add_norm_linear(x, {}, w.input_norm, eps, w.qkv, compute_).y, a->heads, a->groups), {}, a);
   }
   a->k_begin = whole_->k_begin;
   a->k_position = rows_.position;
@@ -198,7 +207,7 @@ Tensor Pass::attended(size_t block, const Tensor& x, const Tensor& kept, const S
     a->lo[i] = whole_->lo[static_cast<size_t>(filled[i])];
     a->hi[i] = whole_->hi[static_cast<size_t>(filled[i])];
   }
-  return rope_attention(add_norm_linear(x, {}, w.input_norm, eps, w.q, compute_).y, kept, a);
+  return rope_attention(heads(block, add_norm_linear(x, {}, w.input_norm, eps, w.q, compute_).y, a->heads, 0), kept, a);
 }
 
 Tensor Pass::mlp(size_t block, const Tensor& x, const Tensor& attention) const {
@@ -218,9 +227,9 @@ void Pass::routed_block(size_t unit, Stream& stream, Scores& scores, const Selec
   if (selected.all && !g.defined()) return dense_block(block, stream);
 
   const Tensor x = some ? entered.gathered : stream.x;
-  const Tensor heads = selected.all ? rope_attention(add_norm_linear(x, {}, w.input_norm, state_.config.rms_norm_eps, w.qkv, compute_).y, {}, whole_)
-                                    : attended(block, x, kept_keys(block, stream.x), selected, filled);
-  const Tensor attn = linear(heads, w.o);
+  const Tensor attention = selected.all ? whole_attention(block, add_norm_linear(x, {}, w.input_norm, state_.config.rms_norm_eps, w.qkv, compute_).y)
+                                        : attended(block, x, kept_keys(block, stream.x), selected, filled);
+  const Tensor attn = linear(attention, w.o);
   const Tensor m = mlp(block, x, attn);
   // Where only gathered rows were read, nothing needs the others' old values beside the new ones.
   const bool in_place = some && state_.config.routing.kv == routing::KvPolicy::drop;

@@ -13,6 +13,7 @@ namespace fathom::nn {
 
 struct BlockWeights {                            // a part whose unit is static has none
   at::Tensor input_norm, post_norm;              // [C]
+  at::Tensor q_norm, k_norm;                     // [D] of every head; undefined where the model has none
   Weight q, kv, qkv, o, gate_up, down;           // q and kv are parts of qkv
 };
 
@@ -85,6 +86,9 @@ class Pass {
   std::shared_ptr<Attention> attention() const;  // shape and table without ranges
   // Puts scores.raw into the graph, after the decision; rows are gathered where they are given (ops.h, gather_rows).
   GatheredRows enter(size_t unit, Stream& stream, Scores& scores, const at::Tensor& rows, int64_t count) const;
+  // rows [N, queries·D + keys·D + …] of the block's products, heads normed where the model does so.
+  at::Tensor heads(size_t block, const at::Tensor& rows, int64_t queries, int64_t keys) const;
+  at::Tensor whole_attention(size_t block, const at::Tensor& qkv) const;  // every row a query, before the output projection
   // [N, 2·G·D] keys and values of all rows of x, where the policy keeps those of rows that do not run; else undefined.
   at::Tensor kept_keys(size_t block, const at::Tensor& x) const;
   // Attention of the rows `filled`, which begin with those selected, before the output projection. x: these rows.

@@ -146,7 +146,7 @@ void Pass::run_block(size_t block, Stream& stream, const std::vector<Decided>& d
     stream = {run_unit(block, *attention, summed(), tau), {}};
   } else {
     const NormLinear qkv = add_norm_linear(stream.x, stream.delta, w.input_norm, eps, w.qkv, compute_);
-    stream = {qkv.h, linear(rope_attention(qkv.y, {}, whole_), w.o)};
+    stream = {qkv.h, linear(whole_attention(block, qkv.y), w.o)};
   }
   if (mlp_unit == attention) return;  // one unit for both
   if (mlp_unit) {

@@ -139,7 +139,7 @@ struct Trainable {
   Lora lora = {};
 };
 
-// UserError: a model with biases or QK norms, which the engine alone computes.
+// UserError: a model whose adapters are kept apart.
 void refuse_untrainable(const model::ModelConfig& config, const std::string& where);
 
 struct TransformerState;

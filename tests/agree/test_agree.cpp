@@ -47,7 +47,6 @@ TEST(Rope, BothTurnByTheSameAngles) {
 Case make_case(Random& random, uint64_t seed, bool dense) {
   Case c;
   c.config = model::random_config(random, {.dense = dense, .paths = true, .exits = false});
-  c.config.qkv_bias = c.config.output_bias = c.config.mlp_bias = c.config.qk_norm = false;  // the engine alone computes them
   const auto weights = model::random_weights(c.config, seed);
   c.network = std::make_unique<nn::Transformer>(c.config);
   for (const auto& [name, values] : weights) c.network->load(name, values);

@@ -34,6 +34,15 @@ Weight weight_of(const std::vector<int64_t>& rows, int64_t columns) {
   return w;
 }
 
+Weight biased(Weight w) {
+  w.bias = at::randn({w.joined.size(0)}, at::kDouble);
+  for (int64_t start = 0; const Tensor& part : w.parts) {
+    w.biases.push_back(w.bias.narrow(0, start, part.size(0)).detach().requires_grad_(true));
+    start += part.size(0);
+  }
+  return w;
+}
+
 // Σ coefficients · outputs is differentiated with respect to every element of every leaf.
 void check(const std::vector<std::pair<const char*, Tensor>>& leaves, const std::function<std::vector<Tensor>()>& run, double tolerance = 2e-7) {
   std::vector<Tensor> coefficients;
@@ -100,6 +109,31 @@ TEST_F(Gradients, SwigluLinear) {
   const Tensor gate_up = random({6, 10}, 2);
   const Weight w = weight_of({4}, 5);
   check({{"gate_up", gate_up}, {"w", w.parts[0]}}, [&] { return std::vector<Tensor>{swiglu_linear(gate_up, w)}; });
+}
+
+TEST_F(Gradients, Biases) {
+  const Tensor x = random({5, 7}), delta = random({5, 7}), norm = random({7}), gate_up = random({6, 14}, 2);
+  const Weight qkv = biased(weight_of({3, 2, 4}, 7)), o = biased(weight_of({3}, 7));
+  const Weight kv = qkv.rows(1, 2);
+  std::vector<std::pair<const char*, Tensor>> leaves = {{"x", x}, {"norm", norm}, {"delta", delta}, {"gate_up", gate_up}};
+  for (const Weight* w : {&qkv, &o})
+    for (const Tensor& leaf : w->leaves()) leaves.emplace_back("leaf", leaf);
+  check(leaves, [&] {
+    const auto out = add_norm_linear(x, delta, norm, 1e-5, qkv, at::kDouble);
+    return std::vector<Tensor>{out.h, out.y, linear(x, o), swiglu_linear(gate_up, o), add_norm_linear(x, {}, norm, 1e-5, kv, at::kDouble).y};
+  });
+  EXPECT_TRUE(at::equal(linear(x, o), at::mm(x, o.joined.t()) + o.bias));
+}
+
+TEST_F(Gradients, NormsOfHeads) {
+  const int64_t D = 4;
+  const Tensor qkv = random({5, (3 + 2 * 2) * D}), q = random({5, 3 * D}), kv = random({5, 2 * 2 * D}), q_norm = random({D}), k_norm = random({D});
+  check({{"qkv", qkv}, {"q norm", q_norm}, {"k norm", k_norm}}, [&] { return std::vector<Tensor>{norm_heads(qkv, 3, 2, q_norm, k_norm, 1e-5)}; });
+  check({{"q", q}, {"kv", kv}}, [&] { return std::vector<Tensor>{norm_heads(q, 3, 0, q_norm, k_norm, 1e-5), norm_heads(kv, 0, 2, q_norm, k_norm, 1e-5)}; });
+  // Values stay, and one half of a row is what it is beside the other.
+  const Tensor whole = norm_heads(at::cat({q, kv}, 1), 3, 2, q_norm, k_norm, 1e-5);
+  EXPECT_TRUE(at::equal(whole, at::cat({norm_heads(q, 3, 0, q_norm, k_norm, 1e-5), norm_heads(kv, 0, 2, q_norm, k_norm, 1e-5)}, 1)));
+  EXPECT_TRUE(at::equal(whole.narrow(1, 5 * D, 2 * D), kv.narrow(1, 2 * D, 2 * D)));
 }
 
 // Two sequences; the second has two documents, one of which begins at its third key.
@@ -256,6 +290,16 @@ TEST_F(Gradients, GatherAndScatter) {
   check({{"x", z}, {"a", d}, {"g", g}}, [&] { return std::vector<Tensor>{scatter_delta(z, rows, d, {}, g, false)}; });
 }
 
+std::vector<std::pair<const char*, Tensor>> larger_leaves(const Transformer& model) {
+  std::vector<std::pair<const char*, Tensor>> leaves;
+  for (const auto& p : model.parameters()) {
+    at::NoGradGuard no_grad;
+    if (p.matrix) p.tensor.mul_(20);
+    leaves.emplace_back(p.name.c_str(), p.tensor);
+  }
+  return leaves;
+}
+
 // The whole network under imposed decisions, gates and auxiliary losses included.
 TEST_F(Gradients, RoutedNetwork) {
   for (auto gate : {routing::Gate::one_plus_tanh, routing::Gate::sigmoid, routing::Gate::raw})
@@ -273,14 +317,11 @@ TEST_F(Gradients, RoutedNetwork) {
       c.routing.kv = kv;
       c.routing.forced_positions = 1;
       c.routing.router_bias = true;
+      c.qkv_bias = gate != routing::Gate::raw;
+      c.output_bias = c.mlp_bias = c.qk_norm = kv == routing::KvPolicy::keep;
       Transformer model(c, at::kDouble);
       model.init(3);
-      std::vector<std::pair<const char*, Tensor>> leaves;
-      for (const auto& p : model.parameters()) {
-        at::NoGradGuard no_grad;
-        if (p.matrix) p.tensor.mul_(20);
-        leaves.emplace_back(p.name.c_str(), p.tensor);
-      }
+      const auto leaves = larger_leaves(model);
       Batch batch;
       batch.tokens = at::randint(9, {2, 6}, at::kLong);
       batch.targets = at::randint(9, {2, 6}, at::kLong);
@@ -316,21 +357,13 @@ model::ModelConfig config_of_all_units(routing::KvPolicy kv) {
   return c;
 }
 
-std::vector<std::pair<const char*, Tensor>> larger_leaves(const Transformer& model) {
-  std::vector<std::pair<const char*, Tensor>> leaves;
-  for (const auto& p : model.parameters()) {
-    at::NoGradGuard no_grad;
-    if (p.matrix) p.tensor.mul_(20);
-    leaves.emplace_back(p.name.c_str(), p.tensor);
-  }
-  return leaves;
-}
-
 TEST_F(Gradients, NetworkOfAllUnits) {
   for (auto gate : {routing::Gate::one_plus_tanh, routing::Gate::raw})
     for (auto kv : {routing::KvPolicy::drop, routing::KvPolicy::keep}) {
       model::ModelConfig c = config_of_all_units(kv);
       c.routing.gate = gate;
+      c.qkv_bias = c.output_bias = c.mlp_bias = gate == routing::Gate::raw;
+      c.qk_norm = kv == routing::KvPolicy::drop;
       Transformer model(c, at::kDouble);
       model.init(3);
       const auto leaves = larger_leaves(model);

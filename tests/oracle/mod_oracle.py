@@ -36,26 +36,30 @@ def rope(x, positions, theta):
     return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
 
 
+def linear(params, name, u):
+    y = u @ params[name + ".weight"].T
+    return y + params[name + ".bias"] if name + ".bias" in params else y
+
+
 def attention(config, params, prefix, u, positions, queries, visible):
     """u [T, C] normed input. Queries: the tokens listed; visible [T, T]: may i see j. Returns [len(queries), C]."""
     H, G, D = config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]
     T = u.shape[0]
-    q = rope((u @ params[prefix + "self_attn.q_proj.weight"].T).view(T, H, D), positions, config["rope_theta"])
-    k = rope((u @ params[prefix + "self_attn.k_proj.weight"].T).view(T, G, D), positions, config["rope_theta"])
-    v = (u @ params[prefix + "self_attn.v_proj.weight"].T).view(T, G, D)
+    q, k, v = (linear(params, prefix + f"self_attn.{name}_proj", u).view(T, heads, D) for name, heads in (("q", H), ("k", G), ("v", G)))
+    if prefix + "self_attn.q_norm.weight" in params:
+        q, k = (rms_norm(x, params[prefix + f"self_attn.{name}_norm.weight"], config["rms_norm_eps"]) for name, x in (("q", q), ("k", k)))
+    q, k = (rope(x, positions, config["rope_theta"]) for x in (q, k))
     out = []
     for h in range(H):
         g = h // (H // G)
         score = (q[queries, h] @ k[:, g].T) / math.sqrt(D)
         score = score.masked_fill(~visible[queries], float("-inf"))
         out.append(torch.softmax(score, -1) @ v[:, g])
-    return torch.cat(out, -1) @ params[prefix + "self_attn.o_proj.weight"].T
+    return linear(params, prefix + "self_attn.o_proj", torch.cat(out, -1))
 
 
 def mlp(params, prefix, u):
-    gate = u @ params[prefix + "mlp.gate_proj.weight"].T
-    up = u @ params[prefix + "mlp.up_proj.weight"].T
-    return (F.silu(gate) * up) @ params[prefix + "mlp.down_proj.weight"].T
+    return linear(params, prefix + "mlp.down_proj", F.silu(linear(params, prefix + "mlp.gate_proj", u)) * linear(params, prefix + "mlp.up_proj", u))
 
 
 def gate_factor(routing, r, tau):

@@ -41,6 +41,10 @@ def config_of(rng, gate="one_plus_tanh", rule="score", kv="drop", selection="top
         "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": rng.choice([10000.0, 500.0]),
         "tie_word_embeddings": rng.random() < 0.5,
     }
+    own = random.Random(str(config))  # of its own: what is drawn besides stays what it was
+    config |= {"attention_bias": own.random() < 0.4, "mlp_bias": own.random() < 0.4}
+    if not dense:
+        config |= {"attention_output_bias": own.random() < 0.4, "qk_norm": own.random() < 0.4}
     config.update(more)
     if not dense:
         layers = config["num_hidden_layers"]
@@ -57,7 +61,10 @@ def config_of(rng, gate="one_plus_tanh", rule="score", kv="drop", selection="top
 def schema(config):
     C, F, V = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     HD, GD = config["num_attention_heads"] * config["head_dim"], config["num_key_value_heads"] * config["head_dim"]
-    routing = config.get("fathom", {"routed_blocks": []})
+    routing, family = config.get("fathom", {"routed_blocks": []}), config["model_type"]
+    biased = ["self_attn." + n for n in "qkv" if config["attention_bias"] or family == "qwen2"]
+    biased += ["self_attn.o"] if family != "qwen2" and config.get("attention_output_bias", config["attention_bias"]) else []
+    biased += ["mlp." + n for n in ("gate", "up", "down") if config["mlp_bias"]]
     out = {"model.embed_tokens.weight": (V, C), "model.norm.weight": (C,)}
     for layer in range(config["num_hidden_layers"]):
         p = f"model.layers.{layer}."
@@ -65,6 +72,9 @@ def schema(config):
                 p + "self_attn.q_proj.weight": (HD, C), p + "self_attn.k_proj.weight": (GD, C), p + "self_attn.v_proj.weight": (GD, C),
                 p + "self_attn.o_proj.weight": (C, HD), p + "mlp.gate_proj.weight": (F, C), p + "mlp.up_proj.weight": (F, C),
                 p + "mlp.down_proj.weight": (C, F)}
+        out |= {p + name + "_proj.bias": out[p + name + "_proj.weight"][:1] for name in biased}
+        if config.get("qk_norm", family == "qwen3"):
+            out |= {p + f"self_attn.{n}_norm.weight": (config["head_dim"],) for n in "qk"}
         if layer in routing["routed_blocks"]:
             out[p + "router.weight"] = (1, C)
             if routing["router_bias"]:
@@ -279,18 +289,21 @@ def test_ten_training_losses(tmp_path, gate):
 
 
 def test_dense_model_equals_transformers(tmp_path):
+    """Llama, Qwen2 with its biases, Qwen3 with its norms of queries and keys."""
     transformers = pytest.importorskip("transformers")
     cases, expected = [], []
-    for i in range(6):
+    for i in range(12):
         rng, generator = random.Random(500 + i), torch.Generator().manual_seed(500 + i)
         heads = rng.choice([2, 3, 4])
-        config = config_of(rng, dense=True, num_attention_heads=heads, hidden_size=heads * rng.choice([8, 10]), num_key_value_heads=rng.choice([1, heads]))
+        family, head_dim = ["Llama", "Qwen2", "Qwen3"][i % 3], rng.choice([8, 10])
+        config = config_of(rng, dense=True, model_type=family.lower(), num_attention_heads=heads, hidden_size=heads * head_dim, head_dim=head_dim, num_key_value_heads=rng.choice([1, heads]))
+        if family != "Llama":
+            config["mlp_bias"] = False
         params = parameters(config, generator)
         tokens = torch.randint(0, config["vocab_size"], (2, 33), generator=generator)
         targets = torch.randint(0, config["vocab_size"], (2, 33), generator=generator)
-        hf = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{k: v for k, v in config.items() if k not in ("model_type", "rope_theta")},
-                                                                    rope_parameters={"rope_type": "default", "rope_theta": config["rope_theta"]},
-                                                                    attn_implementation="eager", attention_bias=False, mlp_bias=False)).double()
+        hf = getattr(transformers, family + "ForCausalLM")(getattr(transformers, family + "Config")(
+            **{k: v for k, v in config.items() if k not in ("model_type", "rope_theta")}, rope_parameters={"rope_type": "default", "rope_theta": config["rope_theta"]}, attn_implementation="eager")).double()
         assert {n for n, _ in hf.named_parameters()} == set(params)
         with torch.no_grad():
             for name, p in hf.named_parameters():

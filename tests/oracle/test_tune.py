@@ -242,7 +242,7 @@ def test_steps_of_training_equal_the_benchmarks_script(tmp_path):
     cases, expected = [], []
     for i in range(6):
         rng, generator = random.Random(40 + i), torch.Generator().manual_seed(40 + i)
-        config = test_nn.config_of(rng, gate="hard", kv="keep", num_hidden_layers=4, hidden_size=24)
+        config = test_nn.config_of(rng, gate="hard", kv="keep", num_hidden_layers=4, hidden_size=24, attention_bias=False, attention_output_bias=False, mlp_bias=False, qk_norm=False)
         fathom = config["fathom"]
         del fathom["routed_blocks"], fathom["capacity"]
         fathom.update(version=2, router_input="normed", router_bias=True, forced_positions=2,
