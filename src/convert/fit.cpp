@@ -52,8 +52,9 @@ class Fitter {
   }
 
   // refit_light_paths().
-  void refit(std::span<const ScoreFit::Score> routers, std::vector<float> thresholds, std::vector<FittedUnit>& fitted) {
+  void refit(std::span<const ScoreFit::Score> routers, std::span<const float> skips_below, std::vector<float> thresholds, std::vector<FittedUnit>& fitted) {
     routers_ = routers;
+    skips_below_ = skips_below;
     thresholds_ = std::move(thresholds);
     fitted_ = std::move(fitted);
     through([this](size_t u) {
@@ -103,18 +104,27 @@ class Fitter {
     });
   }
 
-  // The rows of a chunk that count: that take the unit's cheapest path, or may, as long as nobody knows who will.
-  std::vector<size_t> counted_rows(size_t u, const Seen& seen) const {
+  // The rows of a chunk that count: that take the unit's substitute, or may, as long as nobody knows who will. `skipping` gets those that are known to
+  // take a skip beside a light path.
+  std::vector<size_t> counted_rows(size_t u, const Seen& seen, std::vector<size_t>* skipping = nullptr) const {
     const size_t rows = seen.rows.position.size();
-    std::vector<uint8_t> counts(rows, 1);
+    enum : uint8_t { full, counts, skips };
+    std::vector<uint8_t> takes(rows, counts);
     if (!units_[u].is_static())
       each(rows, [&](size_t n) {
         thread_local std::vector<float> input;
-        counts[n] = seen.rows.position[n] >= options_.forced_positions && !(routed() && score(routers_[u], seen.input.data() + n * static_cast<size_t>(C_), input) >= thresholds_[seen.rows.first + n]);
+        if (seen.rows.position[n] < options_.forced_positions) {
+          takes[n] = full;
+        } else if (routed()) {
+          const double above = score(routers_[u], seen.input.data() + n * static_cast<size_t>(C_), input) - thresholds_[seen.rows.first + n];
+          takes[n] = above >= 0 ? full : above < skips_below_[u] ? skips : counts;
+        }
       });
     std::vector<size_t> out;
-    for (size_t n = 0; n < rows; ++n)
-      if (counts[n]) out.push_back(n);
+    for (size_t n = 0; n < rows; ++n) {
+      if (takes[n] == counts) out.push_back(n);
+      if (takes[n] == skips && skipping) skipping->push_back(n);
+    }
     return out;
   }
 
@@ -265,10 +275,12 @@ class Fitter {
     });
   }
 
-  // Every token that counts takes the unit's cheapest path (or light, where who takes it is known).
+  // Every token that counts takes the unit's cheapest path, or where it is known who takes what, that.
   std::function<void(const Seen&)> replacement(size_t u) {
     return [this, u](const Seen& seen) {
-      const std::vector<size_t> rows = counted_rows(u, seen);
+      std::vector<size_t> skipping;
+      const std::vector<size_t> rows = counted_rows(u, seen, &skipping);
+      for (const size_t n : skipping) std::copy_n(seen.before.data() + n * static_cast<size_t>(C_), C_, seen.rows.now.data() + n * static_cast<size_t>(C_));
       std::vector<float> input(rows.size() * static_cast<size_t>(C_));
       each(rows.size(), [&](size_t m) { normed(seen.before.data() + rows[m] * static_cast<size_t>(C_), input.data() + m * static_cast<size_t>(C_)); });
       const LowRankFit::Map nothing, &cheapest = routed() || units_[u].cheapest() == Path::light ? fitted_[u].light : nothing;
@@ -326,7 +338,8 @@ class Fitter {
   std::vector<float> target_between_, target_after_;  // [tokens, C] of the dense model, in the block at hand
   std::vector<FittedUnit> fitted_;
   std::span<const ScoreFit::Score> routers_;  // that decide who takes the light paths; empty: nobody knows yet
-  std::vector<float> thresholds_;             // [tokens] beside them
+  std::span<const float> skips_below_;        // [units] beside them
+  std::vector<float> thresholds_;             // [tokens]
 };
 
 }  // namespace
@@ -336,12 +349,12 @@ std::vector<FittedUnit> fit_units(std::shared_ptr<const infer::Weights> dense, s
   return Fitter(std::move(dense), units, windows, options, std::ranges::any_of(units, &RoutedUnit::is_static), options.loss_tokens > 0).fit();
 }
 
-void refit_light_paths(std::shared_ptr<const infer::Weights> dense, std::span<const RoutedUnit> units, std::span<const ScoreFit::Score> routers,
+void refit_light_paths(std::shared_ptr<const infer::Weights> dense, std::span<const RoutedUnit> units, std::span<const ScoreFit::Score> routers, std::span<const float> skips_below,
                        std::span<const std::span<const int32_t>> windows, std::span<const float> thresholds, const FitOptions& options, std::vector<FittedUnit>& fitted) {
-  FATHOM_ASSERT(routers.size() == units.size() && fitted.size() == units.size() && !units.empty() && thresholds.size() == windows.size());
+  FATHOM_ASSERT(routers.size() == units.size() && skips_below.size() == units.size() && fitted.size() == units.size() && !units.empty() && thresholds.size() == windows.size());
   std::vector<float> of_tokens;
   for (size_t i = 0; i < windows.size(); ++i) of_tokens.insert(of_tokens.end(), windows[i].size(), thresholds[i]);
-  Fitter(std::move(dense), units, windows, options, true, false).refit(routers, std::move(of_tokens), fitted);
+  Fitter(std::move(dense), units, windows, options, true, false).refit(routers, skips_below, std::move(of_tokens), fitted);
 }
 
 }  // namespace fathom::convert

@@ -41,8 +41,9 @@ std::vector<FittedUnit> fit_units(std::shared_ptr<const infer::Weights> dense, s
 
 // The light paths of units that decide anew, when it is known who takes them: tokens whose score, by `routers`, is below the threshold of their window
 // and that are not forced. Several thresholds make light paths that serve several dials. Unit by unit the text goes its routed way, and a light path is fitted to bring its tokens back to the dense model's stream: so it makes up
-// for what earlier light paths left out, too. Changes `fitted` in its light paths alone.
-void refit_light_paths(std::shared_ptr<const infer::Weights> dense, std::span<const routing::RoutedUnit> units, std::span<const ScoreFit::Score> routers,
+// for what earlier light paths left out, too. Where a unit has a skip besides, tokens whose score is `skips_below` [units] under that threshold take it (a
+// number below 0, or -infinity). Changes `fitted` in its light paths alone.
+void refit_light_paths(std::shared_ptr<const infer::Weights> dense, std::span<const routing::RoutedUnit> units, std::span<const ScoreFit::Score> routers, std::span<const float> skips_below,
                        std::span<const std::span<const int32_t>> windows, std::span<const float> thresholds, const FitOptions& options, std::vector<FittedUnit>& fitted);
 
 }  // namespace fathom::convert

@@ -74,7 +74,7 @@ std::vector<std::vector<int32_t>> self_text(std::shared_ptr<const infer::Weights
   writing.run([&] {
     const size_t at = texts.size();
     texts.push_back({begin ? *begin : static_cast<int32_t>(random.below(vocabulary))});
-    writing.go_on(texts.back(), writing.context() - 1, 1, at, ends, [&, at](std::vector<int32_t>&& ids, bool ended) {
+    writing.go_on(texts.back(), writing.context() - 1, kDocumentTemperature, at, ends, [&, at](std::vector<int32_t>&& ids, bool ended) {
       texts[at].insert(texts[at].end(), ids.begin(), ids.end());
       if (ended) texts[at].push_back(ends.front());
     });

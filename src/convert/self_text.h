@@ -21,8 +21,9 @@ struct SelfTextOptions {
   std::function<void(int64_t done, int64_t of)> progress;  // tokens; may throw to interrupt
 };
 
-// Texts of a dense model, sampled at temperature 1. Each begins with `begin`, the token that begins the model's documents, or without one with a
+// Texts of a dense model, sampled at kDocumentTemperature. Each begins with `begin`, the token that begins the model's documents, or without one with a
 // token drawn evenly from the vocabulary; `ends` are the ids that end one, and are its last token. The same seed writes the same texts.
+inline constexpr double kDocumentTemperature = 0.8;
 std::vector<std::vector<int32_t>> self_text(std::shared_ptr<const infer::Weights> dense, std::optional<int32_t> begin, const std::vector<int32_t>& ends,
                                             const SelfTextOptions& options);
 

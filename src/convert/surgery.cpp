@@ -23,6 +23,7 @@ using routing::RoutedUnit;
 
 constexpr float kOpen = 2;             // bias of a router that nobody fitted: well above any threshold that training begins with
 constexpr double kLeastLoss = 1e-5, kNeeded = 0.98;
+constexpr double kLightOfRest = 2.0 / 3;  // where tokens may skip too: the share of those not in full that take the light path
 
 void check_list(const std::vector<int>& blocks, const char* option, int64_t L) {
   for (size_t i = 0; i < blocks.size(); ++i) {
@@ -156,7 +157,7 @@ void fit_surgery(Surgery& surgery, std::shared_ptr<const infer::Weights> dense, 
       RoutedUnit& unit = routing.units[u];
       if (unit.is_static()) continue;
       unit.capacity = std::clamp(share_above(u, threshold), kLeastCapacity, 1.0);
-      if (unit.paths.light && unit.paths.skip) unit.light_capacity = (1 - unit.capacity) * 2 / 3;  // of what is left, as full was from all
+      if (unit.paths.light && unit.paths.skip) unit.light_capacity = (1 - unit.capacity) * kLightOfRest;
     }
     return model::expected_block_fraction(surgery.config, options.context, routing.capacities());
   };
@@ -189,12 +190,16 @@ void fit_surgery(Surgery& surgery, std::shared_ptr<const infer::Weights> dense, 
     if (routing.dense()) throw UserError({"target", "", str(options.target), "a block fraction at which some tokens leave some block out", "name the blocks with --blocks"});
   }
   std::vector<ScoreFit::Score> routers;
+  std::vector<float> skips_below;
   for (size_t u = 0; u < routing.units.size(); ++u) {
+    const RoutedUnit& unit = routing.units[u];
+    const auto skipping = static_cast<size_t>((1 - unit.capacity) * (1 - kLightOfRest) * static_cast<double>(sorted[u].size()));
+    skips_below.push_back(unit.paths.skip && unit.paths.light && unit.paths.full ? static_cast<float>(sorted[u][skipping] + offset[u] - threshold) : -std::numeric_limits<float>::infinity());
     ScoreFit::Score& router = surgery.fitted[u].router;
     router.bias = static_cast<float>(router.bias + offset[u] - threshold);  // so that the threshold is 0
     routers.push_back(router);
   }
-  if (twice) refit_light_paths(dense, routing.units, routers, windows, thresholds, pass(1), surgery.fitted);
+  if (twice) refit_light_paths(dense, routing.units, routers, skips_below, windows, thresholds, pass(1), surgery.fitted);
   for (size_t u = 0; u < routing.units.size(); ++u) {
     const RoutedUnit& unit = routing.units[u];
     const FittedUnit& fitted = surgery.fitted[u];

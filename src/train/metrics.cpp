@@ -35,7 +35,7 @@ void scalars(formats::EventWriter& events, const std::string& tag, int64_t step,
 }  // namespace
 
 Metrics::Metrics(const std::string& run, int64_t step) : path_(join_path(run, "metrics.jsonl")), events_(run, step) {
-  if (exists(path_)) truncate_metrics(path_, step);
+  if (exists(path_)) step > 0 ? truncate_metrics(path_, step) : remove_all(path_);  // a run that was killed before its first checkpoint begins anew
   fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (fd_ < 0) throw UserError({path_, "", str("cannot open: ", std::strerror(errno)), "", ""});
 }

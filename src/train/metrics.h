@@ -12,7 +12,7 @@ namespace fathom::train {
 
 class Metrics {
  public:
-  // `step` > 0: a resumed run that goes on after that step.
+  // `step` > 0: a resumed run that goes on after that step, and keeps the lines up to it; 0 keeps none.
   Metrics(const std::string& run, int64_t step);
   ~Metrics();
   // Appends a line and writes every number in it as a scalar: "loss" of type "train" becomes "train/loss", element 2 of

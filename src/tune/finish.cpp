@@ -12,6 +12,7 @@
 #include "core/human.h"
 #include "core/log.h"
 #include "core/progress.h"
+#include "infer/score.h"
 #include "infer/weights.h"
 
 namespace fathom::tune {
@@ -61,14 +62,31 @@ Windows read_windows(const data::Dataset& dataset, int64_t tokens, int64_t row_t
   return out;
 }
 
-routing::DialTable calibrate(const Shared& shared, const model::ModelFolder& written) {
+std::function<void()> stopper(const Shared& shared) {
+  return [&shared] {
+    if (shared.stop && shared.stop()) throw Interrupted(str("stopped before the model was written; go on with: fathom tune --resume ", shared.run));
+  };
+}
+
+double teacher_loss(const Shared& shared, const Windows& text) {
+  infer::Engine engine(infer::Weights::load(shared.teacher->folder(), static_cast<int>(shared.config.threads)), {.threads = static_cast<int>(shared.config.threads), .kernels = nullptr, .kv_bytes = 0});
+  double sum = 0;
+  int64_t n = 0;
+  const auto check = stopper(shared);
+  infer::score_documents(engine, text.spans, {.policy = infer::RoutingPolicy::full(engine.config())}, [&](infer::DocumentScore&& score) {
+    check();
+    for (const float nll : score.nll) sum += nll, ++n;
+  });
+  return sum / static_cast<double>(std::max<int64_t>(n, 1));
+}
+
+routing::DialTable calibrate(const Shared& shared, const model::ModelFolder& written, const Windows& text) {
   const TuneConfig& config = shared.config;
   const routing::DialTable grid = convert::uncalibrated(written.config(), config.sequence_length, {config.lowest, config.highest});
-  const Windows text = read_windows(*shared.corpus.validation, config.calibration_tokens, config.sequence_length);
   Progress progress("calibrate", "dials", static_cast<int64_t>(grid.points.size()));
   routing::DialTable table = convert::calibrate_dial(infer::Weights::load(written, static_cast<int>(config.threads)), grid, {text.spans, "held-out part of the text it was tuned on", config.sequence_length},
                                                      {.threads = static_cast<int>(config.threads), .shift = true, .progress = [&](size_t done, size_t) { progress.update(static_cast<int64_t>(done)); },
-                                                      .check = [&] { if (shared.stop && shared.stop()) throw Interrupted(str("stopped before the model was written; go on with: fathom tune --resume ", shared.run)); }});
+                                                      .check = stopper(shared)});
   progress.finish();
   return table;
 }
@@ -134,12 +152,16 @@ Finished finish(const Shared& shared, const std::vector<convert::Tuned>& stages,
   if (decides)
     write.calibrate = [&](const model::ModelFolder& written) {
       progress.finish();
-      dial = calibrate(shared, written);
+      const Windows text = read_windows(*shared.corpus.validation, config.calibration_tokens, config.sequence_length);
+      dial = calibrate(shared, written, text);
+      if (shared.teacher) out.dense_loss = teacher_loss(shared, text);
       return *dial;
     };
   convert::write_folder(result, out.model, type, plan, write);
   progress.finish();
   if (dial) out.dial = dial->to_json();
+  out.bytes = static_cast<double>(totals.after);
+  if (shared.teacher) out.dense_bytes = convert::tensor_bytes(shared.teacher->folder());
   if (parts) {
     out.artifact = artifact;
     convert::write_artifact(artifact, {.config = without_adapters, .dial = dial, .tuned = std::move(tuned), .base = shared.teacher->folder().fingerprint(),

@@ -1,6 +1,7 @@
 // From tuned tensors to what a run leaves behind: the artifact, and the model folder with its dial calibrated by the engine.
 #pragma once
 #include <functional>
+#include <limits>
 #include <string>
 
 #include "core/json.h"
@@ -11,6 +12,8 @@ namespace fathom::tune {
 struct Finished {
   std::string model, artifact;  // folders; no artifact where the whole model was tuned, or its other weights are not the teacher's
   Json dial;                    // the table's points; null where nothing decides
+  double dense_loss = std::numeric_limits<double>::quiet_NaN();  // the teacher's, nats per token of the text that the dial was calibrated on; NaN without either
+  double bytes = 0, dense_bytes = 0;  // of the tensors, the model's and the teacher's (0 without one)
 };
 
 // The type of changed matrices in the result. UserError where config.type is none.

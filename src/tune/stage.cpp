@@ -277,10 +277,13 @@ void Stage::evaluate() {
   for (size_t u = 0; routing.decides() && u < routing.units.size(); ++u) {
     const routing::RoutedUnit& unit = routing.units[u];
     if (unit.is_static()) continue;
-    const size_t cut = routing.first_cut(u) + unit.cuts() - 1;
-    const auto all = [&](auto is) { return std::ranges::all_of(standings_, [&](const Standing& s) { return is(s.shares[cut]); }); };
-    if (all([](double share) { return share > kAlmostAll; })) warn(str("all ", u), str("block ", unit.block, ": every token runs it in full at every target"));
-    if (all([&](double share) { return share < measure_->forced_share() + kAlmostNone; })) warn(str("none ", u), str("block ", unit.block, ": no token runs it in full at any target"));
+    for (size_t cut = 0; cut < unit.cuts(); ++cut) {
+      const bool full = cut + 1 == unit.cuts();
+      const auto all = [&](auto is) { return std::ranges::all_of(standings_, [&](const Standing& s) { return is(s.shares[routing.first_cut(u) + cut]); }); };
+      const std::string key = str(u, ".", cut), way = full ? "runs it in full" : "runs it or takes its light path";
+      if (all([](double share) { return share > kAlmostAll; })) warn("all " + key, str(unit.name(), ": every token ", way, " at every target"));
+      if (all([&](double share) { return share < measure_->forced_share() + kAlmostNone; })) warn("none " + key, str(unit.name(), ": no token ", way, " at any target"));
+    }
   }
 }
 

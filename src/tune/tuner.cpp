@@ -112,7 +112,9 @@ Json run_stages(const Shared& shared) {
   Json recipe = config.to_json();
   recipe.erase("model"), recipe.erase("teacher"), recipe.erase("teacher_cache"), recipe.erase("data");
   const Finished done = finish(shared, tuned, shares, {{"config", recipe}, {"dataset", shared.corpus.fingerprint}, {"stages", stages}});
-  Json summary = {{"model", done.model}, {"artifact", done.artifact}, {"tokens", all_tokens(config)}, {"seconds", seconds}, {"stages", stages}, {"dial", done.dial}, {"config", config.to_json()}};
+  Json summary = {{"model", done.model}, {"artifact", done.artifact}, {"tokens", all_tokens(config)}, {"seconds", seconds}, {"stages", stages}, {"dial", done.dial}, {"bytes", done.bytes}, {"config", config.to_json()}};
+  if (!std::isnan(done.dense_loss)) summary["dense_loss"] = done.dense_loss;
+  if (done.dense_bytes > 0) summary["dense_bytes"] = done.dense_bytes;
   atomic_write(summary_path(shared.run), summary.dump(2) + "\n");
   return summary;
 }
@@ -122,7 +124,12 @@ Json go(const TuneConfig& config, const RunOptions& options, bool& stepped) {
   const auto student = model::ModelFolder::open(config.model);
   const model::ModelConfig& shape = student->config();
   nn::refuse_untrainable(shape, config.model);
-  if (shape.routing.decides()) nn::require_tunable(shape, config.model);
+  if (shape.routing.decides()) {
+    nn::require_tunable(shape, config.model);
+    const bool calibrated = student->dial() && std::ranges::any_of(student->dial()->points.front().thresholds, [](float t) { return std::isfinite(t); });
+    if (!calibrated && (config.picks == Picks::topk || config.unit_budget_weight > 0))
+      throw UserError({config.model, "fathom_dial.json", "no dial that was calibrated", "the shares of every block, which --picks topk and --unit-budget go by", "convert with --data, or: fathom dial MODEL --calibrate --data TEXT"});
+  }
   for (const StageConfig& stage : config.stages)
     if (stage.what == What::routers && shape.routing.units.empty()) throw UserError({config.model, "fathom", "a dense model", "routers or light paths to train", "make them with fathom convert, or tune by --stages adapters"});
   changed_type(config, *student);
@@ -216,12 +223,16 @@ std::string describe_summary(const Json& summary) {
   }
   if (const Json& dial = summary.at("dial"); dial.is_object()) {
     out += "the model as it was written, on held-out text:\n";
-    const double whole = dial.at("points").back().at("loss").get<double>();
+    const bool twin = summary.contains("dense_loss");
+    const double against = twin ? summary.at("dense_loss").get<double>() : dial.at("points").back().at("loss").get<double>();
     for (const Json& p : dial.at("points")) {
       const double at = p.at("dial").get<double>(), loss = p.at("loss").get<double>();
-      out += str("  dial ", fixed(at, 2), ": ", percent(p.at("block_fraction").get<double>()), " of the blocks, loss ", fixed(loss, 4), at < 1 ? str(", ", fixed(loss - whole, 4), " over dial 1") : "", "\n");
+      out += str("  dial ", fixed(at, 2), ": ", percent(p.at("block_fraction").get<double>()), " of the blocks, loss ", fixed(loss, 4));
+      if (twin || at < 1) out += str(", ", loss < against ? "" : "+", fixed(loss - against, 4), twin ? " over the dense model" : " over dial 1");
+      out += "\n";
     }
   }
+  if (summary.contains("dense_bytes")) out += str("weights   ", human_bytes(summary.at("bytes").get<double>()), ", the dense model's ", human_bytes(summary.at("dense_bytes").get<double>()), "; what a dial is worth in speed: fathom dial MODEL --data TEXT --against SOURCE\n");
   out += str("model     ", summary.at("model").get<std::string>(), "\n");
   if (!summary.at("artifact").get<std::string>().empty()) out += str("artifact  ", summary.at("artifact").get<std::string>(), " (laid over the source by: fathom convert SOURCE OUT --from …)\n");
   return out;

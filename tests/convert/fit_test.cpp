@@ -9,6 +9,7 @@
 
 #include "convert/surgery.h"
 #include "core/error.h"
+#include "core/thread_pool.h"
 #include "infer/dense_walk.h"
 #include "infer/score.h"
 #include "model/random_model.h"
@@ -170,6 +171,67 @@ TEST(Fit, TheSecondFitBringsTheStreamBack) {
   }
   EXPECT_GE(better, 6);
   EXPECT_LT(second, first);
+}
+
+// Beside a skip, the light path is for those alone that will take it: of the first unit, whose stream is the dense one, no map of the rank misses less
+// where the weighted errors of just these tokens are added up, and one that was fitted to the skipping ones as well misses more.
+TEST(Fit, TheSecondFitKnowsWhoSkips) {
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    const Case c(seed + 80, 4);
+    SurgeryOptions options{.blocks = {1, 2}, .paths = {.exit = false, .skip = true, .light = true, .full = true}, .light_rank = 3, .target = 0.6, .lowest = 0.6, .highest = 0.6, .context = 32};
+    Surgery surgery = plan_surgery(c.dense, options, "dense");
+    fit_surgery(surgery, c.weights, c.windows, options, {.ridge = 1e-9, .loss_tokens = 200, .threads = 1});
+    const routing::RoutedUnit& unit = surgery.config.routing.units[0];
+    ASSERT_GT(unit.light_capacity, 0.0);
+    std::vector<ScoreFit::Score> routers;
+    for (const FittedUnit& f : surgery.fitted) routers.push_back(f.router);
+    const std::vector<float> together(c.windows.size(), 0.0f), never(2, -kInfinity);
+    std::vector<FittedUnit> other = surgery.fitted;
+    refit_light_paths(c.weights, surgery.config.routing.units, routers, never, c.windows, together, {.ridge = 1e-9, .loss_tokens = 0, .threads = 1}, other);
+    // Who takes it: the shares of the fit say so, the router's scores which. Its own order suffices.
+    const int64_t C = c.dense.hidden_size;
+    std::vector<float> x, delta;
+    std::vector<double> score, size;
+    infer::DenseWalk walk(c.weights, c.windows);
+    for (int64_t block = 0; block <= 1; ++block) {
+      if (block < 1) {
+        walk.advance();
+        continue;
+      }
+      walk.look({.attention = {}, .mlp = [&](const auto& rows) {
+        for (size_t n = 0; n < rows.position.size(); ++n) {
+          if (rows.position[n] < 2) continue;
+          double square = 0, after = 0;
+          for (int64_t i = 0; i < C; ++i) square += std::pow(rows.before[n * static_cast<size_t>(C) + static_cast<size_t>(i)], 2), after += std::pow(rows.now[n * static_cast<size_t>(C) + static_cast<size_t>(i)], 2);
+          const double rms = std::sqrt(square / static_cast<double>(C) + c.dense.rms_norm_eps);
+          double s = routers[0].bias;
+          for (int64_t i = 0; i < C; ++i) {
+            const size_t at = n * static_cast<size_t>(C) + static_cast<size_t>(i);
+            x.push_back(static_cast<float>(rows.before[at] / rms)), delta.push_back(rows.now[at] - rows.before[at]);
+            s += static_cast<double>(routers[0].weight[static_cast<size_t>(i)]) * x.back();
+          }
+          score.push_back(s), size.push_back(after / static_cast<double>(C));
+        }
+      }});
+    }
+    std::vector<double> below;
+    for (const double s : score)
+      if (s < 0) below.push_back(s);
+    std::ranges::sort(below);
+    ASSERT_GT(below.size(), 30U);
+    const double skips = below[below.size() / 3];
+    const auto missed = [&](const LowRankFit::Map& map, bool by_those_who_take_it) {
+      ThreadPool one(1);
+      const std::vector<float> light = map.apply(x, C, one);
+      double sum = 0;
+      for (size_t n = 0; n < score.size(); ++n)
+        if (score[n] < 0 && (score[n] >= skips) == by_those_who_take_it)
+          for (size_t i = n * static_cast<size_t>(C); i < (n + 1) * static_cast<size_t>(C); ++i) sum += std::pow(delta[i] - light[i], 2) / size[n];
+      return sum;
+    };
+    EXPECT_LT(missed(surgery.fitted[0].light, true), missed(other[0].light, true)) << seed;
+    EXPECT_GT(missed(surgery.fitted[0].light, false), missed(other[0].light, false)) << seed;
+  }
 }
 
 TEST(Fit, StaticUnitsMakeUpForEachOther) {

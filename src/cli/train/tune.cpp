@@ -79,6 +79,8 @@ tune::TuneConfig config_of(const Arguments& a) {
   c.budget_weight = a.number("budget");
   c.unit_budget_weight = a.number("unit-budget");
   c.picks = named(a, "picks", tune::kPicksNames);
+  for (const char* flag : {"budget", "unit-budget"})
+    if (c.picks == tune::Picks::topk && a.given(flag) && a.number(flag) > 0) a.wrong(flag, a.text("picks"), "--picks threshold", "as many tokens as the shares say run in full: there is nothing to keep to");
   c.tau = a.number("tau");
   c.interval.eval_steps = a.integer("eval-steps");
   c.interval.eval_tokens = a.integer("eval-tokens");
