@@ -11,16 +11,24 @@
 namespace fathom::tune {
 namespace {
 
-void convert_to(const std::string& from, const std::string& to, const convert::SurgeryOptions& options, const std::vector<std::vector<int32_t>>& texts) {
+std::vector<std::vector<int32_t>> fit_texts() {
+  const auto data = data::Dataset::open(train::corpus(), "train");
+  std::vector<std::vector<int32_t>> texts;
+  for (const int64_t begin : train::evaluation_windows(*data, 4096, 32, 0, 1)) texts.push_back(train::read_batch(*data, {&begin, 1}, 32).input);
+  return texts;
+}
+
+void convert_to(const std::string& from, const std::string& to, const convert::SurgeryOptions& options, bool fit = true) {
+  const std::vector<std::vector<int32_t>> texts = fit_texts();
   const auto source = model::ModelFolder::open(from);
   const auto weights = infer::Weights::load(*source, 1);
   const std::vector<std::span<const int32_t>> windows(texts.begin(), texts.end());
   convert::Surgery surgery = convert::plan_surgery(source->config(), options, from);
-  convert::fit_surgery(surgery, weights, windows, options, {.loss_tokens = 512, .threads = 1});
+  if (fit) convert::fit_surgery(surgery, surgery.block_of.size() == static_cast<size_t>(source->config().num_hidden_layers) ? weights : convert::kept_blocks(*source, surgery, 1), windows, options, {.loss_tokens = 512, .threads = 1});
   const convert::Contents contents = convert::contents_of(*source, surgery);
   const auto type = convert::surgery_type(*source);
   convert::WriteOptions write{.threads = 1};
-  if (surgery.config.routing.decides())
+  if (fit && surgery.config.routing.decides())
     write.calibrate = [&](const model::ModelFolder& written) {
       const model::ModelConfig& c = written.config();
       routing::DialTable grid{.default_dial = model::expected_block_fraction(c, options.context, c.routing.capacities())};
@@ -40,18 +48,17 @@ const Models& models() {
     const std::string run = join_path(folder.path(), "dense");
     train::train(train::tiny({{"model.fathom", "null"}, {"budget.steps", "150"}, {"interval.eval_steps", "0"}, {"interval.checkpoint_steps", "0"}}), {.run = run});
     m.dense = join_path(run, "model");
-    const auto data = data::Dataset::open(train::corpus(), "train");
-    std::vector<std::vector<int32_t>> texts;
-    for (const int64_t begin : train::evaluation_windows(*data, 4096, 32, 0, 1)) texts.push_back(train::read_batch(*data, {&begin, 1}, 32).input);
     m.routed = join_path(folder.path(), "routed");
     convert::SurgeryOptions options{.blocks = {1, 2}, .light_rank = 4, .target = 0.8, .lowest = 0.7, .highest = 0.9, .context = 32};
-    convert_to(m.dense, m.routed, options, texts);
+    convert_to(m.dense, m.routed, options);
     m.statics = join_path(folder.path(), "static");
-    convert_to(m.dense, m.statics, {.light_rank = 4, .statics = {1}, .context = 32}, texts);
+    convert_to(m.dense, m.statics, {.light_rank = 4, .statics = {1}, .context = 32});
     return m;
   }();
   return made;
 }
+
+void convert_dense(const std::string& to, const convert::SurgeryOptions& options, bool fit) { convert_to(models().dense, to, options, fit); }
 
 TuneConfig tiny(const std::string& model, const std::vector<What>& stages) {
   TuneConfig c;

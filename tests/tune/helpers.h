@@ -2,6 +2,7 @@
 #pragma once
 #include <string>
 
+#include "convert/surgery.h"
 #include "train/helpers.h"
 #include "tune/tuner.h"
 
@@ -13,6 +14,8 @@ struct Models {
   std::string statics; // block 1 light for every token
 };
 const Models& models();  // made once per process
+// The dense one converted anew into `to`; with `fit` routers and light paths are fitted and the dial is calibrated.
+void convert_dense(const std::string& to, const convert::SurgeryOptions& options, bool fit = true);
 
 // Routers then adapters, 6 + 6 steps of 4 rows of 32 tokens, one thread, f32.
 TuneConfig tiny(const std::string& model, const std::vector<What>& stages = {What::routers, What::adapters});

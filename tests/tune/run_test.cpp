@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 
 #include <filesystem>
+#include <optional>
+#include <utility>
 
 #include "convert/artifact.h"
 #include "convert/surgery.h"
@@ -72,17 +74,22 @@ TEST(Tune, AfterACrashIsBitExact) {
   const std::string whole = join_path(folder.path(), "whole"), cut = join_path(folder.path(), "cut");
   tune(config, {.run = whole});
   struct Crash {};
-  bool first = true;
-  for (const auto& [stage, at] : std::vector<std::pair<size_t, int64_t>>{{0, 2}, {0, 5}, {1, 5}}) {
-    RunOptions options{.run = cut, .resume = !first};
-    options.after_step = [&, stage = stage, at = at](size_t s, int64_t step, nn::Transformer&) {
-      if (s == stage && step == at) throw Crash();
+  // Checkpoints are made behind step 3: whoever goes on begins there, or where there is none at the beginning of the stage.
+  std::vector<std::pair<size_t, int64_t>> begins;
+  const auto go = [&](std::optional<std::pair<size_t, int64_t>> end) {
+    RunOptions options{.run = cut, .resume = !begins.empty()};
+    bool first = true;
+    options.after_step = [&](size_t stage, int64_t step, nn::Transformer&) {
+      if (std::exchange(first, false)) begins.emplace_back(stage, step);
+      if (end == std::pair(stage, step)) throw Crash();
     };
-    EXPECT_THROW(tune(config, options), Crash);
-    first = false;
-  }
-  tune(config, {.run = cut, .resume = true});
+    tune(config, options);
+  };
+  for (const std::pair<size_t, int64_t>& at : {std::pair<size_t, int64_t>{0, 2}, {0, 5}, {1, 2}, {1, 5}}) EXPECT_THROW(go(at), Crash);
+  go({});
+  EXPECT_EQ(begins, (std::vector<std::pair<size_t, int64_t>>{{0, 1}, {0, 1}, {0, 4}, {1, 1}, {1, 4}}));
   EXPECT_EQ(results(whole, config), results(cut, config));
+  for (const char* stage : {"1-routers", "2-adapters"}) expect_equal_metrics(join_path(whole, stage), join_path(cut, stage));
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, Resume, ::testing::Values("plain", "bf16", "accumulation", "cache", "logits", "alone"), [](const auto& info) { return std::string(info.param); });
@@ -285,6 +292,16 @@ TEST(Tune, RefusesByName) {
   config.teacher.clear();
   config.loss_weight = 0;
   EXPECT_THAT(refusal(config), HasSubstr("above 0 without a teacher"));
+  config = tiny(models().routed);
+  config.teacher_top = 0, config.teacher_cache = join_path(folder.path(), "cache");
+  EXPECT_THAT(refusal(config), HasSubstr("teacher_cache"));
+  const std::string open = join_path(folder.path(), "open");
+  convert_dense(open, {.blocks = {1, 2}, .light_rank = 4, .context = 32}, false);
+  for (const bool topk : {false, true}) {
+    config = tiny(open);
+    topk ? void(config.picks = Picks::topk) : void(config.unit_budget_weight = 1);
+    EXPECT_THAT(refusal(config), HasSubstr("no dial that was calibrated, expected the shares of every block"));
+  }
 }
 
 TEST(Tune, AResumeMustBeTheSameRun) {
