@@ -11,7 +11,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("FATHOM_BUILD", ROOT / "build"))
 ARTIFACT = ROOT / "artifacts/smollm2-135m"
 SOURCE = ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
-TEXT = "The sea was calm that evening, and the old captain stood at the window of his house, looking at the ships in the harbour. He had been at sea for forty years. " * 2
+# Of this project's own prose, so that no text of others is needed.
+TEXT = "\n\n".join((ROOT / "docs" / name).read_text() for name in ("architecture.md", "training.md"))[:16000]
 
 
 def test_it_is_small_and_of_this_model():
@@ -62,8 +63,8 @@ def test_its_dial_costs_little(made, tmp_path):
         return json.loads(done.stdout)["model"]
 
     dense, low = evaluated(SOURCE), evaluated(folder, "--dial", "0.75")
-    assert 0.6 < low["block_fraction"] < 0.9
-    assert low["loss"] < dense["loss"] + 0.5
+    assert 0.65 < low["block_fraction"] < 0.85
+    assert low["loss"] < dense["loss"] + 0.35, (low["loss"], dense["loss"])  # 0.26 on prose unlike that of its tuning
 
 
 def test_it_answers_at_a_low_dial(made):

@@ -37,6 +37,11 @@ def exportable(config):
     return config is not None and not any(u["block"] == 0 and u["part"] != "mlp" and "full" not in u["paths"] for u in config["fathom"].get("units", []))
 
 
+def ends_of(config):
+    ends = config.get("eos_token_id")
+    return ends if isinstance(ends, list) else [ends]
+
+
 def exported(model, out):
     run(FATHOM, "export", model, out, "--to", "hf", "--quiet")
     return load(out)
@@ -84,7 +89,35 @@ def test_logits_cache_and_texts(seed, kind, tmp_path):
             for _ in range(8):
                 plain.append(int(theirs(torch.tensor([plain])).logits[0, -1].argmax()))
         assert new == plain[len(prompt):], "with its cache as without"
+        assert len(text) == 8 or len(prompt) + len(text) == config["max_position_embeddings"] or text[-1:] in [[e] for e in ends_of(config)], text
         assert new[:len(text)] == text
+
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SMOLLM2 = ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.mark.skipif(not SMOLLM2.exists() or "ASAN_OPTIONS" in os.environ, reason="scripts/get-smollm2 did not run, or a sanitizer makes this long")
+def test_the_artifact_of_a_real_model(tmp_path):
+    """artifacts/smollm2-135m over its source, adapters merged: the engine's logits at its dials, and its greedy text."""
+    run(FATHOM, "export", SMOLLM2, tmp_path / "hf", "--to", "hf", "--from", ROOT / "artifacts/smollm2-135m", "--quiet")
+    theirs, folder = load(tmp_path / "hf"), tmp_path / "hf"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("The sea was calm that evening, and the old captain stood at the window of his house. He had been at sea for forty years, and he knew every ship by its sails.")["input_ids"]
+    for dial in (0.65, 0.75, 0.85, 1):
+        run(FATHOM, "dial", folder, "--set-default", dial, "--quiet")
+        theirs.set_dial(dial)
+        with torch.no_grad():
+            logits = theirs(torch.tensor([ids])).logits[0].numpy()
+        ours = engine_logits(folder, ids, tmp_path)
+        errors = np.abs(logits - ours).max(1) / np.abs(ours).max()
+        # A score that lies on its threshold moves what follows it: none does here, or one late in the text.
+        assert np.median(errors) < 2e-4 and (errors < 2e-4).mean() > 0.7, (dial, errors)
+    run(FATHOM, "dial", folder, "--set-default", 0.75, "--quiet")
+    theirs.set_dial(0.75)
+    text = run(TOOLS / "engine_tool", "greedy", folder, 24, stdin=" ".join(map(str, ids)) + "\n").stdout.split()
+    new = theirs.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), max_new_tokens=24, do_sample=False, eos_token_id=None, pad_token_id=0)[0, len(ids):].tolist()
+    assert len(text) == 24 and [int(t) for t in text] == new
 
 
 @pytest.mark.parametrize("kind", ["routed", "paths"])

@@ -91,6 +91,17 @@ def test_a_gguf_file_holds_the_packages_blocks(home, kind):
     assert len(field("tokenizer.ggml.tokens")) == len(field("tokenizer.ggml.token_type")) == config["vocab_size"]
 
 
+@pytest.mark.parametrize("kind", ["f32", "q4_1"])
+def test_an_exported_file_holds_the_models_own_tensors(home, kind):
+    """fathom export --to gguf changes no type: a file of these weights is what quantize makes of them, and a file of a file is its tensors again."""
+    fathom("quantize", home / "blocky", home / f"made-{kind}.gguf", "--type", kind, "--quiet")
+    fathom("export", home / "blocky" if kind == "f32" else home / f"made-{kind}.gguf", home / f"exported-{kind}.gguf", "--to", "gguf", "--quiet")
+    made, exported = (gguf.GGUFReader(home / f"{name}-{kind}.gguf") for name in ("made", "exported"))
+    assert {t.name: (t.tensor_type, t.data.tobytes()) for t in exported.tensors} == {t.name: (t.tensor_type, t.data.tobytes()) for t in made.tensors}
+    for key in ("general.architecture", "llama.block_count", "llama.attention.head_count_kv", "tokenizer.ggml.tokens"):
+        assert exported.get_field(key).contents() == made.get_field(key).contents(), key
+
+
 @pytest.mark.parametrize("kind", ["q8_0", "q4_0", "q4_1"])
 def test_a_folder_holds_the_packages_blocks_and_plain_routers(home, kind):
     fathom("quantize", home / "mod", home / f"folder-{kind}", "--type", kind, "--no-calibrate", "--quiet")

@@ -134,6 +134,26 @@ def test_greedy_text_of_the_file_itself(ids):
     assert text.startswith(" Paris."), text
 
 
+@pytest.mark.parametrize("kind", ["block", "attention+mlp"])
+@pytest.mark.parametrize("source", ["file", "folder"])
+def test_what_convert_makes_of_it_is_its_source_to_the_bit(reference, ids, source, kind, tmp_path):
+    """At dial 1: logits, and twenty greedy texts."""
+    source = MODEL if source == "file" else FOLDER["path"]
+    (tmp_path / "text.txt").write_text(TEXT)
+    flags = ["--data", tmp_path / "text.txt", "--blocks", "inner", "--light", "fit:4", "--no-refit", "--loss-tokens", 0, "--context", 128, "--quiet"]
+    if source != MODEL:  # that has no tokenizer beside it
+        transformers.AutoTokenizer.from_pretrained(MODEL.parent, gguf_file=MODEL.name).save_pretrained(source)
+    run(FATHOM, "convert", source, tmp_path / "out", "--granularity", kind, *flags)
+    run(FATHOM, "dial", tmp_path / "out", "--set-default", 1, "--quiet")
+    text = ids[0][:200]
+    assert (logits(tmp_path / "out", text, tmp_path) == logits(source, text, tmp_path)).all()
+    stdin = "\n".join(" ".join(map(str, p)) for p in ids[1]) + "\n"
+    ours, theirs = (run(TOOL, "greedy", model, 24, stdin=stdin) for model in (tmp_path / "out", source))
+    assert ours == theirs and len(ours.splitlines()) == 20 and all(len(line.split()) == 24 for line in ours.splitlines())
+    run(FATHOM, "dial", tmp_path / "out", "--set-default", 0.75, "--quiet")
+    assert (logits(tmp_path / "out", text, tmp_path) != logits(source, text, tmp_path)).any(), "its routers decide nothing"
+
+
 @pytest.mark.skipif(not WIKITEXT.exists(), reason="no wikitext2-valid.txt")
 def test_perplexity_of_wikitext(request, ids):
     """Of the text's first 20,000 characters; FATHOM_WIKITEXT=all takes all of it, a quarter of an hour beside what transformers once said of it in
