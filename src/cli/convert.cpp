@@ -13,6 +13,7 @@
 #include "convert/self_text.h"
 #include "convert/surgery.h"
 #include "core/file.h"
+#include "core/human.h"
 #include "core/log.h"
 #include "infer/weights.h"
 #include "model/cost.h"
@@ -63,6 +64,7 @@ convert::SurgeryOptions surgery_options(const Arguments& args, const model::Mode
   if (o.paths.exit) args.wrong("paths", o.paths.text(), "skip, light and full", "which tokens may exit is learned in training from scratch");
   if (o.paths.light && !rank) args.wrong("paths", o.paths.text() + " beside --light none", "a rank for the light path", "--light fit:64");
   o.light_rank = rank.value_or(0);
+  if (args.given("light") && o.light_rank > dense.hidden_size) args.wrong("light", args.text("light"), str("a rank of at most ", dense.hidden_size, ", the width of the model"));
   o.statics = block_list(args, "static", dense.num_hidden_layers);
   o.dropped = block_list(args, "drop-blocks", dense.num_hidden_layers);
   if (!o.statics.empty() && !rank) args.wrong("static", args.text("static") + " beside --light none", "a rank for the light path that stands there", "--light fit:64, or --drop-blocks");
@@ -80,9 +82,21 @@ convert::SurgeryOptions surgery_options(const Arguments& args, const model::Mode
   o.forced_positions = args.integer("forced-positions");
   o.target = args.number("target");
   o.refit = args.boolean("refit");
-  o.lowest = std::min(args.number("lowest"), o.target);
-  o.highest = std::max(args.number("highest"), o.target);
+  o.lowest = args.given("lowest") ? args.number("lowest") : std::min(args.number("lowest"), o.target);
+  o.highest = args.given("highest") ? args.number("highest") : std::max(args.number("highest"), o.target);
+  if (o.lowest > o.target) args.wrong("lowest", str(o.lowest), str("at most the target, ", o.target), "");
+  if (o.highest < o.target) args.wrong("highest", str(o.highest), str("at least the target, ", o.target), "");
   return o;
+}
+
+// Few blocks save little: a target that was asked for must be in their reach, and the usual one comes into it.
+void bring_into_reach(const Arguments& args, const convert::Surgery& surgery, const model::ModelConfig& dense, convert::SurgeryOptions& options) {
+  if (!surgery.config.routing.decides()) return;
+  const double least = least_block_fraction(surgery.config, dense, options.context);
+  if (args.given("target") && options.target < least) args.wrong("target", str(options.target), str("at least ", fixed(least, 3), ", which is what runs when no token takes these blocks in full"), "name more blocks with --blocks, or replace some by --static");
+  if (!args.given("target") && options.target < least) options.target = (1 + least) / 2;
+  options.lowest = std::min(options.target, std::max(options.lowest, least));
+  options.highest = std::max(options.target, options.highest);
 }
 
 struct Text {
@@ -172,12 +186,13 @@ int run(const Arguments& args) {
   const int64_t most = source->config().max_position_embeddings;
   options.context = std::min(args.integer("context"), most);
   convert::Surgery surgery = convert::plan_surgery(source->config(), options, source->path());
+  bring_into_reach(args, surgery, source->config(), options);
   const bool light = std::ranges::any_of(surgery.config.routing.units, [](const auto& unit) { return unit.paths.light; });
   const bool fit = args.given("data") && !surgery.config.routing.dense();
-  if (light && !args.given("data"))
+  if (light && !args.given("data") && !plan_only)
     args.wrong("data", "no text", "text to fit light paths on", "a file or folder, or self: text that the model writes itself; or --light none --paths skip,full");
 
-  ConvertReport report{.source = source->path(), .out = plan_only ? "" : out_path, .options = options, .surgery = surgery, .before = source->config(), .dial = {}, .text = {}, .fitted = false};
+  ConvertReport report{.source = source->path(), .out = plan_only ? "" : out_path, .options = options, .surgery = surgery, .before = source->config(), .dial = {}, .text = {}, .fitted = false, .to_fit = args.given("data")};
   const formats::GgmlType type = convert::surgery_type(*source);
   report.bytes_before = convert::tensor_bytes(*source);
   report.bytes_after = static_cast<double>(convert::totals(convert::plan_tensors(convert::contents_of(*source, surgery), type)).after);

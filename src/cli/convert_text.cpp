@@ -16,10 +16,14 @@ struct Costs {  // at the options' context, of the source's blocks with every to
   int64_t added = 0, removed = 0;             // parameters
 };
 
+// Of the source's blocks; those that were dropped cost nothing.
+double fraction_of(const ModelConfig& c, const ModelConfig& before, int64_t context, const std::vector<double>& capacity) {
+  return static_cast<double>(c.num_hidden_layers) / static_cast<double>(before.num_hidden_layers) * model::expected_block_fraction(c, context, capacity);
+}
+
 Costs costs(const ConvertReport& r) {
   const ModelConfig& c = r.surgery.config;
-  const double kept = static_cast<double>(c.num_hidden_layers) / static_cast<double>(r.before.num_hidden_layers);  // blocks that were dropped cost nothing
-  const auto fraction = [&](const std::vector<double>& capacity) { return kept * model::expected_block_fraction(c, r.options.context, capacity); };
+  const auto fraction = [&](const std::vector<double>& capacity) { return fraction_of(c, r.before, r.options.context, capacity); };
   const model::Parameters p = model::parameters(c), before = model::parameters(r.before);
   Costs out;
   out.least = fraction(std::vector<double>(c.routing.cuts(), 0.0));
@@ -31,6 +35,8 @@ Costs costs(const ConvertReport& r) {
 }
 
 }  // namespace
+
+double least_block_fraction(const ModelConfig& surgery, const ModelConfig& before, int64_t context) { return fraction_of(surgery, before, context, std::vector<double>(surgery.routing.cuts(), 0.0)); }
 
 std::string convert_plan_text(const ConvertReport& r) {
   const ModelConfig& c = r.surgery.config;
@@ -47,7 +53,7 @@ std::string convert_plan_text(const ConvertReport& r) {
                        " routed, ", c.routing.static_blocks(), " static")},
       {"  parameters", str(grouped(k.added), " added", k.removed > 0 ? str(", ", grouped(k.removed), " gone") : "")},
       {"  weights", str(human_bytes(r.bytes_before), " → ", human_bytes(r.bytes_after))},
-      {"  block fraction", str("at most ", percent(k.most), ", at least ", percent(k.least), " (context ", r.options.context, ")")},
+      {"  block fraction", str("at most ", percent(k.most), ", at least ", percent(k.least), r.to_fit && c.routing.decides() ? str(", routers for ", percent(r.options.target)) : "", " (context ", r.options.context, ")")},
       {"  keys and values", str(human_bytes(keys(r.before)), " a token as f16 → ", drops ? "at most " : "", human_bytes(keys(c)), drops ? ", less by what skips" : "")},
   };
   return r.source + (r.out.empty() ? ": what would be made" : " → " + r.out) + "\n\n" + text_table(rows, 2);

@@ -61,8 +61,10 @@ def test_the_report_for_people(fathom, folder):
 
 def test_the_plan_writes_nothing(fathom, folder):
     before = sorted(os.listdir(folder))
-    shown = convert(fathom, "dense", "made", "--plan", "--data", "no such file", "--static", "1", "--blocks", "2").out
-    assert "what would be made" in shown and "1 routed, 1 static" in shown and "gone" in shown
+    shown = convert(fathom, "dense", "made", "--plan", "--static", "1", "--blocks", "2").out
+    assert "what would be made" in shown and "1 routed, 1 static" in shown and "gone" in shown and "routers for" not in shown
+    shown = convert(fathom, "dense", "made", "--plan", "--data", "no such file", "--target", "0.8").out
+    assert "2 routed" in shown and "routers for 80.0 %" in shown
     assert sorted(os.listdir(folder)) == before
 
 
@@ -156,6 +158,10 @@ def test_text_of_its_own(fathom, folder):
     (("dense", "made", *FIT, "--static", "1", "--blocks", "1"), "which static names too"),
     (("dense", "made", "--data", "corpus.txt", "--light", "fit:0"), "a rank of at least 1"),
     (("dense", "made", "--data", "corpus.txt", "--light", "svd"), "a rank of at least 1"),
+    (("dense", "made", "--data", "corpus.txt", "--light", "fit:999"), '--light: found fit:999, expected a rank of at most '),
+    (("dense", "made", "--data", "corpus.txt", "--lowest", "0.9"), "--lowest: found 0.9, expected at most the target, 0.75"),
+    (("dense", "made", "--data", "corpus.txt", "--highest", "0.7"), "--highest: found 0.7, expected at least the target, 0.75"),
+    (("dense", "made", "--data", "corpus.txt", "--blocks", "1", "--target", "0.5"), "--target: found 0.5, expected at least 0."),
     (("dense", "made", "--light", "none", "--static", "1", "--blocks", "none"), "a rank for the light path that stands there"),
     (("dense", "made", "--light", "none", "--paths", "light,full"), "a rank for the light path"),
     (("dense", "made", *FIT, "--paths", "exit,light,full"), "skip, light and full"),

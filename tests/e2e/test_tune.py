@@ -177,7 +177,7 @@ def test_a_quantised_source(fathom, folder, build):
     for kind, words in (("beside", ()), ("Q8_0", ("--adapters", "merged")), ("Q4_1", ("--adapters", "merged", "--type", "q4_1"))):
         out = f"blocky-{kind}"
         shown = fathom("tune", "blocky-routed", *few, *words, "--out", out).out
-        assert "the model as it was written, on held-out text:" in shown and "over dial 1" in shown
+        assert "the model as it was written, on held-out text:" in shown and "over the dense model" in shown and "; what a dial is worth in speed: fathom dial" in shown
         made = tensors(out + "/model")
         more = {n: t for n, t in made.items() if n not in before}
         assert set(made) == set(before) | set(more) and len(more) == (16 if kind == "beside" else 0), more.keys()
