@@ -39,12 +39,14 @@ double elements(const std::vector<nn::Parameter>& parameters) {
   return sum;
 }
 
-// Of the student's own dial; 0 where that was not calibrated: convert's routers have their thresholds behind their bias.
+// Of the student's own dial; 0 for a cut that it opens or shuts for all tokens, or that was not calibrated: convert's routers have their thresholds behind
+// their bias, and nothing is learned at infinity.
 std::vector<float> thresholds_for(const model::ModelFolder& student, double dial) {
   const size_t cuts = student.config().routing.cuts();
   if (dial >= 1) return std::vector<float>(cuts, -std::numeric_limits<float>::infinity());
   std::vector<float> out = student.dial() ? student.dial()->thresholds(dial) : std::vector<float>(cuts, 0.0f);
-  if (!std::ranges::all_of(out, [](float t) { return std::isfinite(t); })) out.assign(cuts, 0.0f);
+  for (float& t : out)
+    if (!std::isfinite(t)) t = 0;
   return out;
 }
 

@@ -1,8 +1,11 @@
 """The programs of examples/, which know the public C++ interface alone, beside `fathom`; and its scripts."""
 import json
+import os
 import pathlib
 import re
+import signal
 import subprocess
+import time
 
 import pytest
 
@@ -77,6 +80,38 @@ def test_a_bad_dial(example, fathom):
 def test_the_road_of_a_conversion(words, code, says):
     done = subprocess.run([ROOT / "examples/convert-smollm2.sh", *words], capture_output=True, text=True, timeout=20)
     assert done.returncode == code and says in done.stdout + done.stderr
+
+
+def test_the_road_goes_on_where_it_was(build, folder, tmp_path):
+    """Killed in every step; the same words go on, others are refused; what is done is not made again."""
+    words = [ROOT / "examples/convert-smollm2.sh", "--source", folder / "dense", "--build", build, "--data", folder / "corpus.txt", "--tokens", "6k", "--self-tokens", "70k", "--out", "out"]
+    out, environment = tmp_path / "out", os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def killed_when(there):
+        process = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.time() + 120
+        while not there() and process.poll() is None and time.time() < deadline:
+            time.sleep(0.01)
+        assert process.poll() is None, "it ended before it was killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    killed_when(lambda: (out / "settings").exists())
+    killed_when(lambda: (out / "run/self-pieces/0.jsonl").exists())
+    first = (out / "run/self-pieces/0.jsonl").stat().st_mtime_ns
+    killed_when(lambda: (out / "run/self-pieces/1.jsonl").exists())
+    assert (out / "run/self-pieces/0.jsonl").stat().st_mtime_ns == first, "what was written stays"
+    killed_when(lambda: (out / "run/1-adapters/metrics.jsonl").exists() or (out / "run/1-routers/metrics.jsonl").exists())
+    converted = (out / "converted/config.json").stat().st_mtime_ns
+    once = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert once.returncode == 0, once.stderr
+    assert (out / "converted/config.json").stat().st_mtime_ns == converted and not (out / "run/self-pieces").exists()
+    summary = json.loads((out / "run/summary.json").read_text())
+    assert summary["tokens"] >= 5000 and "dense_loss" in summary and (out / "curve.html").exists()
+    again = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 0 and "The page: " in again.stdout and json.loads((out / "run/summary.json").read_text()) == summary
+    other = subprocess.run([*words, "--tokens", "7k"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert other.returncode == 2 and "was begun with" in other.stderr and "tokens 7k" in other.stderr
 
 
 def test_a_domain(build, fathom, folder, tmp_path):

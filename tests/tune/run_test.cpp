@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -116,6 +117,21 @@ TEST(Tune, RoutersAloneLeaveDialOneTheDenseModelToTheBit) {
     const bool trained = spec.name.find("router.") != std::string::npos || spec.name.find("light.") != std::string::npos;
     EXPECT_EQ(before->read_f32(spec.name) == after->read_f32(spec.name), !trained) << spec.name;
   }
+}
+
+// A block that the dial shuts for all tokens leaves the others their thresholds.
+TEST(Tune, AShutBlockLeavesTheOthersTheirDial) {
+  const TemporaryFolder folder;
+  const std::string run = join_path(folder.path(), "run"), shut = join_path(folder.path(), "shut");
+  std::filesystem::copy(models().routed, shut, std::filesystem::copy_options::recursive);
+  routing::DialTable table = *model::ModelFolder::open(shut)->dial();
+  for (routing::DialPoint& p : table.points)
+    if (p.dial < 1) p.thresholds[0] = std::numeric_limits<float>::infinity();
+  model::write_dial(shut, table);
+  tune(tiny(shut, {What::routers}), {.run = run});
+  const Json dials = stage_metrics(join_path(run, "1-routers")).front().at("dials");
+  ASSERT_EQ(dials.size(), 3U);
+  for (size_t i = 1; i < 3; ++i) EXPECT_GT(dials[i].at("block_fraction").get<double>(), dials[i - 1].at("block_fraction").get<double>() + 0.01);
 }
 
 // Rows of the second stage are those behind the first one's, so that a cache holds each once and in order, and it begins with what the first tuned.

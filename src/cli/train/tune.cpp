@@ -52,6 +52,7 @@ tune::TuneConfig config_of(const Arguments& a) {
   c.self_tokens = a.maybe_integer("self-tokens").value_or(0);
   c.chat_share = a.number("chat-share");
   c.sequence_length = a.integer("context");
+  if (!a.given("context")) c.sequence_length = std::min(c.sequence_length, model::ModelFolder::open(c.model)->config().max_position_embeddings);
   c.batch_size = a.integer("batch-size");
   c.accumulation = a.integer("accumulation");
   std::tie(c.lowest, c.highest) = range_of(a);
