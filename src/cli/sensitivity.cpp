@@ -56,7 +56,7 @@ int run(const Arguments& args) {
 
 Command sensitivity_command() {
   Command c{.name = "sensitivity", .summary = "Measure what each block, attention and MLP of a dense model is worth"};
-  c.details = "For every block, its attention and its MLP: the loss when all tokens do without it, and when only those do whose stream it changes least. Keys and values are written "
+  c.details = "For every block, its attention and its MLP: the loss when all tokens do without it, and when only those of every 512 or so do whose stream it changes least. Keys and values are written "
               "all the same. `fathom convert` measures the same with the substitutes that it fits.";
   c.positional("MODEL", "a dense model: a model folder or a .gguf file");
   c.flag(path_flag("data", "PATH", "text to measure on: a file, a folder, or a dataset folder (its validation split)").many().needed());

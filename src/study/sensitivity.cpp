@@ -101,7 +101,8 @@ Json Sensitivity::to_json() const {
 }
 
 std::string Sensitivity::chart() const {
-  formats::Chart chart{.title = "Loss without a block, its attention or its MLP", .x = {.label = "block"}, .y = {.label = "nats per token over the model's loss", .log = true}};
+  constexpr double kFloor = 1e-4;
+  formats::Chart chart{.title = "Loss without a block, its attention or its MLP", .x = {.label = "block"}, .y = {.label = str("nats per token over the model's loss; ", kFloor, " where it is less"), .log = true}};
   int color = 0;
   for (const Part part : kParts) {
     const std::string name = part == Part::block ? "block" : part == Part::attention ? "attention" : "MLP";
@@ -109,7 +110,7 @@ std::string Sensitivity::chart() const {
       formats::Series s{.name = name + (least ? ", tokens it changes least" : ", all tokens"), .dashed = least, .markers = true, .color = color};
       for (size_t i = 0; i < blocks.size(); ++i) {
         s.x.push_back(static_cast<double>(i));
-        s.y.push_back(least ? blocks[i].of(part).least : blocks[i].of(part).all);  // what is not above 0 is left out of a log axis
+        s.y.push_back(std::max(least ? blocks[i].of(part).least : blocks[i].of(part).all, kFloor));  // what costs nothing, or less, is the best to leave out
       }
       chart.series.push_back(std::move(s));
     }
