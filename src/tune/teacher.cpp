@@ -173,6 +173,8 @@ void require_teacher(const model::ModelFolder& teacher, const model::ModelFolder
   hold("intermediate_size", str(t.intermediate_size), str(s.intermediate_size), hint);
   hold("num_attention_heads", str(t.num_attention_heads), str(s.num_attention_heads), hint);
   hold("num_key_value_heads", str(t.num_key_value_heads), str(s.num_key_value_heads), hint);
+  hold("head_dim", str(t.head_dim), str(s.head_dim), hint);
+  hold("rope_theta", str(t.rope_theta), str(s.rope_theta), hint);
   if (t.num_hidden_layers < s.num_hidden_layers)  // the student may have lost some
     throw UserError({teacher.path(), "num_hidden_layers", str(t.num_hidden_layers), str("at least ", s.num_hidden_layers, ", those of ", student.path()), hint});
 }

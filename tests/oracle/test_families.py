@@ -6,9 +6,12 @@ import pathlib
 import random
 import re
 import subprocess
+import tempfile
 
 import numpy as np
 import pytest
+
+os.environ.setdefault("HF_MODULES_CACHE", tempfile.mkdtemp())  # where transformers copies a model's code
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -244,6 +247,43 @@ def test_a_converted_one_begins_as_its_source(case, which, tmp_path):
             assert not np.array_equal(ours(made, ids, tmp_path), want), "its own dial is another"
             (made / "fathom_dial.json").write_text(json.dumps({**dial, "default_dial": 1.0}))
             np.testing.assert_array_equal(ours(made, ids, tmp_path), want)
+
+
+TRAIN = BUILD / "fathom-train"
+
+
+@pytest.mark.skipif(not TRAIN.exists(), reason="fathom-train is not built")
+@pytest.mark.parametrize("dtype,case,which", [(("float32", "float16", "bfloat16")[n % 3], c, c) for n, c in enumerate(CASES) if c[1] in (0, 3)], indirect=["case"])
+def test_every_family_goes_the_whole_road(dtype, case, which, tmp_path):
+    """From shards in half precision: converted it is its source to the bit; routers alone leave dial 1 so, adapters do not; exported, transformers computes the engine's logits."""
+    model, folder = case
+    if dtype != "float32":
+        transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).save_pretrained(tmp_path / "source", max_shard_size="20KB")
+        assert len(list((tmp_path / "source").glob("model-*.safetensors"))) > 1
+        (tmp_path / "source" / "tokenizer.json").write_text((folder / "tokenizer.json").read_text())
+        folder = tmp_path / "source"
+    ids = ids_of(model)
+    want = ours(folder, ids, tmp_path)
+    (tmp_path / "text.txt").write_text("The sea is calm tonight. The tide is full, the moon lies fair. " * 60)
+
+    def at_one(made):
+        dial = json.loads((made / "fathom_dial.json").read_text())
+        (made / "fathom_dial.json").write_text(json.dumps({**dial, "default_dial": 1.0}))
+        logits = ours(made, ids, tmp_path)
+        (made / "fathom_dial.json").write_text(json.dumps(dial))
+        return logits
+
+    run(FATHOM, "convert", folder, tmp_path / "made", "--blocks", "0,1", "--data", tmp_path / "text.txt", "--tokens", "600", "--context", "32", "--light", "fit:3", "--quiet")
+    np.testing.assert_array_equal(at_one(tmp_path / "made"), want)
+    few = ["--teacher", folder, "--data", tmp_path / "text.txt", "--tokens", "512", "--context", "32", "--batch-size", "4", "--lora-rank", "2", "--validation-share", "0.2", "--threads", "1", "--quiet"]
+    run(TRAIN, "tune", tmp_path / "made", *few, "--stages", "routers", "--out", tmp_path / "routers")
+    np.testing.assert_array_equal(at_one(tmp_path / "routers/model"), want)
+    run(TRAIN, "tune", tmp_path / "made", *few, "--stages", "routers,adapters", "--lm", "1", "--adapter-lr", "0.01", "--out", tmp_path / "adapters")
+    assert np.abs(at_one(tmp_path / "adapters/model") - want).max() > 1e-4
+    run(FATHOM, "export", tmp_path / "adapters/model", tmp_path / "hf", "--to", "hf", "--type", "f32", "--quiet")
+    hf = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", trust_remote_code=True, dtype=torch.float32).eval()
+    hf.set_dial(1.0)
+    assert_near(at_one(tmp_path / "hf"), theirs(hf, ids))
 
 
 GGUF_CASES = [c for c in CASES if in_gguf(*c)]

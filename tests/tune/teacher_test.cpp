@@ -126,6 +126,7 @@ TEST(Teacher, MustFit) {
     const std::string path = join_path(place.path(), str(key, value));
     Json config = read_json(join_path(models().dense, "config.json"));
     config[key] = value;
+    if (std::string(key) == "rope_theta") config.erase("rope_parameters");
     model::ModelConfig c = model::ModelConfig::from_json(config, "c");
     model::ModelToWrite out;
     out.config = c;
@@ -136,6 +137,11 @@ TEST(Teacher, MustFit) {
   };
   EXPECT_THAT(error_of([&] { require_teacher(*changed("vocab_size", 400), *routed, true); }), HasSubstr("vocab_size: found 400, expected 320"));
   EXPECT_THAT(error_of([&] { require_teacher(*changed("intermediate_size", 128), *routed, false); }), HasSubstr("intermediate_size: found 128, expected 64"));
+  for (const auto& [key, value] : std::vector<std::pair<const char*, int64_t>>{{"hidden_size", 64}, {"num_attention_heads", 4}, {"num_key_value_heads", 2}, {"head_dim", 8}, {"rope_theta", 500}}) {
+    const std::string refused = error_of([&, key = key, value = value] { require_teacher(*changed(key, value), *routed, false); });
+    EXPECT_THAT(refused, HasSubstr(str(key, ": found ", value, ", expected ")));
+    EXPECT_THAT(refused, HasSubstr("--other-teacher"));
+  }
   EXPECT_EQ(error_of([&] { require_teacher(*changed("intermediate_size", 160), *routed, true); }), "no error");
   EXPECT_THAT(error_of([&] { require_teacher(*changed("num_hidden_layers", 3), *routed, false); }), HasSubstr("num_hidden_layers: found 3, expected at least 4"));
   std::string other = bytes_of(join_path(models().dense, "tokenizer.json"));
