@@ -85,7 +85,7 @@ def main():
         fathom("convert", source, converted, "--data", tuned_on, "--context", args.context)
     if not (run / "config.json").exists():
         shutil.rmtree(run, ignore_errors=True)  # stopped before it began
-        fathom("tune", converted, "--teacher", source, "--data", tuned_on, "--stages", "adapters", "--tokens", args.tokens, "--batch-size", "2", "--context", args.context, "--out", run)
+        fathom("tune", converted, "--teacher", source, "--data", tuned_on, "--stages", "adapters", "--lm", "1", "--tokens", args.tokens, "--batch-size", "2", "--context", args.context, "--out", run)
     elif not (run / "summary.json").exists():
         fathom("tune", "--resume", run)
 

@@ -33,7 +33,7 @@ Command tune_table() {
   c.flag(number_flag("budget", "X", "weight of the distance of the block fraction from its target").range(0, 1e6).otherwise("12"));
   c.flag(number_flag("unit-budget", "X", "weight of the same block by block, towards the shares that MODEL's dial has there").range(0, 1e6).otherwise("0"));
   c.flag(integer_flag("teacher-top", "K", "how many of the teacher's log-probabilities count; 0: all of its logits").range(0, 1 << 24).otherwise("64"));
-  c.flag(path_flag("teacher-cache", "FOLDER", "keep what the teacher said here, for other runs on the same rows"));
+  c.flag(path_flag("teacher-cache", "FOLDER", "keep what the teacher said here, for other runs on the same rows; its likeliest tokens, not the logits of --teacher-top 0"));
   c.flag(boolean_flag("other-teacher", "the teacher may be of another shape, if it has the same tokenizer"));
   c.group("Optimizer");
   c.flag(number_flag("lr", "X", "learning rate of light paths, and of all weights in `everything`").range(0, 10).otherwise("3e-4"));
