@@ -1,8 +1,8 @@
 """Text to tune a converted model on, as JSON lines, from a folder of corpora: books-train.txt.zst, sotu.txt.zst, tinystories-slice.txt.
 
-  bench/quality/conversion_text.py CORPORA OUT.jsonl [--own self.jsonl] [--chats self.jsonl] [--megabytes 4.2] [--stories 200000] [--whole-own] [--seed 11] [--no-tokenised]
+  bench/quality/conversion_text.py CORPORA OUT.jsonl [--own self.jsonl] [--chats self.jsonl] [--megabytes 4.2] [--pieces 2] [--stories 200000] [--whole-own] [--seed 11] [--no-tokenised]
 
-Two pieces of 6.5 kB of every long book, a quarter of the addresses, --stories bytes of stories; as much again, other pieces of the same and half of the
+--pieces pieces of 6.5 kB of every long book, a quarter of the addresses, --stories bytes of stories; as much again, other pieces of the same and half of the
 model's own text, in the tokenised form of WikiText (spaces around punctuation, @-@, = headings =, <unk> for words beyond the 24,000
 commonest); and the model's own text (`self.jsonl` of a run of `fathom tune --data self --chat-share 0`). Of all this --megabytes at random (with --whole-own of all but the
 model's own text, which is all there), and besides every conversation of --chats (`self.jsonl` of one with --chat-share 1). Needs the program zstd.
@@ -66,6 +66,7 @@ def main():
     parser.add_argument("--own", type=pathlib.Path)
     parser.add_argument("--chats", type=pathlib.Path)
     parser.add_argument("--megabytes", type=float)
+    parser.add_argument("--pieces", type=int, default=2)
     parser.add_argument("--stories", type=int, default=200_000)
     parser.add_argument("--whole-own", action="store_true")
     parser.add_argument("--seed", type=int, default=11)
@@ -77,7 +78,7 @@ def main():
     stories = (args.corpora / "tinystories-slice.txt").read_text()[:args.stories]
     own = [json.loads(line)["text"] for line in args.own.read_text().split("\n") if line] if args.own else []
     kinds = {
-        "plain": [piece(random_, book, 6500) for book in books for _ in range(2)] + [speech[:6000] for speech in speeches[::4]] + [stories[i:i + 6000].strip() for i in range(0, len(stories), 6000)],
+        "plain": [piece(random_, book, 6500) for book in books for _ in range(args.pieces)] + [speech[:6000] for speech in speeches[::4]] + [stories[i:i + 6000].strip() for i in range(0, len(stories), 6000)],
         "own": own,
     }
     if not args.no_tokenised:
