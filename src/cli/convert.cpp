@@ -261,7 +261,7 @@ Command convert_command() {
   c.flag(boolean_flag("overwrite", "replace OUT if it exists"));
   c.group("Text");
   c.flag(path_flag("data", "PATH", "text to fit on: a file, a folder, a dataset folder (its validation split), or the word self: text that the model writes, half of it beside others").many());
-  c.flag(count_flag("tokens", "N", "tokens to fit on, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("32768"));
+  c.flag(count_flag("tokens", "N", "tokens to fit on, in windows spread evenly over the text; 0 is all").range(0, 1e15).otherwise("131072"));
   c.flag(count_flag("loss-tokens", "N", "tokens of them to measure the price of every light path on; 0 measures none").range(0, 1e15).otherwise("4096"));
   c.flag(integer_flag("context", "N", "tokens in a window").range(2, 1 << 24).otherwise("512"));
   c.flag(number_flag("ridge", "X", "ridge of the fits, relative to the inputs' mean square").range(1e-9, 1e3).otherwise("0.001"));

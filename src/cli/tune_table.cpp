@@ -19,10 +19,10 @@ Command tune_table() {
   c.flag(path_flag("resume", "RUN", "go on with this run from its last checkpoint"));
   c.flag(path_flag("data", "TEXT", "text to tune on: a file, a folder, a dataset of fathom data prepare, or self: text that the teacher writes").many());
   c.flag(path_flag("teacher", "SRC", "the dense model that MODEL was made of, a folder or a .gguf file").noted("none: the text alone teaches"));
-  c.flag(text_flag("target", "X", "block fraction to tune for, or a range of them: 0.7, 0.65-0.85").otherwise("0.65-0.85"));
+  c.flag(text_flag("target", "X", "block fraction to tune for, or a range of them: 0.7, 0.65-0.85; a range up to 1 keeps dial 1 near what it was").otherwise("0.65-1"));
   c.flag(count_flag("tokens", "N", "tokens of all stages together").range(1, 1e12).otherwise("500k"));
   c.group("Stages");
-  c.flag(text_flag("stages", "LIST", "of routers, adapters, everything; the last two only at the end").otherwise("routers,adapters"));
+  c.flag(text_flag("stages", "LIST", "of routers, adapters, everything; the last two only at the end").otherwise("adapters"));
   c.flag(number_flag("first-share", "X", "share of the tokens that the first of two stages gets").range(0.01, 0.99).otherwise("0.3"));
   c.flag(integer_flag("lora-rank", "R", "rank of adapters").range(1, 4096).otherwise("16"));
   c.flag(number_flag("lora-alpha", "X", "adapters count alpha / rank times").range(kAboveZero, 1e4).otherwise("32"));
@@ -44,7 +44,7 @@ Command tune_table() {
   c.flag(text_flag("picks", "WAY", "which tokens of a step run in full: those above the dial's thresholds, or of every row as many as its shares say").one_of({"threshold", "topk"}).otherwise("threshold"));
   c.flag(number_flag("tau", "X", "how far from its threshold a score still feels it").range(1e-3, 1e3).otherwise("1"));
   c.flag(integer_flag("context", "T", "tokens of a row").range(2, 1 << 20).otherwise("512"));
-  c.flag(integer_flag("batch-size", "B", "rows of one forward").range(1, 4096).otherwise("4"));
+  c.flag(integer_flag("batch-size", "B", "rows of one forward").range(1, 4096).otherwise("2"));
   c.flag(integer_flag("accumulation", "N", "forwards of one step").range(1, 4096).otherwise("1"));
   c.flag(integer_flag("seed", "N", "of the order of rows, noise and adapters").range(0, INT64_MAX).otherwise("0"));
   c.group("Text");

@@ -281,10 +281,10 @@ void Stage::evaluate() {
     if (unit.is_static()) continue;
     for (size_t cut = 0; cut < unit.cuts(); ++cut) {
       const bool full = cut + 1 == unit.cuts();
-      const auto all = [&](auto is) { return std::ranges::all_of(standings_, [&](const Standing& s) { return is(s.shares[routing.first_cut(u) + cut]); }); };
+      const auto all = [&](auto is) { return std::ranges::all_of(standings_, [&](const Standing& s) { return s.dial >= 1 || is(s.shares[routing.first_cut(u) + cut]); }); };  // at 1 every token runs everything
       const std::string key = str(u, ".", cut), way = full ? "runs it in full" : "runs it or takes its light path";
-      if (all([](double share) { return share > kAlmostAll; })) warn("all " + key, str(unit.name(), ": every token ", way, " at every target"));
-      if (all([&](double share) { return share < measure_->forced_share() + kAlmostNone; })) warn("none " + key, str(unit.name(), ": no token ", way, " at any target"));
+      if (all([](double share) { return share > kAlmostAll; })) warn("all " + key, str(unit.name(), ": every token ", way, " at every target below 1"));
+      if (all([&](double share) { return share < measure_->forced_share() + kAlmostNone; })) warn("none " + key, str(unit.name(), ": no token ", way, " at any target below 1"));
     }
   }
 }
