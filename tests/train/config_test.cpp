@@ -177,7 +177,6 @@ TEST(Config, EveryWrongFieldIsNamedWithWhatWasExpected) {
       {"router.capacity_start", "0", {"router.capacity_start", "0", "above 0"}},
       {"losses.router_z", "-1", {"losses.router_z", "-1"}},
       {"model.hidden_size", "0", {"tiny: model", "hidden_size", "0"}},
-      {"model.attention_bias", "true", {"attention_bias", "true", "models with biases in attention cannot be trained yet"}},
       {"model.num_key_value_heads", "3", {"num_key_value_heads", "3", "a divisor of num_attention_heads 2"}},
       {"model.fathom.capacity", "1.5", {"fathom.capacity", "1.5", "at most 1"}},
       {"model.fathom.gate", "softmax", {"fathom.gate", "\"softmax\"", "one_plus_tanh"}},
