@@ -147,7 +147,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(Overrides{}, Overrides{{"model.fathom", "null"}}, Overrides{{"model.fathom.rule", "predictor"}, {"model.fathom.router_bias", "true"}},
                       Overrides{{"model.fathom.selection", "threshold"}, {"model.fathom.forced_positions", "2"}, {"model.fathom.kv", "keep"}, {"model.tie_word_embeddings", "false"}},
                       Overrides{{"model.fathom.gate", "one_plus_tanh"}, {"model.fathom.rule", "router_bce"}, {"model.fathom.router_input", "normed"}},
-                      Overrides{{"model.attention_bias", "true"}, {"model.mlp_bias", "true"}, {"model.qk_norm", "true"}}));
+                      Overrides{{"model.attention_bias", "true"}, {"model.mlp_bias", "true"}}));
 
 }  // namespace
 }  // namespace fathom
