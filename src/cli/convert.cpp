@@ -143,6 +143,19 @@ routing::DialTable calibrate_written(const Arguments& args, const model::ModelFo
   return calibrate(args, infer::Weights::load(written, threads_of(args)), convert::uncalibrated(written.config(), context), {some, text.name, context}, true);
 }
 
+// How the result was made: fathom_convert.json, which fathom tune hands on to its artifact. Names of files without where they lie.
+Json record_of(const Arguments& args, const model::ModelFolder& source, const ConvertReport& report) {
+  const auto name_of_file = [](const std::string& path) { return path.substr(path.find_last_of('/') + 1); };
+  Json settings = Json::object(), data = Json::array();
+  for (const char* flag : {"blocks", "granularity", "paths", "light", "static", "drop-blocks", "kv", "router", "gate"})
+    if (!args.text(flag).empty()) settings[flag] = args.text(flag);
+  for (const char* flag : {"forced-positions", "tokens", "loss-tokens", "ridge", "chat-share", "seed"}) settings[flag] = args.number(flag);
+  const convert::SurgeryOptions& o = report.options;
+  settings.update({{"target", o.target}, {"lowest", o.lowest}, {"highest", o.highest}, {"context", o.context}, {"refit", o.refit}});
+  for (const std::string& path : args.texts("data")) data.push_back(name_of_file(path));
+  return {{"version", 1}, {"source", {{"name", name_of_file(source.path())}, {"fingerprint", source.fingerprint()}}}, {"settings", settings}, {"data", data}};
+}
+
 // What was tuned before, laid over its source.
 int lay(const Arguments& args, const model::ModelFolder& source, const std::string& out_path) {
   for (const char* flag : {"blocks", "granularity", "paths", "light", "static", "drop-blocks", "kv", "router", "gate", "forced-positions", "target", "lowest", "highest", "data"})
@@ -214,7 +227,8 @@ int run(const Arguments& args) {
     }
   }
   report.surgery = surgery;
-  const convert::Contents contents = convert::contents_of(*source, surgery);
+  convert::Contents contents = convert::contents_of(*source, surgery);
+  contents.files = [record = record_of(args, *source, report).dump(2)](const std::string& folder) { atomic_write(join_path(folder, "fathom_convert.json"), record + "\n"); };
   const std::vector<convert::TensorPlan> plan = convert::plan_tensors(contents, type);
   Bar bar(args, "writing", "weights", convert::totals(plan).elements);
   convert::WriteOptions write{.threads = threads_of(args), .progress = [&](int64_t done, int64_t) { bar.update(done); }, .calibrate = {}};

@@ -127,7 +127,9 @@ Json run_stages(const Shared& shared) {
   }
   Json recipe = config.to_json();
   recipe.erase("model"), recipe.erase("teacher"), recipe.erase("teacher_cache"), recipe.erase("data");
-  const Finished done = finish(shared, tuned, shares, {{"config", recipe}, {"dataset", shared.corpus.fingerprint}, {"stages", stages}});
+  Json made = {{"config", recipe}, {"dataset", shared.corpus.fingerprint}, {"stages", stages}};
+  if (const std::string converted = join_path(config.model, "fathom_convert.json"); exists(converted)) made["convert"] = read_json(converted);
+  const Finished done = finish(shared, tuned, shares, made);
   Json summary = {{"model", done.model}, {"artifact", done.artifact}, {"tokens", all_tokens(config)}, {"seconds", seconds}, {"stages", stages}, {"dial", done.dial}, {"bytes", done.bytes}, {"config", config.to_json()}};
   if (!std::isnan(done.dense_loss)) summary["dense_loss"] = done.dense_loss;
   if (done.dense_bytes > 0) summary["dense_bytes"] = done.dense_bytes;

@@ -36,7 +36,10 @@ FIT = ("--data", "corpus.txt", "--context", 64, "--tokens", 4000, "--loss-tokens
 
 def test_a_dense_model_learns_to_choose(fathom, folder):
     r = json.loads(convert(fathom, "dense", "made", *FIT, "--target", 0.8, "--blocks", "inner", "--json").out)
-    assert sorted(os.listdir(folder / "made")) == ["config.json", "fathom_dial.json", "generation_config.json", "model.safetensors", "tokenizer.json"]
+    assert sorted(os.listdir(folder / "made")) == ["config.json", "fathom_convert.json", "fathom_dial.json", "generation_config.json", "model.safetensors", "tokenizer.json"]
+    made = json.loads((folder / "made" / "fathom_convert.json").read_text())
+    assert made["source"]["name"] == "dense" and made["data"] == ["corpus.txt"] and str(folder) not in json.dumps(made)
+    assert made["settings"]["target"] == 0.8 and made["settings"]["tokens"] == 4000 and made["settings"]["light"] == "fit:6" and made["settings"]["seed"] == 1
     assert [u["block"] for u in r["units"]] == [1, 2] and r["block_fraction"]["target"] == pytest.approx(0.8, abs=0.02)
     assert all(0 < u["unexplained"] < 1 and 0 < u["capacity"] <= 1 for u in r["units"])
     assert r["dial"]["points"][-1]["dial"] == 1 and r["dial"] == json.loads((folder / "made" / "fathom_dial.json").read_text())

@@ -40,6 +40,8 @@ def test_what_a_run_leaves(fathom, folder, tuned):
     for stage in tuned["stages"]:
         assert [s["dial"] for s in stage["standings"]] == pytest.approx([0.7, 0.8, 0.9])
         assert all(0 < s["agreement"] <= 1 and s["kl"] >= 0 and len(s["shares"]) == 2 for s in stage["standings"])
+    about = json.loads((run / "artifact" / "fathom_artifact.json").read_text())
+    assert about["recipe"]["convert"] == json.loads((folder / "tune-routed" / "fathom_convert.json").read_text()) and about["recipe"]["convert"]["settings"]["target"] == 0.8
     # A model for every command, with a dial that asks for what it gives on the text that set it.
     dial = json.loads((run / "model" / "fathom_dial.json").read_text())
     assert dial["default_dial"] == pytest.approx(0.8, abs=0.02), "the middle of the range, wherever the old thresholds have come to"
