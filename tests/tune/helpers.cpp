@@ -1,9 +1,11 @@
 #include "tune/helpers.h"
 
+#include "convert/artifact.h"
 #include "convert/calibrate.h"
 #include "convert/surgery.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "infer/score.h"
 #include "model/cost.h"
 #include "train/corpus.h"
 #include "train/evaluate.h"
@@ -59,6 +61,26 @@ const Models& models() {
 }
 
 void convert_dense(const std::string& to, const convert::SurgeryOptions& options, bool fit) { convert_to(models().dense, to, options, fit); }
+
+std::vector<float> full_losses(const std::string& path) {
+  const auto folder = model::ModelFolder::open(path);
+  infer::Engine engine(infer::Weights::load(*folder, 1), {.threads = 1});
+  const auto data = data::Dataset::open(train::corpus(), "validation");
+  std::vector<float> out;
+  for (const int64_t begin : train::evaluation_windows(*data, 512, 32, 0, 1)) {
+    const auto nll = infer::score_document(engine, train::read_batch(*data, {&begin, 1}, 32).input, {.policy = infer::RoutingPolicy::full(folder->config())}).nll;
+    out.insert(out.end(), nll.begin(), nll.end());
+  }
+  return out;
+}
+
+void lay_artifact(const std::string& run, const std::string& out) {
+  const convert::Artifact artifact = convert::read_artifact(join_path(run, "artifact"));
+  const auto source = model::ModelFolder::open(models().dense);
+  convert::Contents base;
+  const convert::Contents contents = convert::contents_of(*source, artifact, base);
+  convert::write_folder(contents, out, convert::surgery_type(*source), convert::plan_tuned(base, artifact.tuned, convert::artifact_type(artifact, "artifact")), {.threads = 1});
+}
 
 TuneConfig tiny(const std::string& model, const std::vector<What>& stages) {
   TuneConfig c;

@@ -20,6 +20,11 @@ void convert_dense(const std::string& to, const convert::SurgeryOptions& options
 // Routers then adapters, 6 + 6 steps of 4 rows of 32 tokens, one thread, f32.
 TuneConfig tiny(const std::string& model, const std::vector<What>& stages = {What::routers, What::adapters});
 
+// A run's artifact over the dense model, written to `out`.
+void lay_artifact(const std::string& run, const std::string& out);
+// Of every token of some held-out rows with every path in full, by the engine.
+std::vector<float> full_losses(const std::string& model);
+
 std::string bytes_of(const std::string& path);
 // Lines of a stage's metrics without what the clock says.
 std::vector<Json> stage_metrics(const std::string& stage);

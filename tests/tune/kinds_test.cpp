@@ -1,9 +1,7 @@
 // Every kind of conversion through the whole road: routers alone leave dial 1 the dense model, a crash changes nothing, the artifact over the source is the model.
 #include <gmock/gmock.h>
 
-#include "convert/artifact.h"
 #include "core/file.h"
-#include "infer/score.h"
 #include "model/cost.h"
 #include "tune/helpers.h"
 
@@ -13,14 +11,14 @@ namespace {
 using routing::Part;
 using routing::Paths;
 
-constexpr Paths kLightFull{.exit = false, .skip = false, .light = true, .full = true}, kSkipFull{.exit = false, .skip = true, .light = false, .full = true},
+constexpr Paths kSkipFull{.exit = false, .skip = true, .light = false, .full = true},
     kSkipLightFull{.exit = false, .skip = true, .light = true, .full = true};
 
 struct Kind {
   const char* name;
   convert::SurgeryOptions options;
   bool fit = true;
-  bool lossless = true;   // dial 1 is the dense model
+  bool lossless = true;   // routers and light paths alone leave dial 1 the dense model
   bool same_blocks = true;
   Picks picks = Picks::threshold;
   What last = What::adapters;
@@ -48,21 +46,9 @@ const std::vector<Kind>& kinds() {
       {.name = "beside_a_dropped_block", .options = options_of([](auto& o) { o.blocks = {1}, o.dropped = {2}; }), .lossless = false, .same_blocks = false},
       {.name = "not_fitted", .options = options_of(), .fit = false},
       {.name = "by_topk", .options = options_of(), .picks = Picks::topk},
-      {.name = "everything", .options = options_of(), .lossless = false, .last = What::everything},
+      {.name = "everything", .options = options_of(), .last = What::everything},
   };
   return all;
-}
-
-std::vector<float> losses(const std::string& path) {
-  const auto folder = model::ModelFolder::open(path);
-  infer::Engine engine(infer::Weights::load(*folder, 1), {.threads = 1});
-  const auto data = data::Dataset::open(train::corpus(), "validation");
-  std::vector<float> out;
-  for (const int64_t begin : train::evaluation_windows(*data, 512, 32, 0, 1)) {
-    const auto nll = infer::score_document(engine, train::read_batch(*data, {&begin, 1}, 32).input, {.policy = infer::RoutingPolicy::full(folder->config())}).nll;
-    out.insert(out.end(), nll.begin(), nll.end());
-  }
-  return out;
 }
 
 class EveryKind : public ::testing::TestWithParam<size_t> {};
@@ -70,7 +56,7 @@ class EveryKind : public ::testing::TestWithParam<size_t> {};
 TEST_P(EveryKind, GoesTheWholeRoad) {
   const Kind& kind = kinds()[GetParam()];
   const TemporaryFolder folder;
-  const auto path = [&](const char* name) { return join_path(folder.path(), name); };
+  const auto path = [&](const std::string& name) { return join_path(folder.path(), name); };
   convert_dense(path("converted"), kind.options, kind.fit);
   TuneConfig config = tiny(path("converted"));
   config.lowest = kind.options.lowest, config.highest = kind.options.highest;
@@ -88,7 +74,7 @@ TEST_P(EveryKind, GoesTheWholeRoad) {
   };
   EXPECT_THROW(tune(config, crash), Crash);
   tune(config, {.run = path("cut"), .resume = true});
-  for (const char* file : {"model/model.safetensors", "model/fathom_dial.json", "model/config.json"}) EXPECT_EQ(bytes_of(path((std::string("whole/") + file).c_str())), bytes_of(path((std::string("cut/") + file).c_str()))) << file;
+  for (const char* file : {"model/model.safetensors", "model/fathom_dial.json", "model/config.json"}) EXPECT_EQ(bytes_of(path(std::string("whole/") + file)), bytes_of(path(std::string("cut/") + file))) << file;
 
   // The dial is what it says on the text that it was calibrated on.
   const auto tuned = model::ModelFolder::open(path("whole/model"));
@@ -101,12 +87,8 @@ TEST_P(EveryKind, GoesTheWholeRoad) {
   const bool parts = kind.same_blocks && kind.last != What::everything;
   EXPECT_EQ(!summary.at("artifact").get<std::string>().empty(), parts);
   if (parts) {
-    const convert::Artifact artifact = convert::read_artifact(path("whole/artifact"));
-    const auto source = model::ModelFolder::open(models().dense);
-    convert::Contents base;
-    const convert::Contents contents = convert::contents_of(*source, artifact, base);
-    convert::write_folder(contents, path("laid"), convert::surgery_type(*source), convert::plan_tuned(base, artifact.tuned, convert::artifact_type(artifact, "artifact")), {.threads = 1});
-    for (const char* file : {"model.safetensors", "fathom_dial.json", "config.json"}) EXPECT_EQ(bytes_of(path((std::string("laid/") + file).c_str())), bytes_of(path((std::string("whole/model/") + file).c_str()))) << file;
+    lay_artifact(path("whole"), path("laid"));
+    for (const char* file : {"model.safetensors", "fathom_dial.json", "config.json"}) EXPECT_EQ(bytes_of(path(std::string("laid/") + file)), bytes_of(path(std::string("whole/model/") + file))) << file;
   }
 
   config.stages.pop_back();
@@ -114,7 +96,7 @@ TEST_P(EveryKind, GoesTheWholeRoad) {
   // What is said over the dense model is said of the same text.
   const double one = routers.at("dial").at("points").back().at("loss"), dense = routers.at("dense_loss");
   EXPECT_NEAR(one, dense, kind.lossless ? 1e-6 : 2.0);
-  EXPECT_EQ(losses(path("routers/model")) == losses(models().dense), kind.lossless || (kind.last == What::everything));
+  EXPECT_EQ(full_losses(path("routers/model")) == full_losses(models().dense), kind.lossless);
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, EveryKind, ::testing::Range(size_t{0}, kinds().size()), [](const auto& info) { return std::string(kinds()[info.param].name); });

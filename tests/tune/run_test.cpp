@@ -95,23 +95,11 @@ TEST(Tune, AfterACrashIsBitExact) {
 
 INSTANTIATE_TEST_SUITE_P(Kinds, Resume, ::testing::Values("plain", "bf16", "accumulation", "cache", "logits", "alone"), [](const auto& info) { return std::string(info.param); });
 
-std::vector<float> dense_losses(const std::string& path) {
-  const auto folder = model::ModelFolder::open(path);
-  infer::Engine engine(infer::Weights::load(*folder, 1), {.threads = 1});
-  const auto data = data::Dataset::open(train::corpus(), "validation");
-  std::vector<float> out;
-  for (const int64_t begin : train::evaluation_windows(*data, 512, 32, 0, 1)) {
-    const auto nll = infer::score_document(engine, train::read_batch(*data, {&begin, 1}, 32).input, {.policy = infer::RoutingPolicy::full(folder->config())}).nll;
-    out.insert(out.end(), nll.begin(), nll.end());
-  }
-  return out;
-}
-
 TEST(Tune, RoutersAloneLeaveDialOneTheDenseModelToTheBit) {
   const TemporaryFolder folder;
   const std::string run = join_path(folder.path(), "run");
   tune(tiny(models().routed, {What::routers}), {.run = run});
-  EXPECT_EQ(dense_losses(join_path(run, "model")), dense_losses(models().dense));
+  EXPECT_EQ(full_losses(join_path(run, "model")), full_losses(models().dense));
   const auto before = model::ModelFolder::open(models().routed), after = model::ModelFolder::open(join_path(run, "model"));
   for (const model::TensorSpec& spec : model::schema(before->config())) {
     const bool trained = spec.name.find("router.") != std::string::npos || spec.name.find("light.") != std::string::npos;
@@ -176,13 +164,11 @@ TEST(Tune, TheArtifactOverTheSourceIsTheModel) {
   const TemporaryFolder folder;
   const std::string run = join_path(folder.path(), "run"), laid = join_path(folder.path(), "laid");
   tune(tiny(models().routed), {.run = run});
-  const convert::Artifact artifact = convert::read_artifact(join_path(run, "artifact"));
-  const auto source = model::ModelFolder::open(models().dense);
-  convert::Contents base;
-  const convert::Contents contents = convert::contents_of(*source, artifact, base);
-  convert::write_folder(contents, laid, convert::surgery_type(*source), convert::plan_tuned(base, artifact.tuned, convert::artifact_type(artifact, "artifact")), {.threads = 1});
+  lay_artifact(run, laid);
   for (const char* file : {"model.safetensors", "fathom_dial.json", "config.json", "tokenizer.json"}) EXPECT_EQ(bytes_of(join_path(laid, file)), bytes_of(join_path(join_path(run, "model"), file))) << file;
   const auto other = model::ModelFolder::open(models().statics);
+  const convert::Artifact artifact = convert::read_artifact(join_path(run, "artifact"));
+  convert::Contents base;
   EXPECT_THAT(error_of([&] { convert::contents_of(*other, artifact, base); }), HasSubstr("routers and light paths were tuned for those weights"));
 }
 
