@@ -15,6 +15,7 @@
 #include "core/file.h"
 #include "core/human.h"
 #include "core/log.h"
+#include "core/work_folder.h"
 #include "infer/weights.h"
 #include "model/cost.h"
 #include "study/evaluate.h"
@@ -107,7 +108,7 @@ struct Text {
 };
 
 // The word self among other texts is half of the tokens.
-Text load_text(const Arguments& args, const model::ModelFolder& source, std::shared_ptr<const infer::Weights> weights, int64_t context) {
+Text load_text(const Arguments& args, const model::ModelFolder& source, std::shared_ptr<const infer::Weights> weights, int64_t context, const WorkFolder& work) {
   Text out;
   std::vector<std::string> files = args.texts("data");
   const bool own = std::erase(files, kSelf) > 0;
@@ -117,9 +118,11 @@ Text load_text(const Arguments& args, const model::ModelFolder& source, std::sha
   if (own) {
     if (of_own == 0) args.wrong("tokens", str(tokens), "how many tokens the model is to write");
     Bar bar(args, "writing text", "tokens", of_own);
-    convert::SelfTexts texts = convert::self_texts(source, std::move(weights), args.number("chat-share"),
-                                                   {.tokens = of_own, .context = context, .seed = static_cast<uint64_t>(args.integer("seed")), .threads = threads_of(args),
-                                                    .progress = [&](int64_t done, int64_t) { bar.update(done); }});
+    const double chat_share = args.number("chat-share");
+    const auto seed = static_cast<uint64_t>(args.integer("seed"));
+    const std::string kept = work.part("text", {{"source", source.fingerprint()}, {"tokens", of_own}, {"context", context}, {"seed", seed}, {"chat_share", chat_share}});
+    convert::SelfTexts texts = convert::self_texts(source, std::move(weights), chat_share,
+                                                   {.tokens = of_own, .context = context, .seed = seed, .threads = threads_of(args), .kept = kept, .progress = [&](int64_t done, int64_t) { bar.update(done); }});
     bar.finish();
     out.made = std::move(texts.documents);
     for (convert::SelfConversation& c : texts.conversations) out.made.push_back(std::move(c.ids));
@@ -182,6 +185,50 @@ int lay(const Arguments& args, const model::ModelFolder& source, const std::stri
   return kExitDone;
 }
 
+// Fits and writes what was planned. What takes long lies in a work folder until it is done.
+void make(const Arguments& args, const model::ModelFolder& source, convert::Surgery& surgery, ConvertReport& report, formats::GgmlType type) {
+  const convert::SurgeryOptions& options = report.options;
+  const bool fit = args.given("data") && !surgery.config.routing.dense();
+  std::optional<WorkFolder> work;
+  Text text;
+  if (args.given("data")) {
+    work.emplace(report.out);
+    const auto weights = infer::Weights::load(source, threads_of(args));
+    text = load_text(args, source, weights, options.context, *work);
+    report.text = text.name;
+    if (fit) {
+      Json of = record_of(args, source, report);
+      Hasher hash;
+      for (const auto& window : text.windows) {
+        const uint64_t size = window.size();
+        hash.update(&size, sizeof size), hash.update(window.data(), window.size_bytes());
+      }
+      of["text"] = hash.hex();
+      Bar bar(args, "fitting", "blocks", source.config().num_hidden_layers * (options.refit && surgery.config.routing.decides() ? 2 : 1));
+      convert::fit_surgery(surgery, options.dropped.empty() ? weights : convert::kept_blocks(source, surgery, threads_of(args)), text.windows, options,
+                           {.ridge = args.number("ridge"), .forced_positions = options.forced_positions, .loss_tokens = args.integer("loss-tokens"), .threads = threads_of(args), .kept = work->part("fits", of),
+                            .progress = [&](int64_t done, int64_t) { bar.update(done); }, .check = stop_if_interrupted});
+      bar.finish();
+      report.fitted = true;
+    }
+  }
+  report.surgery = surgery;
+  convert::Contents contents = convert::contents_of(source, surgery);
+  contents.files = [record = record_of(args, source, report).dump(2)](const std::string& folder) { atomic_write(join_path(folder, "fathom_convert.json"), record + "\n"); };
+  const std::vector<convert::TensorPlan> plan = convert::plan_tensors(contents, type);
+  Bar bar(args, "writing", "weights", convert::totals(plan).elements);
+  convert::WriteOptions write{.threads = threads_of(args), .progress = [&](int64_t done, int64_t) { bar.update(done); }, .calibrate = {}};
+  if (fit && surgery.config.routing.decides())
+    write.calibrate = [&](const model::ModelFolder& written) {
+      bar.finish();
+      report.dial = calibrate_written(args, written, text, options.context);
+      return *report.dial;
+    };
+  convert::write_folder(contents, report.out, type, plan, write);
+  bar.finish();
+  if (work) work->remove();
+}
+
 int run(const Arguments& args) {
   apply_quiet(args);
   apply_colour(args);
@@ -201,7 +248,6 @@ int run(const Arguments& args) {
   convert::Surgery surgery = convert::plan_surgery(source->config(), options, source->path());
   bring_into_reach(args, surgery, source->config(), options);
   const bool light = std::ranges::any_of(surgery.config.routing.units, [](const auto& unit) { return unit.paths.light; });
-  const bool fit = args.given("data") && !surgery.config.routing.dense();
   if (light && !args.given("data") && !plan_only)
     args.wrong("data", "no text", "text to fit light paths on", "a file or folder, or self: text that the model writes itself; or --light none --paths skip,full");
 
@@ -212,34 +258,11 @@ int run(const Arguments& args) {
   if (!args.boolean("json")) out(convert_plan_text(report));  // before minutes go into it
   if (plan_only) return args.boolean("json") ? (out_json(convert_json(report)), kExitDone) : kExitDone;
 
-  Text text;
-  if (args.given("data")) {
-    const auto weights = infer::Weights::load(*source, threads_of(args));
-    text = load_text(args, *source, weights, options.context);
-    report.text = text.name;
-    if (fit) {
-      Bar bar(args, "fitting", "blocks", source->config().num_hidden_layers * (options.refit && surgery.config.routing.decides() ? 2 : 1));
-      convert::fit_surgery(surgery, options.dropped.empty() ? weights : convert::kept_blocks(*source, surgery, threads_of(args)), text.windows, options,
-                           {.ridge = args.number("ridge"), .forced_positions = options.forced_positions, .loss_tokens = args.integer("loss-tokens"), .threads = threads_of(args),
-                            .progress = [&](int64_t done, int64_t) { bar.update(done); }, .check = stop_if_interrupted});
-      bar.finish();
-      report.fitted = true;
-    }
+  try {
+    make(args, *source, surgery, report, type);
+  } catch (const Interrupted&) {
+    throw Interrupted(args.given("data") ? "stopped; the same command goes on where it was: what is done lies in " + partial_path(out_path) : "stopped");
   }
-  report.surgery = surgery;
-  convert::Contents contents = convert::contents_of(*source, surgery);
-  contents.files = [record = record_of(args, *source, report).dump(2)](const std::string& folder) { atomic_write(join_path(folder, "fathom_convert.json"), record + "\n"); };
-  const std::vector<convert::TensorPlan> plan = convert::plan_tensors(contents, type);
-  Bar bar(args, "writing", "weights", convert::totals(plan).elements);
-  convert::WriteOptions write{.threads = threads_of(args), .progress = [&](int64_t done, int64_t) { bar.update(done); }, .calibrate = {}};
-  if (fit && surgery.config.routing.decides())
-    write.calibrate = [&](const model::ModelFolder& written) {
-      bar.finish();
-      report.dial = calibrate_written(args, written, text, options.context);
-      return *report.dial;
-    };
-  convert::write_folder(contents, out_path, type, plan, write);
-  bar.finish();
   if (args.boolean("json")) out_json(convert_json(report));
   else out(convert_result_text(report));
   return kExitDone;
@@ -252,7 +275,8 @@ Command convert_command() {
   c.details = "Every routed block gets a router and, in place of what it adds to a token that does not run it, a light path: a linear map of low rank, fitted in closed form to what the "
               "block does on the text of --data. The source's weights are carried over as they are: at dial 1 the result computes what the source computes. Routers are fitted to tell where the "
               "light path would be missed most, one scale for all blocks, and the dial is calibrated on the same text. `fathom tune` makes a better model of the result.\n"
-              "A static block (--static) is light for every token and loses its weights; a dropped one is gone.";
+              "A static block (--static) is light for every token and loses its weights; a dropped one is gone.\n"
+              "Stopped while it fits or writes text, it goes on there when the same command is given again: until it is done that lies in .NAME.partial beside OUT.";
   c.positional("SRC", "a dense model: a folder of the Hugging Face form, or a .gguf file");
   c.positional("OUT", "the model folder to write");
   c.group("Surgery");

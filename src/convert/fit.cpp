@@ -6,6 +6,7 @@
 #include <numeric>
 #include <optional>
 
+#include "convert/kept_fits.h"
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "infer/dense_walk.h"
@@ -35,8 +36,8 @@ struct Seen {
 class Fitter {
  public:
   Fitter(std::shared_ptr<const infer::Weights> dense, std::span<const RoutedUnit> units, std::span<const std::span<const int32_t>> windows, const FitOptions& options,
-         bool with_teacher, bool with_loss)
-      : C_(dense->config().hidden_size), eps_(static_cast<float>(dense->config().rms_norm_eps)), blocks_(dense->config().num_hidden_layers), units_(units), options_(options),
+         bool with_teacher, bool with_loss, const KeptFits& kept)
+      : kept_(kept), C_(dense->config().hidden_size), eps_(static_cast<float>(dense->config().rms_norm_eps)), blocks_(dense->config().num_hidden_layers), units_(units), options_(options),
         threads_(options.threads > 0 ? options.threads : available_threads()), walk_(dense, windows, engine(), options.check), fitted_(units.size()) {
     if (with_teacher) teacher_.emplace(dense, windows, engine(), options.check);
     if (with_loss) {
@@ -71,7 +72,14 @@ class Fitter {
       while (end < units_.size() && units_[end].block == block) ++end;
       if (u == end && u == units_.size()) break;  // what follows changes nothing
       if (teacher_) advance_teacher();
-      for (; u < end; ++u) each(u);
+      for (; u < end; ++u) {
+        if (std::optional<FittedUnit> before = kept_.find(u)) {
+          fitted_[u] = std::move(*before);
+        } else {
+          each(u);
+          kept_.keep(u, fitted_[u]);
+        }
+      }
       advance(end);
       if (options_.progress) options_.progress(block + 1, blocks_);
     }
@@ -321,6 +329,7 @@ class Fitter {
     walk_.go_on(after_);
   }
 
+  const KeptFits& kept_;
   const int64_t C_;
   const float eps_;
   const int64_t blocks_;
@@ -342,19 +351,34 @@ class Fitter {
   std::vector<float> thresholds_;             // [tokens]
 };
 
+// Where a stop came behind the pass.
+std::optional<std::vector<FittedUnit>> all_of(const KeptFits& kept, size_t units) {
+  std::vector<FittedUnit> out;
+  while (out.size() < units) {
+    std::optional<FittedUnit> unit = kept.find(out.size());
+    if (!unit) return {};
+    out.push_back(std::move(*unit));
+  }
+  return out;
+}
+
 }  // namespace
 
 std::vector<FittedUnit> fit_units(std::shared_ptr<const infer::Weights> dense, std::span<const RoutedUnit> units, std::span<const std::span<const int32_t>> windows,
                                   const FitOptions& options) {
-  return Fitter(std::move(dense), units, windows, options, std::ranges::any_of(units, &RoutedUnit::is_static), options.loss_tokens > 0).fit();
+  const KeptFits kept(options.kept, "fit");
+  if (auto before = all_of(kept, units.size())) return std::move(*before);
+  return Fitter(std::move(dense), units, windows, options, std::ranges::any_of(units, &RoutedUnit::is_static), options.loss_tokens > 0, kept).fit();
 }
 
 void refit_light_paths(std::shared_ptr<const infer::Weights> dense, std::span<const RoutedUnit> units, std::span<const ScoreFit::Score> routers, std::span<const float> skips_below,
                        std::span<const std::span<const int32_t>> windows, std::span<const float> thresholds, const FitOptions& options, std::vector<FittedUnit>& fitted) {
   FATHOM_ASSERT(routers.size() == units.size() && skips_below.size() == units.size() && fitted.size() == units.size() && !units.empty() && thresholds.size() == windows.size());
+  const KeptFits kept(options.kept, "refit");
+  if (auto before = all_of(kept, units.size())) return void(fitted = std::move(*before));
   std::vector<float> of_tokens;
   for (size_t i = 0; i < windows.size(); ++i) of_tokens.insert(of_tokens.end(), windows[i].size(), thresholds[i]);
-  Fitter(std::move(dense), units, windows, options, true, false).refit(routers, skips_below, std::move(of_tokens), fitted);
+  Fitter(std::move(dense), units, windows, options, true, false, kept).refit(routers, skips_below, std::move(of_tokens), fitted);
 }
 
 }  // namespace fathom::convert

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "convert/low_rank.h"
@@ -18,6 +19,7 @@ struct FitOptions {
   int64_t forced_positions = 2;    // run in full wherever a token decides, so they do not count there
   int64_t loss_tokens = 4096;      // tokens that the losses are measured on, in windows spread evenly; 0: none is measured
   int threads = 0;                 // 0: all cores that this process may use
+  std::string kept;                // folder that keeps what is fitted, and has what was fitted before a stop of the same fit; "" = none
   std::function<void(int64_t done, int64_t of)> progress;  // blocks
   std::function<void()> check;                             // between steps; may throw to interrupt
 };

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <deque>
+#include <iterator>
 #include <string_view>
 
 #include "core/error.h"
+#include "core/file.h"
+#include "core/json.h"
 #include "core/log.h"
 #include "core/random.h"
 #include "infer/scheduler.h"
@@ -128,6 +131,29 @@ std::vector<SelfConversation> self_conversations(std::shared_ptr<const infer::We
   return out;
 }
 
+namespace {
+
+Json to_json(const SelfTexts& texts) {
+  Json conversations = Json::array();
+  for (const SelfConversation& c : texts.conversations) conversations.push_back({{"question", c.question}, {"answer", c.answer}, {"ids", c.ids}});
+  return {{"documents", texts.documents}, {"conversations", conversations}};
+}
+
+// Nothing where there is none, or no whole one.
+std::optional<SelfTexts> read_piece(const std::string& path) try {
+  if (!exists(path)) return {};
+  const Json json = read_json(path);
+  SelfTexts out;
+  json.at("documents").get_to(out.documents);
+  for (const Json& c : json.at("conversations"))
+    out.conversations.push_back({.question = c.at("question").get<std::vector<int32_t>>(), .answer = c.at("answer").get<std::vector<int32_t>>(), .ids = c.at("ids").get<std::vector<int32_t>>()});
+  return out;
+} catch (const Json::exception&) {
+  return {};
+}
+
+}  // namespace
+
 SelfTexts self_texts(const model::ModelFolder& writer, std::shared_ptr<const infer::Weights> dense, double chat_share, const SelfTextOptions& options) {
   const text::Tokenizer tokenizer = writer.tokenizer();
   const model::DocumentEnds ends = model::document_ends(writer.config(), tokenizer);
@@ -140,17 +166,32 @@ SelfTexts self_texts(const model::ModelFolder& writer, std::shared_ptr<const inf
   }
   const int64_t context = std::min(options.context, writer.config().max_position_embeddings);
   if (frame && std::ssize(frame->before) + std::ssize(frame->between) + kChatRoom > context) frame.reset();
-  const int64_t of_chat = frame ? static_cast<int64_t>(chat_share * static_cast<double>(options.tokens)) : 0;
-  SelfTextOptions part = options;
-  int64_t before = 0;
-  if (options.progress) part.progress = [&](int64_t done, int64_t) { options.progress(before + done, options.tokens); };
-  SelfTexts out;
-  part.tokens = of_chat;
-  if (of_chat > 0) out.conversations = self_conversations(dense, *frame, stops, part);
-  for (const SelfConversation& c : out.conversations) before += std::ssize(c.question) + std::ssize(c.answer);
-  part.tokens = options.tokens - before;
-  if (part.tokens > 0) out.documents = self_text(std::move(dense), ends.first(), stops, part);
-  return out;
+
+  const auto write = [&](int64_t first, int64_t tokens, uint64_t seed) {
+    SelfTexts out;
+    int64_t before = 0;
+    SelfTextOptions part = options;
+    part.seed = seed;
+    if (options.progress) part.progress = [&](int64_t done, int64_t) { options.progress(first + before + done, options.tokens); };
+    part.tokens = frame ? static_cast<int64_t>(chat_share * static_cast<double>(tokens)) : 0;
+    if (part.tokens > 0) out.conversations = self_conversations(dense, *frame, stops, part);
+    for (const SelfConversation& c : out.conversations) before += std::ssize(c.question) + std::ssize(c.answer);
+    part.tokens = tokens - before;
+    if (part.tokens > 0) out.documents = self_text(dense, ends.first(), stops, part);
+    return out;
+  };
+  SelfTexts all;
+  for (int64_t first = 0, piece = 0; first < options.tokens; first += kPieceTokens, ++piece) {
+    const std::string path = options.kept.empty() ? "" : join_path(options.kept, str(piece, ".json"));
+    std::optional<SelfTexts> texts = path.empty() ? std::nullopt : read_piece(path);
+    if (!texts) {
+      texts = write(first, std::min(kPieceTokens, options.tokens - first), options.seed + static_cast<uint64_t>(piece) * 0x9E3779B97F4A7C15u);
+      if (!path.empty()) atomic_write(path, to_json(*texts).dump());
+    }
+    std::ranges::move(texts->documents, std::back_inserter(all.documents));
+    std::ranges::move(texts->conversations, std::back_inserter(all.conversations));
+  }
+  return all;
 }
 
 }  // namespace fathom::convert

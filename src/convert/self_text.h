@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "infer/weights.h"
@@ -18,7 +19,8 @@ struct SelfTextOptions {
   int64_t context = 512;    // of a text, at most; it ends sooner where the model says so
   uint64_t seed = 1;
   int threads = 0;          // 0: all cores that this process may use
-  std::function<void(int64_t done, int64_t of)> progress;  // tokens; may throw to interrupt
+  std::string kept;         // folder that self_texts() keeps its pieces in, and takes those from that are there; "" = none
+  std::function<void(int64_t done, int64_t of)> progress = {};  // tokens; may throw to interrupt
 };
 
 // Texts of a dense model, sampled at kDocumentTemperature. Each begins with `begin`, the token that begins the model's documents, or without one with a
@@ -49,7 +51,8 @@ struct SelfTexts {
   std::vector<SelfConversation> conversations;
 };
 // Of a model as it comes: `chat_share` of the tokens are conversations, where it has a template that frames them and they have room; documents
-// make up for what is missing.
+// make up for what is missing. They are written in pieces of kPieceTokens, each with a seed of its own.
+inline constexpr int64_t kPieceTokens = 1 << 15;  // a minute of a small model
 SelfTexts self_texts(const model::ModelFolder& writer, std::shared_ptr<const infer::Weights> dense, double chat_share, const SelfTextOptions& options);
 
 }  // namespace fathom::convert

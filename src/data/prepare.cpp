@@ -9,6 +9,7 @@
 #include "core/limits.h"
 #include "core/log.h"
 #include "core/thread_pool.h"
+#include "core/work_folder.h"
 
 namespace fathom::data {
 namespace {
@@ -26,16 +27,11 @@ fs::path plain(const std::string& folder) {
   return p.filename().empty() ? p.parent_path() : p;  // "out/"
 }
 
-std::string partial_folder(const std::string& folder) {
-  const fs::path p(folder);
-  return (p.parent_path() / ("." + p.filename().string() + ".partial")).string();
-}
-
 // One preparation: what it was asked for, and what is done.
 class Preparation {
  public:
   Preparation(const std::vector<std::string>& inputs, const std::string& folder, const text::Tokenizer& tokenizer, const PrepareOptions& options)
-      : folder_(plain(folder).string()), work_(partial_folder(folder_)), tokenizer_(tokenizer), options_(options), sources_(find_sources(inputs)) {
+      : folder_(plain(folder).string()), work_(partial_path(folder_)), tokenizer_(tokenizer), options_(options), sources_(find_sources(inputs)) {
     if (exists(folder_)) throw UserError({folder_, "", "an existing path", "a new folder", "choose another name or remove it"});
     const bool split = options.split != SplitMode::none && !(options.split == SplitMode::automatic && options.validation_share == 0);
     if (split && !(options.validation_share > 0 && options.validation_share < 1))

@@ -29,39 +29,29 @@ int64_t all_tokens(const TuneConfig& config) {
   return steps * config.rows_per_step() * config.sequence_length;
 }
 
-// Text of the teacher's own, a document or a conversation a line; conversations where the student has a template to read them by. It is written in pieces,
-// each with a seed of its own, so that whoever goes on after a stop has those that are done.
+// Text of the teacher's own, a document or a conversation a line; conversations where the student has a template to read them by. Whoever goes on after a
+// stop has the pieces that are done.
 void write_self_text(const TuneConfig& config, const model::ModelFolder& writer, double chat_share, const std::string& run, const std::function<bool()>& stop) {
-  constexpr int64_t kPiece = 1 << 15;  // tokens: a minute of a small model
   if (exists(self_path(run))) return;
-  const std::string folder = join_path(run, "self-pieces");
-  make_folders(folder);
+  const std::string pieces = join_path(run, "self-pieces");
+  make_folders(pieces);
   const text::Tokenizer tokenizer = writer.tokenizer();
-  const auto weights = infer::Weights::load(writer, static_cast<int>(config.threads));
   const auto message = [&](const char* role, const std::vector<int32_t>& ids) { return Json{{"role", role}, {"content", tokenizer.decode(ids, true)}}; };
   const int64_t tokens = config.self_tokens > 0 ? config.self_tokens : all_tokens(config);
   Progress progress("write text", "tokens", tokens);
-  std::string all;
-  for (int64_t first = 0, piece = 0; first < tokens; first += kPiece, ++piece) {
-    const std::string path = join_path(folder, str(piece, ".jsonl"));
-    if (!exists(path)) {
-      const auto texts = convert::self_texts(writer, weights, chat_share,
-                                             {.tokens = std::min(kPiece, tokens - first), .context = config.sequence_length, .seed = config.seed + static_cast<uint64_t>(piece) * 0x9E3779B97F4A7C15u,
-                                              .threads = static_cast<int>(config.threads), .progress = [&](int64_t done, int64_t) {
-                                                if (stop && stop()) throw Interrupted(str("stopped while text was written; go on with: fathom tune --resume ", run));
-                                                progress.update(first + done);
-                                              }});
-      std::string lines;
-      const auto add = [&](const Json& line) { lines += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; };
-      for (const std::vector<int32_t>& text : texts.documents) add({{config.data.field, tokenizer.decode(text, true)}});
-      for (const convert::SelfConversation& c : texts.conversations) add({{"messages", Json::array({message("user", c.question), message("assistant", c.answer)})}});
-      atomic_write(path, lines);
-    }
-    all += read_file(path, limits::kJsonBytes);
-  }
+  const auto texts = convert::self_texts(writer, infer::Weights::load(writer, static_cast<int>(config.threads)), chat_share,
+                                         {.tokens = tokens, .context = config.sequence_length, .seed = config.seed, .threads = static_cast<int>(config.threads), .kept = pieces,
+                                          .progress = [&](int64_t done, int64_t) {
+                                            if (stop && stop()) throw Interrupted(str("stopped while text was written; go on with: fathom tune --resume ", run));
+                                            progress.update(done);
+                                          }});
   progress.finish();
-  atomic_write(self_path(run), all);
-  remove_all(folder);
+  std::string lines;
+  const auto add = [&](const Json& line) { lines += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; };
+  for (const std::vector<int32_t>& text : texts.documents) add({{config.data.field, tokenizer.decode(text, true)}});
+  for (const convert::SelfConversation& c : texts.conversations) add({{"messages", Json::array({message("user", c.question), message("assistant", c.answer)})}});
+  atomic_write(self_path(run), lines);
+  remove_all(pieces);
 }
 
 // Around a document stands what the student is used with.

@@ -5,10 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <limits>
 
 #include "convert/surgery.h"
 #include "core/error.h"
+#include "core/file.h"
 #include "core/thread_pool.h"
 #include "infer/dense_walk.h"
 #include "infer/score.h"
@@ -260,6 +262,49 @@ TEST(Fit, StaticUnitsMakeUpForEachOther) {
     alone += c.loss(apart, infer::RoutingPolicy::full(surgery.config)) - plain;
   }
   EXPECT_LT(together, alone);
+}
+
+// Stopped in either pass and between them, a fit goes on with the units that are done and ends with the same bits, whatever kind they are of.
+TEST(Fit, GoesOnWhereItWasStopped) {
+  const Case c(5, 7);
+  const std::vector<SurgeryOptions> kinds = {{.blocks = {1, 2, 3, 4, 5}, .light_rank = 4, .target = 0.7, .context = 32},
+                                             {.blocks = {1, 2, 4, 5}, .parts = {Part::attention, Part::mlp}, .paths = {.exit = false, .skip = true, .light = true, .full = true}, .light_rank = 3, .statics = {3}, .target = 0.7, .context = 32},
+                                             {.blocks = {1, 2, 3}, .paths = {.exit = false, .skip = true, .light = false, .full = true}, .target = 0.8, .context = 32},
+                                             {.light_rank = 4, .statics = {2, 3}, .context = 32}};
+  for (size_t kind = 0; kind < kinds.size(); ++kind) {
+    const SurgeryOptions& options = kinds[kind];
+    FitOptions fit{.loss_tokens = 200, .threads = 1};
+    Surgery whole = plan_surgery(c.dense, options, "dense");
+    int64_t steps = 0;
+    fit.progress = [&](int64_t, int64_t) { ++steps; };
+    fit_surgery(whole, c.weights, c.windows, options, fit);
+    for (int64_t stop = 1; stop <= steps; ++stop) {
+      SCOPED_TRACE(str("kind ", kind, ", stopped at step ", stop));
+      const TemporaryFolder folder;
+      fit.kept = folder.path();
+      int64_t step = 0;
+      fit.progress = [&](int64_t, int64_t) {
+        if (++step == stop) throw Interrupted("");
+      };
+      Surgery first = plan_surgery(c.dense, options, "dense"), second = first;
+      EXPECT_THROW(fit_surgery(first, c.weights, c.windows, options, fit), Interrupted);
+      std::map<std::string, std::filesystem::file_time_type> written;
+      for (const std::string& name : list_folder(folder.path())) written[name] = std::filesystem::last_write_time(join_path(folder.path(), name));
+      fit.progress = {}, fit.threads = 2;
+      fit_surgery(second, c.weights, c.windows, options, fit);
+      for (const auto& [name, when] : written) EXPECT_EQ(std::filesystem::last_write_time(join_path(folder.path(), name)), when) << name << " was fitted again";
+      EXPECT_GT(list_folder(folder.path()).size(), 0U);
+      ASSERT_EQ(second.made.size(), whole.made.size());
+      for (const auto& [name, tensor] : whole.made) EXPECT_EQ(second.made.at(name).to_f32(), tensor.to_f32()) << name;
+      EXPECT_EQ(second.config.routing.capacities(), whole.config.routing.capacities());
+      for (size_t u = 0; u < whole.fitted.size(); ++u) {
+        EXPECT_EQ(second.fitted[u].scores, whole.fitted[u].scores);
+        EXPECT_EQ(second.fitted[u].miss, whole.fitted[u].miss);
+        EXPECT_EQ(second.fitted[u].light.unexplained, whole.fitted[u].light.unexplained);
+        EXPECT_EQ(second.fitted[u].router.explained, whole.fitted[u].router.explained);
+      }
+    }
+  }
 }
 
 TEST(Fit, TooLittleTextIsSaid) {

@@ -35,4 +35,6 @@ MUTATIONS = [
     ("self-chat-stop", "a question ends where the template ends one", "src/convert/self_text.cpp", "  stops.push_back(frame.between.front());\n", "", "test_convert", "SelfText.*"),
     ("dial-default", "a calibration takes the configured shares for what the model was made for", "src/convert/calibrate.cpp", "std::abs(old.dial - grid.trained())", "std::abs(old.dial - grid.default_dial)",
      "test_convert", "Calibrate.Thresholds*"),
+    ("fit-kept", "a fit goes on with the units that are done", "src/convert/kept_fits.cpp", "if (folder_.empty() || !exists(path(unit))) return {};", "return {};", "test_convert", "Fit.GoesOn*"),
+    ("fit-kept-scores", "and has all of them that what follows needs", "src/convert/kept_fits.cpp", "    .scores = rows(\"scores\")", "    .scores = {}", "test_convert", "Fit.GoesOn*"),
 ]

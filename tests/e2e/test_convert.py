@@ -178,13 +178,33 @@ def test_wrong_words(fathom, folder, words, says):
     assert sorted(os.listdir(folder)) == before
 
 
-def test_ctrl_c_leaves_nothing(fathom, folder):
-    before = sorted(os.listdir(folder))
-    process = subprocess.Popen([fathom.path, "convert", "dense", "made", "--data", "corpus.txt", "--tokens", "0", "--loss-tokens", "0", "--context", "64", "--light", "fit:8"],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode in (130, 0), err
-    if process.returncode == 130:
-        assert sorted(os.listdir(folder)) == before
+def test_a_stopped_conversion_goes_on(fathom, folder):
+    """Ctrl-C or a kill, while text is written or units are fitted: the same command takes what is done, another begins anew, and what comes out is what it would have been."""
+    words = ["--data", "corpus.txt", "--data", "self", "--tokens", "90k", "--loss-tokens", "0", "--context", "64", "--light", "fit:8", "--threads", "1"]
+    whole = subprocess.run([fathom.path, "convert", "dense", "whole", *words], capture_output=True, text=True, cwd=folder)
+    assert whole.returncode == 0, whole.stderr
+    work = folder / ".made.partial"
+
+    def stopped_when(there, by):
+        process = subprocess.Popen([fathom.path, "convert", "dense", "made", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
+        while not there() and process.poll() is None:
+            time.sleep(0.002)
+        assert process.poll() is None, "it ended before it was stopped"
+        process.send_signal(by)
+        _, err = process.communicate(timeout=60)
+        assert not (folder / "made").exists()
+        return process.returncode, err
+
+    piece, fit = work / "text/0.json", work / "fits/fit-1.safetensors"
+    code, err = stopped_when(piece.exists, signal.SIGINT)
+    assert code == 130 and "the same command goes on where it was" in err and ".made.partial" in err
+    written = piece.stat().st_mtime_ns
+    assert stopped_when(fit.exists, signal.SIGKILL)[0] == -signal.SIGKILL
+    assert piece.stat().st_mtime_ns == written
+    fitted = fit.stat().st_mtime_ns
+    code, err = stopped_when((work / "fits/refit-0.safetensors").exists, signal.SIGINT)
+    assert code == 130 and "going on with what lies in" in err and (piece.stat().st_mtime_ns, fit.stat().st_mtime_ns) == (written, fitted)
+    run = subprocess.run([fathom.path, "convert", "dense", "made", *words], capture_output=True, text=True, cwd=folder)
+    assert run.returncode == 0 and not work.exists(), run.stderr
+    for name in sorted(os.listdir(folder / "whole")):
+        assert (folder / "made" / name).read_bytes() == (folder / "whole" / name).read_bytes(), name

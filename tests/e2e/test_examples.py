@@ -97,10 +97,10 @@ def test_the_road_goes_on_where_it_was(build, folder, tmp_path):
         process.wait()
 
     killed_when(lambda: (out / "settings").exists())
-    killed_when(lambda: (out / "run/self-pieces/0.jsonl").exists())
-    first = (out / "run/self-pieces/0.jsonl").stat().st_mtime_ns
-    killed_when(lambda: (out / "run/self-pieces/1.jsonl").exists())
-    assert (out / "run/self-pieces/0.jsonl").stat().st_mtime_ns == first, "what was written stays"
+    killed_when(lambda: (out / "run/self-pieces/0.json").exists())
+    first = (out / "run/self-pieces/0.json").stat().st_mtime_ns
+    killed_when(lambda: (out / "run/self-pieces/1.json").exists())
+    assert (out / "run/self-pieces/0.json").stat().st_mtime_ns == first, "what was written stays"
     killed_when(lambda: (out / "run/1-adapters/metrics.jsonl").exists() or (out / "run/1-routers/metrics.jsonl").exists())
     converted = (out / "converted/config.json").stat().st_mtime_ns
     once = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
