@@ -13,6 +13,7 @@
 #include "core/file.h"
 #include "core/human.h"
 #include "core/limits.h"
+#include "core/work_folder.h"
 #include "infer/weights.h"
 #include "study/curve_page.h"
 #include "study/dial_curve.h"
@@ -151,7 +152,10 @@ int run(const Arguments& args) {
     throw UserError({model.folder->path(), "--dials", str("dial ", dials.back()), str("at least ", table.points.front().dial, ", the lowest that it was calibrated for"), "--calibrate measures thresholds for the dials asked for"});
 
   Stage stage(args.boolean("quiet"));
-  study::CurveOptions options{.dials = dials, .tasks = std::move(tasks)};
+  const bool store = args.boolean("store");
+  std::optional<WorkFolder> work;
+  if (store) work.emplace(join_path(model.folder->path(), "fathom_curve.json"));
+  study::CurveOptions options{.dials = dials, .tasks = std::move(tasks), .kept = work ? work->part("measured", {{"data", args.texts("data")}, {"context", context}, {"limit", args.integer("limit")}, {"dials", dials}}) : ""};
   options.progress = {.begin = [&](const std::string& what, const std::string& unit, int64_t total) { stage.begin(what, unit, total); },
                       .update = [&](int64_t done, const std::string& note) { stage.update(done, note); }};
   if (args.boolean("speed")) {
@@ -159,7 +163,12 @@ int run(const Arguments& args) {
     options.speed = study::BenchWork{.prompt = std::min<int64_t>(512, context), .generate = std::min<int64_t>(32, context - depth), .depth = depth, .batches = {1, 8},
                                      .rounds = static_cast<int>(args.integer("rounds"))};
   }
-  model::DialCurve curve = study::measure_curve(model, dense ? &*dense : nullptr, rivals, text, options);
+  model::DialCurve curve;
+  try {
+    curve = study::measure_curve(model, dense ? &*dense : nullptr, rivals, text, options);
+  } catch (const Interrupted&) {
+    throw Interrupted(store ? "stopped; the same command goes on with the losses and tasks that are measured" : "stopped");
+  }
   curve.weights = stored_as(*model.folder), curve.machine = machine_words(threads_of(args)), curve.date = today();
 
   const CurvePoint* chosen = nullptr;
@@ -174,7 +183,6 @@ int run(const Arguments& args) {
   } else if (args.given("set-default")) {
     chosen = &*std::ranges::find_if(curve.points, [&](const CurvePoint& p) { return std::abs(p.dial - args.number("set-default")) < kSameDial; });
   }
-  const bool store = args.boolean("store");
   std::string words;
   if (chosen) {
     table.set_default(chosen->dial);
@@ -193,6 +201,7 @@ int run(const Arguments& args) {
   if (store) {  // a curve of other thresholds is known by their hash, so that the order holds whenever it ends
     if (chosen || args.boolean("calibrate")) model::write_dial(model.folder->path(), table);
     model::write_curve(model.folder->path(), curve);
+    work->remove();
   }
   if (!page.empty()) atomic_write(args.text("out"), page);
   if (args.boolean("json")) {
@@ -212,7 +221,7 @@ Command dial_command() {
   c.details = "For every dial: block fraction, loss with its paired difference to dial 1 (and to a dense model), accuracy on tasks, tokens per second of a prompt, of one text and of eight, "
               "beside what FLOPs and bytes allow, and the bytes of keys and values that the cache gave out. The curve is stored in the model's folder, where `fathom info` shows it.\n"
               "--max-loss-increase makes the lowest measured dial the model's default whose loss is at most so much above that of --against, or without it of dial 1: by the difference as measured; its "
-              "interval is printed beside it. With --calibrate thresholds are found anew on every second window of --data (or on --calibrate-on), and the curve is measured on the other windows.";
+              "interval is printed beside it. Stopped, the same command goes on with the losses and tasks that are measured. With --calibrate thresholds are found anew on every second window of --data (or on --calibrate-on), and the curve is measured on the other windows.";
   c.positional("MODEL", "a model folder with routed blocks, or the folder of a run");
   c.flag(path_flag("data", "PATH", "text to measure on: a file, a folder, or a dataset folder (its validation split)").many());
   c.flag(text_flag("dials", "LIST", "falling block fractions to measure, with commas between").noted("all of the model's table"));

@@ -5,6 +5,7 @@
 
 #include "core/human.h"
 #include "core/log.h"
+#include "study/kept_curve.h"
 #include "study/speed.h"
 #include "study/statistics.h"
 
@@ -25,6 +26,7 @@ struct Row {
   CurvePoint point = {};
   Evaluation quality = {};
   std::vector<TaskResult> tasks = {};
+  Json identity = {};              // what its numbers depend on, where they are kept
 
   std::string words() const { return dial ? str(subject->name, " at dial ", fixed(*dial, 3)) : subject->name; }
 };
@@ -37,28 +39,45 @@ int64_t slots(const infer::EngineCounters& c) {
   return sum;
 }
 
-void measure_quality(Row& row, const HeldOut& text, const CurveProgress& progress) {
+KeptCurve::Quality evaluated(const Row& row, const HeldOut& text, const CurveProgress& progress) {
   const infer::Engine& engine = *row.subject->engine;
   const int64_t slots_before = slots(engine.counters()), rows_before = engine.counters().rows;
   if (progress.begin) progress.begin("evaluating " + row.words(), "tokens", text.predicted);
-  row.quality = evaluate(*row.subject, text, infer::Rule::causal, row.dial, [&](int64_t done, int64_t, double loss) {
+  Evaluation e = evaluate(*row.subject, text, infer::Rule::causal, row.dial, [&](int64_t done, int64_t, double loss) {
     if (progress.update) progress.update(done, "loss " + fixed(loss, 3));
   });
+  const int64_t bytes = (slots(engine.counters()) - slots_before) * model::kv_bytes_per_token_and_block(engine.config(), engine.pool().layout().type);
+  return {.evaluation = std::move(e), .kv_bytes = static_cast<double>(bytes) / static_cast<double>(engine.counters().rows - rows_before)};
+}
+
+void measure_quality(Row& row, const HeldOut& text, const KeptCurve* kept, const CurveProgress& progress) {
+  const infer::Engine& engine = *row.subject->engine;
+  std::optional<KeptCurve::Quality> quality = kept ? kept->quality(*row.subject, row.identity) : std::nullopt;
+  if (!quality) {
+    quality = evaluated(row, text, progress);
+    if (kept) kept->keep(row.identity, *quality);
+  }
+  row.quality = std::move(quality->evaluation);
   CurvePoint& p = row.point;
   const KvType kv = engine.pool().layout().type;
   p.name = row.subject->name, p.dial = row.quality.dial;
   p.loss = estimate(loss_interval(row.quality));
-  p.kv_bytes = static_cast<double>((slots(engine.counters()) - slots_before) * model::kv_bytes_per_token_and_block(engine.config(), kv)) / static_cast<double>(engine.counters().rows - rows_before);
+  p.kv_bytes = quality->kv_bytes;
   const std::optional<routing::DialTable>& table = row.subject->folder->dial();
   p.kv_bytes_expected = kv_bytes_per_token(engine.config(), table ? table->at(p.dial).capacity : engine.config().routing.capacities(), kv);
   for (const BlockAgreement& b : row.quality.blocks) p.full.push_back(b.realised);
 }
 
-void measure_tasks(Row& row, const std::vector<Task>& tasks, const CurveProgress& progress) {
-  for (const Task& task : tasks) {
+void measure_tasks(Row& row, const std::vector<Task>& tasks, const KeptCurve* kept, const CurveProgress& progress) {
+  if (tasks.empty()) return;
+  const std::unique_ptr<TaskProgress> results = kept ? kept->tasks(row.identity, tasks) : nullptr;
+  for (size_t t = 0; t < tasks.size(); ++t) {
+    const Task& task = tasks[t];
     if (progress.begin) progress.begin(task.name + " by " + row.words(), "items", std::ssize(task.items));
     TaskOptions options{.dial = row.dial};
-    options.done = [&](size_t, const ItemResult&, int64_t done) {
+    if (results) options.known = [&](size_t item) { return results->known(0, t, item); };
+    options.done = [&](size_t item, const ItemResult& result, int64_t done) {
+      if (results) results->add(0, t, item, result);
       if (progress.update) progress.update(done, "");
     };
     row.tasks.push_back(evaluate_task(*row.subject, task, options));
@@ -130,8 +149,13 @@ DialCurve measure_curve(const Subject& model, const Subject* dense, const std::v
   for (const double dial : options.dials) rows.push_back({.subject = &model, .dial = dial});
   if (dense) rows.push_back({.subject = dense, .dial = {}});
   for (const Subject& rival : rivals) rows.push_back({.subject = &rival, .dial = {}});
-  for (Row& row : rows) measure_quality(row, text, options.progress);
-  for (Row& row : rows) measure_tasks(row, options.tasks, options.progress);
+  std::optional<KeptCurve> kept;
+  if (!options.kept.empty()) {
+    kept.emplace(options.kept, text);
+    for (Row& row : rows) row.identity = task_subject_json(*row.subject, row.dial);
+  }
+  for (Row& row : rows) measure_quality(row, text, kept ? &*kept : nullptr, options.progress);
+  for (Row& row : rows) measure_tasks(row, options.tasks, kept ? &*kept : nullptr, options.progress);
   const size_t routed = options.dials.size();
   const Row* const of_dense = dense ? &rows[routed] : nullptr;
   for (Row& row : rows) compare(row, rows[0], of_dense);

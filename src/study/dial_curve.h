@@ -26,6 +26,7 @@ struct CurveOptions {
   std::vector<double> dials;       // falling, the first 1
   std::vector<Task> tasks = {};
   std::optional<BenchWork> speed = {};  // its texts are windows of the text when it names none
+  std::string kept = {};           // folder that keeps losses and tasks as they are measured, and has those of a run that was stopped; "" = none
   CurveProgress progress = {};
 };
 

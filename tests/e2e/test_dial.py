@@ -41,7 +41,7 @@ def evaluated(fathom, model, *words):
 
 
 def bytes_of(folder):
-    return {p.name: p.read_bytes() for p in folder.iterdir()}
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
 
 
 def test_figures_are_those_of_eval(fathom, folder, model):
@@ -255,4 +255,28 @@ def test_ctrl_c_stores_nothing(fathom, folder, model):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
+    assert b"the same command goes on" in err
     assert bytes_of(model) == before and not (folder / "x.html").exists()
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_measurement_goes_on(fathom, folder, model, tmp_path, by):
+    """Stopped in its tasks, it takes losses and items that are there, and comes to the curve that it would have come to."""
+    items = [{"query": f"what is {i} and {i % 7}", "choices": [f"{i} a", f"{i % 5} the", "one"], "gold": i % 3} for i in range(400)]
+    (tmp_path / "ask.jsonl").write_text("".join(json.dumps(i) + "\n" for i in items))
+    words = ["dial", "own", *map(str, TEXT), "--no-speed", "--against", "dense", "--task-file", str(tmp_path / "ask.jsonl"), "--task-limit", "0"]
+    fathom(*words)
+    whole = (model / CURVE).read_bytes()
+    (model / CURVE).unlink()
+    kept = model / f".{CURVE}.partial" / "measured"
+    lines = lambda: sum(len(p.read_bytes().splitlines()) for p in kept.glob("tasks-*.jsonl"))
+    process = subprocess.Popen([fathom.path, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder)
+    while process.poll() is None and lines() < 600:
+        pass
+    process.send_signal(by)
+    process.communicate(timeout=60)
+    assert process.returncode == (130 if by == signal.SIGINT else -signal.SIGKILL) and not (model / CURVE).exists()
+    assert len(list(kept.glob("loss-*.json"))) == 4 and lines() >= 600
+    again = fathom(*words)
+    assert "going on with what lies in" in again.err and "evaluating" not in again.err
+    assert (model / CURVE).read_bytes() == whole and not kept.parent.exists()

@@ -125,6 +125,26 @@ TEST(DialCurve, TasksArePairedOverItems) {
   }
 }
 
+// What was kept of a text, a model and its tasks is taken for these alone, and costs no forward.
+TEST(DialCurve, WhatWasMeasuredIsMeasuredOnce) {
+  const TemporaryFolder folder, kept;
+  const Subject mod = sample_subject(folder, "mod", true, 1), dense = sample_subject(folder, "dense", false, 2), changed = sample_subject(folder, "changed", true, 3);
+  Task task{.name = "own", .path = "own", .hash = "1", .continuations = false, .items = {}};
+  for (int i = 0; i < 25; ++i) task.items.push_back({kText.substr(static_cast<size_t>(i) * 7, 30), {"sea", "the window", "moon"}, i % 3});
+  const HeldOut text = sample_text(mod, 40), other = sample_text(mod, 30);
+  const auto curve = [&](const Subject& of, const HeldOut& on, const std::string& folder_of_kept) {
+    return measure_curve(of, &dense, {}, on, {.dials = {1, 0.7}, .tasks = {task}, .kept = folder_of_kept, .progress = {}}).to_json();
+  };
+  const Json plain = curve(mod, text, "");
+  EXPECT_EQ(curve(mod, text, kept.path()), plain);
+  const int64_t rows = mod.engine->counters().rows, of_dense = dense.engine->counters().rows;
+  EXPECT_EQ(curve(mod, text, kept.path()), plain);
+  EXPECT_EQ(mod.engine->counters().rows, rows);
+  EXPECT_EQ(dense.engine->counters().rows, of_dense);
+  EXPECT_EQ(curve(mod, other, kept.path()), curve(mod, other, ""));
+  EXPECT_EQ(curve(changed, text, kept.path()), curve(changed, text, ""));
+}
+
 TEST(DialCurve, SpeedsStandBesideWhatCostsAllow) {
   const TemporaryFolder folder;
   const Subject mod = sample_subject(folder, "mod", true, 1), dense = sample_subject(folder, "dense", false, 2);

@@ -23,4 +23,6 @@ MUTATIONS = [
      "test_study", "DialCurve.ARival*"),
     ("curve-pick", "a bound beside a dense model is over its loss", "src/study/dial_curve.cpp", "(curve.dense ? p.over_dense : p.over_full).value <= most", "p.over_full.value <= most", "test_study", "DialCurve.TheLowest*"),
     ("curve-text", "speeds are measured on the text", "src/study/bench.cpp", "if (work.texts.empty()) return", "if (true) return", "test_study", "DialCurve.Speeds*"),
+    ("curve-kept", "losses are kept of a text", "src/study/kept_curve.cpp", "name_of_hash({subject, text_})", "name_of_hash(subject)", "test_study", "DialCurve.WhatWas*"),
+    ("curve-kept-cost", "and what ran with them", "src/study/kept_curve.cpp", ".realised = row.at(1)", ".realised = row.at(0)", "test_study", "DialCurve.WhatWas*"),
 ]
