@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A model that spends its depth on one kind of text: SmolLM2-135M-Instruct, converted and tuned on Python source.
+"""A model that spends its depth on one kind of text: SmolLM2-135M-Instruct, converted and tuned on Python source, beside text that it writes itself, which is to have less of it.
 
   examples/domain.py                       on the source of this machine's Python, without its tests
   examples/domain.py --files '*.rs' SRC    on other files of a folder
   examples/domain.py --other TEXT          what stands for everything else (default: this project's docs); may be given several times
-  examples/domain.py --tokens N            tokens to tune on (default 600k)
+  examples/domain.py --tokens N            tokens to tune on (default 600k), half of them its own text
   examples/domain.py --out FOLDER          where everything goes (default domain-out)
 
 Every twentieth file is held out. What is printed, and kept in FOLDER/domain.json: loss and block fraction in the domain and elsewhere at dial 0.75, of the dense model, of
@@ -43,6 +43,7 @@ def main():
     parser.add_argument("--files", default="*.py", metavar="PATTERN")
     parser.add_argument("--other", action="append", default=[], metavar="TEXT")
     parser.add_argument("--tokens", default="600k")
+    parser.add_argument("--self-tokens", default="131k", help="tokens that the model writes to be tuned beside the domain (default 131k)")
     parser.add_argument("--limit", default="32k", help="tokens of each held-out text that are scored (default 32k)")
     parser.add_argument("--context", default="512", help="tokens of a window and of a row (default 512)")
     parser.add_argument("--source", help="the dense model (default: the one of scripts/get-smollm2)")
@@ -82,10 +83,10 @@ def main():
 
     converted, run = args.out / "converted", args.out / "run"
     if not converted.exists():
-        fathom("convert", source, converted, "--data", tuned_on, "--context", args.context)
+        fathom("convert", source, converted, "--data", tuned_on, "--data", "self", "--context", args.context)
     if not (run / "config.json").exists():
         shutil.rmtree(run, ignore_errors=True)  # stopped before it began
-        fathom("tune", converted, "--teacher", source, "--data", tuned_on, "--stages", "adapters", "--lm", "1", "--tokens", args.tokens, "--batch-size", "2", "--context", args.context, "--out", run)
+        fathom("tune", converted, "--teacher", source, "--data", tuned_on, "--other", "self", "--self-tokens", args.self_tokens, "--stages", "adapters", "--lm", "1", "--tokens", args.tokens, "--batch-size", "2", "--context", args.context, "--out", run)
     elif not (run / "summary.json").exists():
         fathom("tune", "--resume", run)
 

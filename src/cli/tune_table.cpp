@@ -48,7 +48,10 @@ Command tune_table() {
   c.flag(integer_flag("accumulation", "N", "forwards of one step").range(1, 4096).otherwise("1"));
   c.flag(integer_flag("seed", "N", "of the order of rows, noise and adapters").range(0, INT64_MAX).otherwise("0"));
   c.group("Text");
-  c.flag(count_flag("self-tokens", "N", "tokens that the teacher writes for --data self").noted("as many as are tuned on"));
+  c.flag(path_flag("other", "TEXT", "other text, or self, of which the model is to keep less: its losses count less, its tokens as much in the budget, so that depth goes to the text of --data").many());
+  c.flag(number_flag("other-share", "X", "share of the rows that are of --other").range(0.01, 0.99).otherwise("0.5"));
+  c.flag(number_flag("other-weight", "X", "weight of their losses beside those of --data").range(0, 1e6).otherwise("0.1"));
+  c.flag(count_flag("self-tokens", "N", "tokens that the teacher writes for self").noted("as many as are tuned on"));
   c.flag(chat_share_flag());
   c.flag(number_flag("validation-share", "X", "share of the text that is held out").range(1e-4, 0.5).otherwise("0.02"));
   c.flag(text_flag("field", "NAME", "field of .jsonl lines that holds the text").otherwise("text"));

@@ -76,18 +76,19 @@ struct Teacher {
   bool defined() const { return logits.defined() || ids.defined(); }
 };
 
-// Means over the targets that count: loss, −log softmax(rms_norm(x + delta) · norm · Wᵀ)[target], and with a teacher the divergence of the softmax
-// from it, KL(teacher ‖ softmax) at temperature 1. Logits exist in chunks only, and their gradient is formed in the forward, where the softmax is at
+// Means over the targets that count, each by its weight: loss, −log softmax(rms_norm(x + delta) · norm · Wᵀ)[target], and with a teacher the divergence of
+// the softmax from it, KL(teacher ‖ softmax) at temperature 1. Logits exist in chunks only, and their gradient is formed in the forward, where the softmax is at
 // hand.
 struct HeadLoss {
   at::Tensor total;     // scalar f32 (f64): loss_weight · loss + kl_weight · kl
   at::Tensor loss, kl;  // scalars; with a teacher outside the graph, without one there is no kl
-  at::Tensor nll;       // [N], outside the graph; 0 where ignored
+  at::Tensor nll;       // [N], outside the graph, unweighted; 0 where ignored
   int64_t targets = 0;
 };
 struct HeadTerms {
   double loss_weight = 1, kl_weight = 0;
   Teacher teacher = {};
+  at::Tensor weights = {};  // [N] of targets; undefined: 1 each
 };
 HeadLoss head_loss(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& norm, double eps, const Weight& w,
                    const at::Tensor& targets, at::ScalarType compute, const HeadTerms& terms = {});

@@ -50,10 +50,14 @@ struct HeadLossFunction : torch::autograd::Function<HeadLossFunction> {
     const Tensor weight = w.as(compute);
     const int64_t* target = targets.const_data_ptr<int64_t>();
     result.targets = 0;
+    const Tensor weights = terms.weights.defined() ? terms.weights.to(x.scalar_type()).contiguous() : Tensor();
     for (int64_t i = 0; i < N; ++i) {
       FATHOM_ASSERT(target[i] < V, "target ", target[i], " of ", V);
       result.targets += target[i] >= 0;
     }
+    double count = static_cast<double>(std::max<int64_t>(result.targets, 1));
+    if (weights.defined()) count = (weights * targets.ge(0)).sum(at::kDouble).item<double>();
+    if (!(count > 0)) count = 1;  // nothing counts
     result.nll = at::empty({N}, x.options());
     const Teacher& teacher = terms.teacher;
     const Tensor kl = teacher.defined() ? at::empty({N}, x.options()) : Tensor();
@@ -73,7 +77,7 @@ struct HeadLossFunction : torch::autograd::Function<HeadLossFunction> {
     const Tensor logits = at::empty({chunk, V}, in_compute), scratch = k > 0 ? at::empty({chunk, k}, x.options()) : Tensor();
     dispatch(x.scalar_type(), compute, [&]<class P, class A>(P*, A*) {
       const auto& kernel = kernels<P, A>();
-      const P scale = wants_gradient ? P(1) / static_cast<P>(std::max<int64_t>(result.targets, 1)) : P(0);
+      const P scale = wants_gradient ? P(1) / static_cast<P>(count) : P(0);
       for (int64_t first = 0; first < N; first += chunk) {
         const int64_t n = std::min(chunk, N - first);
         const P* xs = pointer<P>(x) + first * C;
@@ -103,6 +107,7 @@ struct HeadLossFunction : torch::autograd::Function<HeadLossFunction> {
           });
         }
         if (!wants_gradient) continue;
+        if (weights.defined()) some_logits.mul_(weights.narrow(0, first, n).to(compute).unsqueeze(1));
         if (!g.dw.defined())
           ;  // a frozen head
         else if (compute == x.scalar_type())
@@ -121,11 +126,11 @@ struct HeadLossFunction : torch::autograd::Function<HeadLossFunction> {
       g.dnorm = g.dnorm.sum(0);
     }
     keep(ctx, std::move(g));
-    const double count = static_cast<double>(std::max<int64_t>(result.targets, 1));
-    const Tensor loss = result.nll.sum() / count;
+    const auto mean = [&](const Tensor& of) { return (weights.defined() ? (of * weights).sum() : of.sum()) / count; };
+    const Tensor loss = mean(result.nll);
     if (!kl.defined()) return loss;
     result.loss = loss;
-    result.kl = kl.sum() / count;
+    result.kl = mean(kl);
     return loss * terms.loss_weight + result.kl * terms.kl_weight;
   }
 
@@ -150,6 +155,7 @@ HeadLoss head_loss(const Tensor& x, const Tensor& delta, const Tensor& norm, dou
   const Teacher& t = terms.teacher;
   const int64_t N = x.size(0), V = w.joined.size(0);
   if (t.logits.defined()) FATHOM_ASSERT(t.logits.dim() == 2 && t.logits.size(0) == N && t.logits.size(1) == V, "a teacher of another vocabulary");
+  if (terms.weights.defined()) FATHOM_ASSERT(terms.weights.dim() == 1 && terms.weights.size(0) == N, "a weight for every target");
   HeadTerms checked = terms;
   if (t.ids.defined()) {
     FATHOM_ASSERT(!t.logits.defined() && t.ids.dim() == 2 && t.ids.size(0) == N && t.log_probability.sizes() == t.ids.sizes() && t.ids.numel() > 0);

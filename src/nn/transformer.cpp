@@ -147,7 +147,7 @@ ForwardResult Transformer::forward(const Batch& batch, const ForwardOptions& opt
   if (options.logits) result.logits = pass.logits(stream).to(state_->type).view({B, T, config.vocab_size});
   if (batch.targets.defined()) {
     const auto distillation = options.aux.find(kDistillation);
-    HeadTerms terms{.loss_weight = options.loss_weight};
+    HeadTerms terms{.loss_weight = options.loss_weight, .weights = options.target_weights};
     if (distillation != options.aux.end()) terms.teacher = options.teacher, terms.kl_weight = distillation->second;
     const HeadLoss head = pass.loss(stream, batch.targets, terms);
     result.loss = head.loss;

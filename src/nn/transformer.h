@@ -84,6 +84,7 @@ struct ForwardOptions {
   std::map<std::string, double> aux;   // weights by name; an absent name is not computed
   double loss_weight = 1;              // of the language model's loss in `total`
   Teacher teacher;                     // of kDistillation; its rows are those of tokens, [B·T]
+  at::Tensor target_weights;           // [B·T] how much each target counts in loss and kDistillation; undefined: 1 each
   std::optional<Budget> budget;        // of Pick::straight_through
   Compute compute = Compute::f32;
   bool logits = false;                 // keep all logits [B, T, V] (else they exist in chunks of rows only)
@@ -101,7 +102,7 @@ struct RoutedResult {              // of one unit; scores of a static one are 0
 };
 
 struct ForwardResult {
-  at::Tensor loss;                         // scalar: mean nll over targets that count (0 when there are none)
+  at::Tensor loss;                         // scalar: mean nll over targets that count, by their weights (0 when there are none)
   at::Tensor total;                        // scalar: loss_weight · loss + Σ weight · aux; what backward() is called on
   int64_t target_count = 0;
   std::map<std::string, at::Tensor> aux;   // scalars, unweighted

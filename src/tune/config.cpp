@@ -41,7 +41,7 @@ Json write_stage(const StageConfig& c) {
 
 }  // namespace
 
-Json TuneConfig::once() { return {{"adapters", "merged"}, {"chat_share", 0.0}}; }
+Json TuneConfig::once() { return {{"adapters", "merged"}, {"chat_share", 0.0}, {"other", Json::array()}, {"other_share", 0.5}, {"other_weight", 0.1}}; }
 
 TuneConfig TuneConfig::from_json(const Json& json, const std::string& where) {
   Json whole = json.is_object() ? once() : json;
@@ -55,6 +55,9 @@ TuneConfig TuneConfig::from_json(const Json& json, const std::string& where) {
   c.teacher_cache = f.string("teacher_cache", "");
   c.teacher_top = f.integer("teacher_top", 0, kVocabulary, d.teacher_top);
   c.data = train::read_data(f.object("data"));
+  c.other = f.strings("other");
+  c.other_share = f.number("other_share", 0, 1);
+  c.other_weight = f.number("other_weight", 0, kLossWeight);
   c.self_tokens = f.integer("self_tokens", 0, kTrainTokens, 0);
   c.chat_share = f.number("chat_share", 0, 1);
   c.sequence_length = f.integer("sequence_length", 2, kSequenceLength, d.sequence_length);
@@ -91,7 +94,7 @@ TuneConfig TuneConfig::from_json(const Json& json, const std::string& where) {
 
 Json TuneConfig::to_json() const {
   Json j = {{"model", model}, {"teacher", teacher}, {"other_teacher", other_teacher}, {"teacher_cache", teacher_cache}, {"teacher_top", teacher_top},
-            {"data", train::write_data(data)}, {"self_tokens", self_tokens}, {"chat_share", chat_share}, {"sequence_length", sequence_length}, {"batch_size", batch_size},
+            {"data", train::write_data(data)}, {"other", other}, {"other_share", other_share}, {"other_weight", other_weight}, {"self_tokens", self_tokens}, {"chat_share", chat_share}, {"sequence_length", sequence_length}, {"batch_size", batch_size},
             {"accumulation", accumulation}, {"lowest", lowest}, {"highest", highest}, {"stages", Json::array()}, {"lora_rank", lora.rank},
             {"lora_alpha", lora.alpha}, {"lora_targets", lora.targets}, {"kl_weight", kl_weight}, {"loss_weight", loss_weight},
             {"budget_weight", budget_weight}, {"unit_budget_weight", unit_budget_weight}, {"picks", name_of(picks, kPicksNames)}, {"tau", tau}, {"optimizer", train::write_optimizer(optimizer)},
@@ -122,7 +125,10 @@ void require_sane(const TuneConfig& c, const std::string& where) {
   const std::vector<std::string> projections = nn::Lora().targets;
   for (const std::string& target : c.lora.targets)
     if (std::ranges::find(projections, target) == projections.end()) wrong("lora_targets", "\"" + printable(target) + "\"", "some of q, k, v, o, gate, up, down");
-  if (c.teacher.empty() && std::ranges::find(c.data.text, "self") != c.data.text.end()) wrong("data.text", "self without a teacher", "a teacher, which writes that text");
+  if (!c.other.empty() && !(c.other_share > 0 && c.other_share < 1)) wrong("other_share", str(c.other_share), "above 0 and below 1, in a run with other text");
+  if (c.teacher.empty())
+    for (const auto& [field, texts] : {std::pair("data.text", &c.data.text), {"other", &c.other}})
+      if (std::ranges::count(*texts, "self") > 0) wrong(field, "self without a teacher", "a teacher, which writes that text");
   if (c.teacher_top == 0 && !c.teacher_cache.empty()) wrong("teacher_cache", "\"" + printable(c.teacher_cache) + "\" beside teacher_top 0", "the likeliest tokens alone in a cache", "all logits of a token are as many numbers as there are tokens: they are computed anew");
   if (c.teacher.empty() && c.loss_weight == 0) wrong("loss_weight", "0", "above 0 without a teacher");
 }

@@ -52,7 +52,10 @@ struct TuneConfig {
   std::string teacher_cache;          // folder that keeps what the teacher said; "" = it is asked every time
   int64_t teacher_top = 64;           // of its log-probabilities per token; 0: all logits (not cached)
   train::DataConfig data;
-  int64_t self_tokens = 0;            // text that the teacher writes, where data.text has "self"; 0: as many as are tuned on
+  std::vector<std::string> other;     // other text, of which the model is to keep less: it counts less in the losses, and as much in the budget
+  double other_share = 0.5;           // of the rows
+  double other_weight = 0.1;          // of their losses
+  int64_t self_tokens = 0;            // text that the teacher writes, where data.text or other has "self"; 0: as many as are tuned on
   double chat_share = 0.25;           // of that text: conversations, where teacher and student have a chat template
   int64_t sequence_length = 512, batch_size = 4, accumulation = 1;
   double lowest = 0.65, highest = 0.85;   // block fractions that steps take turns over; equal: one

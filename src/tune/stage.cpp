@@ -101,14 +101,14 @@ Stage::Stage(const Shared& shared, size_t index, const std::vector<convert::Tune
     now_.identity = identity;
     train::load_tensors(found.back().path, now_, *optimizer_, 0);
     const int64_t rows = first_row_ + now_.progression.step * config.rows_per_step();
-    if (now_.progression.total != config.steps(index) || now_.progression.loader != train::state_after(*shared.corpus.train, config.sequence_length, config.seed, rows))
+    if (now_.progression.total != config.steps(index) || now_.progression.loader != Rows::state_after(config, shared.corpus, rows))
       throw UserError({join_path(found.back().path, "checkpoint.json"), "progression", "another place in the run", "that of config.json and its step", "the file was changed; remove the folder to resume from an earlier checkpoint"});
     log_info("resuming stage ", index + 1, " after step ", now_.progression.step, " of ", now_.progression.total);
   } else {
     now_.progression.total = config.steps(index);
-    now_.progression.loader = train::state_after(*shared.corpus.train, config.sequence_length, config.seed, first_row_);
+    now_.progression.loader = Rows::state_after(config, shared.corpus, first_row_);
   }
-  loader_ = std::make_unique<train::Loader>(shared.corpus.train, config.batch_size, config.sequence_length, now_.progression.loader);
+  rows_ = std::make_unique<Rows>(config, shared.corpus, shared.other, first_row_ + now_.progression.step * config.rows_per_step());
   metrics_ = std::make_unique<train::Metrics>(folder_, now_.progression.step);
   measure_ = std::make_unique<Measure>(*network_, *shared.corpus.validation, config.interval.eval_tokens, config.sequence_length, std::min<int64_t>(config.batch_size, 2), computing_.compute, shared.teacher);
 }
@@ -177,20 +177,21 @@ void Stage::step() {
   if (shared_.teacher && config.kl_weight > 0) options.aux[nn::kDistillation] = config.kl_weight;
 
   // The mean is over all targets of the step: each part counts by how many it has.
-  std::vector<train::Batch> batches;
+  std::vector<Rows::Some> parts;
   double targets = 0;
   for (int64_t i = 0; i < config.accumulation; ++i) {
-    batches.push_back(loader_->next());
-    targets += static_cast<double>(std::ranges::count_if(batches.back().target, [](int32_t t) { return t != train::kIgnore; }));
+    parts.push_back(rows_->next());
+    targets += parts.back().targets;
   }
   double loss = 0;
   std::vector<nn::ForwardResult> results;
-  for (const train::Batch& batch : batches) {
+  for (const auto& [batch, weights, counted] : parts) {
     const int64_t part = p.step * config.accumulation + static_cast<int64_t>(results.size());
     options.noise_seed = mix64(mix64(config.seed ^ 0x74756e65ULL) + static_cast<uint64_t>(first_row_ + part));
     if (options.aux.contains(nn::kDistillation)) options.teacher = shared_.teacher->rows(batch, first_row_ + part * config.batch_size);
+    options.target_weights = weights;
     nn::ForwardResult result = network_->forward(train::to_tensors(batch), options);
-    const double share = targets > 0 ? static_cast<double>(result.target_count) / targets : 0;
+    const double share = targets > 0 ? counted / targets : 0;
     loss += share * result.total.item<double>();
     (config.accumulation == 1 ? result.total : result.total * share).backward();
     result.total.reset();
@@ -201,7 +202,7 @@ void Stage::step() {
   const double norm = optimizer_->gradient_norm(), rate = train::learning_rate_factor(config.schedule, p.step, p.total);
   ++p.step;
   p.tokens += config.rows_per_step() * config.sequence_length;
-  p.loader = loader_->state();
+  p.loader = Rows::state_after(config, shared_.corpus, first_row_ + p.step * config.rows_per_step());
   if (std::isfinite(loss) && std::isfinite(norm)) {
     optimizer_->step(config.optimizer.lr * rate, norm);
     p.skipped_in_a_row = 0;

@@ -15,11 +15,11 @@
 #include "model/folder.h"
 #include "train/computing.h"
 #include "train/corpus.h"
-#include "train/loader.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
 #include "tune/config.h"
 #include "tune/measure.h"
+#include "tune/rows.h"
 #include "tune/teacher.h"
 
 namespace fathom::tune {
@@ -31,6 +31,7 @@ struct Shared {
   std::shared_ptr<const model::ModelFolder> student;
   Teacher* teacher = nullptr;
   const train::Corpus& corpus;
+  const train::Corpus* other = nullptr;
   std::string identity;               // of model and teacher: a resume must have the same
   std::function<bool()> stop = {};    // asked after every step: true saves, then throws Interrupted
   std::function<void(size_t stage, int64_t step, nn::Transformer&)> after_step = {};  // for tests
@@ -67,7 +68,7 @@ class Stage {
   train::Computing computing_;
   std::unique_ptr<nn::Transformer> network_;
   std::unique_ptr<train::AdamW> optimizer_;
-  std::unique_ptr<train::Loader> loader_;
+  std::unique_ptr<Rows> rows_;
   std::unique_ptr<train::Metrics> metrics_;
   std::unique_ptr<Measure> measure_;
   std::unique_ptr<Progress> progress_;

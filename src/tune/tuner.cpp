@@ -54,23 +54,23 @@ void write_self_text(const TuneConfig& config, const model::ModelFolder& writer,
   remove_all(pieces);
 }
 
-// Around a document stands what the student is used with.
-train::Corpus corpus_of(const TuneConfig& config, const model::ModelFolder& student, const model::ModelFolder& writer, const std::string& run, const std::function<bool()>& stop) {
+// `data` as a dataset, text in a folder of that name in the run. Around a document stands what the student is used with.
+train::Corpus corpus_of(const TuneConfig& config, train::DataConfig data, const std::string& flag, const model::ModelFolder& student, const model::ModelFolder& writer, const std::string& run,
+                        const std::string& folder, const std::function<bool()>& stop) {
   const text::Tokenizer tokenizer = student.tokenizer();
   const model::DocumentEnds ends = model::document_ends(student.config(), tokenizer);
   const auto conversations = model::whole_conversations([&] { return student.chat_format(); });
-  train::DataConfig data = config.data;
   for (std::string& text : data.text)
     if (text == kSelf) {
       write_self_text(config, writer, conversations ? config.chat_share : 0, run, stop);
       text = self_path(run);
     }
   if (!data.text.empty()) data.tokenizer = join_path(config.model, "tokenizer.json");
-  train::Corpus corpus = train::open_corpus(data, {.run = run, .resume = "fathom tune --resume", .hint = "give your own text, a dataset of fathom data prepare, or self: --data",
+  train::Corpus corpus = train::open_corpus(data, {.run = folder, .resume = "fathom tune --resume", .hint = "give your own text, a dataset of fathom data prepare, or self: --" + flag,
                                                    .add_bos = ends.begin.has_value(), .add_eos = ends.end.has_value(), .conversations = conversations, .threads = config.threads, .stop = stop});
   const data::Manifest& made = corpus.train->manifest();
   if (made.tokenizer_identity != tokenizer.identity())
-    throw UserError({config_path(run), "data", "a dataset of the tokenizer " + made.tokenizer_identity, str(tokenizer.identity(), ", that of ", config.model), "prepare the text with that model's tokenizer.json"});
+    throw UserError({config_path(run), flag, "a dataset of the tokenizer " + made.tokenizer_identity, str(tokenizer.identity(), ", that of ", config.model), "prepare the text with that model's tokenizer.json"});
   if (made.bos_id != ends.begin || made.eos_id != ends.end)
     log_warning(data.dataset, ": its documents begin or end otherwise than the texts of ", config.model, " do in use; prepare it with --", ends.begin ? "" : "no-", "bos --", ends.end ? "" : "no-", "eos");
   return corpus;
@@ -116,7 +116,7 @@ Json run_stages(const Shared& shared) {
     stages.push_back(std::move(about));
   }
   Json recipe = config.to_json();
-  recipe.erase("model"), recipe.erase("teacher"), recipe.erase("teacher_cache"), recipe.erase("data");
+  recipe.erase("model"), recipe.erase("teacher"), recipe.erase("teacher_cache"), recipe.erase("data"), recipe.erase("other");
   Json made = {{"config", recipe}, {"dataset", shared.corpus.fingerprint}, {"stages", stages}};
   if (const std::string converted = join_path(config.model, "fathom_convert.json"); exists(converted)) made["convert"] = read_json(converted);
   const Finished done = finish(shared, tuned, shares, made);
@@ -150,18 +150,27 @@ Json go(const TuneConfig& config, const RunOptions& options, bool& stepped) {
     if (!config.other_teacher && !rests_on(*source, *student, {})) log_warning(config.teacher, " has other weights than ", config.model, ", which was not made of it: it may teach, but no artifact can be laid over it");
     identity += " " + source->fingerprint();
   }
-  const train::Corpus corpus = corpus_of(config, *student, source ? *source : *student, options.run, options.stop);
+  for (const std::string& text : config.other)  // before --data is prepared
+    if (text != kSelf && !exists(text)) throw UserError({"configuration", "other", "no file or folder " + text, "text beside that of data", "give your own text, or self: --other"});
+  const model::ModelFolder& writer = source ? *source : *student;
+  const train::Corpus corpus = corpus_of(config, config.data, "data", *student, writer, options.run, options.run, options.stop);
+  std::optional<train::Corpus> other;
+  if (!config.other.empty()) {
+    train::DataConfig data = config.data;
+    data.dataset.clear(), data.text = config.other;
+    other = corpus_of(config, data, "other", *student, writer, options.run, join_path(options.run, "other"), options.stop);
+  }
   std::unique_ptr<Teacher> teacher;
   if (source) {
     teacher = std::make_unique<Teacher>(source, TeacherOptions{.top = config.teacher_top, .threads = static_cast<int>(config.threads), .cache = config.teacher_cache,
-                                                               .rows = str(corpus.fingerprint, ", seed ", config.seed), .row_tokens = config.sequence_length});
+                                                               .rows = str(corpus.fingerprint, ", seed ", config.seed, other ? str(", ", config.other_share, " of ", other->fingerprint) : ""), .row_tokens = config.sequence_length});
     say_cache(config, *teacher);
   }
   const auto seen = [&](size_t stage, int64_t step, nn::Transformer& network) {
     stepped = true;
     if (options.after_step) options.after_step(stage, step, network);
   };
-  return run_stages({.config = config, .run = options.run, .student = student, .teacher = teacher.get(), .corpus = corpus, .identity = identity, .stop = options.stop, .after_step = seen});
+  return run_stages({.config = config, .run = options.run, .student = student, .teacher = teacher.get(), .corpus = corpus, .other = other ? &*other : nullptr, .identity = other ? identity + " beside " + other->fingerprint : identity, .stop = options.stop, .after_step = seen});
 }
 
 // Nothing, or what a run leaves that was killed before its configuration was written.

@@ -45,4 +45,5 @@ MUTATIONS = [
     ("frozen-copies", "bf16 copies of what is frozen stay", "src/nn/parameters.cpp", "    if (w.low.defined() && w.low_version == version) return;\n", "", "test_nn", "Trainable.*"),
     ("merged", "merged weights compute what adapters do", "src/nn/parameters.cpp", "at::mm(b, a) * state_->adapter_scale", "at::mm(b, a)", "test_nn", "Trainable.*"),
     ("paths-training", "training refuses what it does not compute", "src/nn/parameters.cpp", "  refuse_exits(s.config.routing);\n", "", "test_nn", "Transformer.Refuses*"),
+    ("head-weights", "a target counts by its weight in its gradient", "src/nn/ops_head.cpp", "        if (weights.defined()) some_logits.mul_(weights.narrow(0, first, n).to(compute).unsqueeze(1));\n", "", "test_nn", "Gradients.HeadLoss:Gradients.Teacher"),
 ]

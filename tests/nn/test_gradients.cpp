@@ -55,6 +55,7 @@ void check(const std::vector<std::pair<const char*, Tensor>>& leaves, const std:
     }
     return sum;
   };
+  for (const auto& [name, t] : leaves) t.mutable_grad() = Tensor();
   total().backward();
   for (const auto& [name, t] : leaves) {
     ASSERT_TRUE(t.grad().defined()) << name;
@@ -195,7 +196,10 @@ TEST_F(Gradients, HeadLoss) {
     const Weight w = weight_of({5}, 3);
     std::vector<std::pair<const char*, Tensor>> leaves = {{"x", x}, {"norm", norm}, {"w", w.parts[0]}};
     if (with_delta) leaves.emplace_back("delta", delta);
-    check(leaves, [&] { return std::vector<Tensor>{head_loss(x, with_delta ? delta : Tensor(), norm, 1e-5, w, targets, at::kDouble).loss}; });
+    for (const bool weighted : {false, true}) {
+      const HeadTerms terms{.weights = weighted ? at::rand({70}, at::kDouble) : Tensor()};
+      check(leaves, [&] { return std::vector<Tensor>{head_loss(x, with_delta ? delta : Tensor(), norm, 1e-5, w, targets, at::kDouble, terms).loss}; });
+    }
   }
 }
 
@@ -215,8 +219,15 @@ TEST_F(Gradients, Teacher) {
         const auto [p, ids] = at::log_softmax(logits, -1).topk(3);
         terms.teacher = {.ids = ids.to(at::kInt), .log_probability = p};
       }
-      check({{"x", x}, {"delta", delta}, {"norm", norm}, {"w", w.parts[0]}},
-            [&] { return std::vector<Tensor>{head_loss(x, delta, norm, 1e-5, w, targets, at::kDouble, terms).total}; });
+      for (const bool weighted : {false, true}) {
+        terms.weights = weighted ? at::rand({N}, at::kDouble) : Tensor();
+        check({{"x", x}, {"delta", delta}, {"norm", norm}, {"w", w.parts[0]}},
+              [&] { return std::vector<Tensor>{head_loss(x, delta, norm, 1e-5, w, targets, at::kDouble, terms).total}; });
+        // The mean by weights, of each token's own.
+        const HeadLoss whole = head_loss(x, delta, norm, 1e-5, w, targets, at::kDouble, terms);
+        const Tensor weight = (weighted ? terms.weights : at::ones({N}, at::kDouble)) * targets.ge(0);
+        EXPECT_NEAR(whole.loss.item<double>(), ((whole.nll * weight).sum() / weight.sum()).item<double>(), 1e-12);
+      }
       // A teacher that says what the model says.
       at::NoGradGuard no_grad;
       const Tensor h = x + delta, own = at::mm(h * at::rsqrt(h.square().mean(-1, true) + 1e-5) * norm, w.joined.t());

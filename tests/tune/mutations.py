@@ -12,4 +12,6 @@ MUTATIONS = [
     ("tune-topk-lowest", "by top-k a row's threshold is the least score that was selected", "src/nn/pass_units.cpp", "least = std::min(least, score[row]);", "least = std::min(least, score[row] - 1);", "tests/oracle/test_tune.py", "gradients"),
     ("tune-artifact-rounding", "the model is that of the artifact", "src/tune/finish.cpp", "if (parts) tuned = convert::rounded(std::move(tuned), formats::Dtype::F16);", "", "test_tune", "*Artifact*"),
     ("tune-adapter-lr", "routers alone leave the backbone as it is", "src/tune/stage.cpp", "t.everything = stage.what == What::everything;", "t.everything = true;", "test_tune", "*DialOne*"),
+    ("tune-rows-turn", "rows of other text go on where they were", "src/tune/rows.cpp", "config.seed, others_before(config, first)));", "config.seed, 0));", "test_tune", "Rows.TwoTexts*"),
+    ("tune-rows-weight", "they count by their weight", "src/tune/stage.cpp", "    options.target_weights = weights;\n", "", "test_tune", "Rows.WhatCounts*"),
 ]

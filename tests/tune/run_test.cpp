@@ -42,6 +42,13 @@ TEST_P(Resume, IsBitExact) {
   if (kind == "cache") config.teacher_cache = join_path(folder.path(), "cache");
   if (kind == "logits") config.teacher_top = 0;
   if (kind == "alone") config.teacher = "", config.loss_weight = 1;
+  if (kind == "other") {
+    config.other = {join_path(folder.path(), "other.txt")}, config.other_share = 0.3;
+    config.teacher_cache = join_path(folder.path(), "cache");
+    std::string text;
+    for (int i = 0; i < 3000; ++i) text += str(i * 7919 % 1000, i % 9 == 8 ? "\n\n" : " ");
+    atomic_write(config.other[0], text);
+  }
   const std::string whole = join_path(folder.path(), "whole"), cut = join_path(folder.path(), "cut");
   const Json expected = tune(config, {.run = whole});
   int interruptions = 0;
@@ -93,7 +100,7 @@ TEST(Tune, AfterACrashIsBitExact) {
   for (const char* stage : {"1-routers", "2-adapters"}) expect_equal_metrics(join_path(whole, stage), join_path(cut, stage));
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, Resume, ::testing::Values("plain", "bf16", "accumulation", "cache", "logits", "alone"), [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Kinds, Resume, ::testing::Values("plain", "bf16", "accumulation", "cache", "logits", "alone", "other"), [](const auto& info) { return std::string(info.param); });
 
 TEST(Tune, RoutersAloneLeaveDialOneTheDenseModelToTheBit) {
   const TemporaryFolder folder;

@@ -45,7 +45,12 @@ tune::TuneConfig config_of(const Arguments& a) {
   } else {
     for (const std::string& text : texts) c.data.text.push_back(text == "self" ? text : absolute(text));
   }
-  if (c.teacher.empty() && std::ranges::find(texts, "self") != texts.end()) a.wrong("data", "self without --teacher", "the model that is to write the text", "--teacher SRC");
+  for (const std::string& text : a.texts("other")) c.other.push_back(text == "self" ? text : absolute(text));
+  for (const char* flag : {"other-share", "other-weight"})
+    if (c.other.empty() && a.given(flag)) a.wrong(flag, "no --other", "the text that it is about");
+  c.other_share = a.number("other-share"), c.other_weight = a.number("other-weight");
+  for (const auto& [flag, all] : {std::pair("data", &c.data.text), {"other", &c.other}})
+    if (c.teacher.empty() && std::ranges::count(*all, "self") > 0) a.wrong(flag, "self without --teacher", "the model that is to write the text", "--teacher SRC");
   c.data.field = a.text("field");
   c.data.repair_utf8 = a.boolean("repair-utf8");
   c.data.validation_share = a.number("validation-share");
