@@ -4,13 +4,13 @@
 #include "cli/calibration.h"
 #include "cli/commands.h"
 #include "cli/common.h"
+#include "cli/conversion_text.h"
 #include "cli/convert_text.h"
 #include "cli/output.h"
 #include "cli/program.h"
 #include "cli/train_table.h"
 #include "convert/artifact.h"
 #include "convert/calibrate.h"
-#include "convert/self_text.h"
 #include "convert/surgery.h"
 #include "core/file.h"
 #include "core/human.h"
@@ -26,8 +26,6 @@ namespace {
 
 using routing::Part;
 using routing::Path;
-
-constexpr const char* kSelf = "self";
 
 // "1-28", "3,5,8-10": ascending, each once.
 std::vector<int> block_list(const Arguments& args, const std::string& flag, int64_t blocks) {
@@ -100,43 +98,7 @@ void bring_into_reach(const Arguments& args, const convert::Surgery& surgery, co
   options.highest = std::max(options.target, options.highest);
 }
 
-struct Text {
-  std::vector<std::vector<int32_t>> made;  // --data self
-  std::optional<study::HeldOut> held;
-  std::vector<std::span<const int32_t>> windows;
-  std::string name;
-};
-
-// The word self among other texts is half of the tokens.
-Text load_text(const Arguments& args, const model::ModelFolder& source, std::shared_ptr<const infer::Weights> weights, int64_t context, const WorkFolder& work) {
-  Text out;
-  std::vector<std::string> files = args.texts("data");
-  const bool own = std::erase(files, kSelf) > 0;
-  const int64_t tokens = args.integer("tokens"), of_own = !own ? 0 : files.empty() ? tokens : tokens / 2;
-  const text::Tokenizer tokenizer = source.tokenizer();
-  const study::DocumentEnds ends = study::document_ends(source.config(), tokenizer);
-  if (own) {
-    if (of_own == 0) args.wrong("tokens", str(tokens), "how many tokens the model is to write");
-    Bar bar(args, "writing text", "tokens", of_own);
-    const double chat_share = args.number("chat-share");
-    const auto seed = static_cast<uint64_t>(args.integer("seed"));
-    const std::string kept = work.part("text", {{"source", source.fingerprint()}, {"tokens", of_own}, {"context", context}, {"seed", seed}, {"chat_share", chat_share}});
-    convert::SelfTexts texts = convert::self_texts(source, std::move(weights), chat_share,
-                                                   {.tokens = of_own, .context = context, .seed = seed, .threads = threads_of(args), .kept = kept, .progress = [&](int64_t done, int64_t) { bar.update(done); }});
-    bar.finish();
-    out.made = std::move(texts.documents);
-    for (convert::SelfConversation& c : texts.conversations) out.made.push_back(std::move(c.ids));
-    for (const auto& text : out.made) out.windows.push_back(text);
-    out.name = str("text of ", source.path());
-  }
-  if (files.empty()) return out;
-  out.held = study::load_held_out(files, tokenizer, ends, held_out_options(args, source, context, tokens - of_own));
-  for (const study::Window& w : out.held->windows) out.windows.push_back(w.tokens);
-  out.name += (own ? " and " : "") + out.held->name;
-  return out;
-}
-
-routing::DialTable calibrate_written(const Arguments& args, const model::ModelFolder& written, const Text& text, int64_t context) {
+routing::DialTable calibrate_written(const Arguments& args, const model::ModelFolder& written, const ConversionText& text, int64_t context) {
   // One number per dial needs no more text than this; windows evenly from all of it.
   constexpr size_t kTokens = 8192;
   size_t tokens = 0;
@@ -190,20 +152,15 @@ void make(const Arguments& args, const model::ModelFolder& source, convert::Surg
   const convert::SurgeryOptions& options = report.options;
   const bool fit = args.given("data") && !surgery.config.routing.dense();
   std::optional<WorkFolder> work;
-  Text text;
+  ConversionText text;
   if (args.given("data")) {
     work.emplace(report.out);
     const auto weights = infer::Weights::load(source, threads_of(args));
-    text = load_text(args, source, weights, options.context, *work);
+    text = load_conversion_text(args, source, weights, options.context, *work);
     report.text = text.name;
     if (fit) {
       Json of = record_of(args, source, report);
-      Hasher hash;
-      for (const auto& window : text.windows) {
-        const uint64_t size = window.size();
-        hash.update(&size, sizeof size), hash.update(window.data(), window.size_bytes());
-      }
-      of["text"] = hash.hex();
+      of["text"] = text.hash();
       Bar bar(args, "fitting", "blocks", source.config().num_hidden_layers * (options.refit && surgery.config.routing.decides() ? 2 : 1));
       convert::fit_surgery(surgery, options.dropped.empty() ? weights : convert::kept_blocks(source, surgery, threads_of(args)), text.windows, options,
                            {.ridge = args.number("ridge"), .forced_positions = options.forced_positions, .loss_tokens = args.integer("loss-tokens"), .threads = threads_of(args), .kept = work->part("fits", of),

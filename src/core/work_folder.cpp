@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "core/limits.h"
 #include "core/log.h"
 
 namespace fathom {
@@ -36,7 +35,7 @@ WorkFolder::~WorkFolder() {
 
 std::string WorkFolder::part(const std::string& name, const Json& of) const {
   const std::string folder = join_path(path_, name), what = join_path(folder, kOf), now = of.dump(2) + "\n";
-  if (exists(what) && read_file(what, limits::kJsonBytes) == now) {
+  if (exists(what) && read_json(what) == Json::parse(now)) {
     if (list_folder(folder).size() > 1) log_info("going on with what lies in ", folder);
     return folder;
   }

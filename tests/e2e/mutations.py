@@ -17,7 +17,7 @@ MUTATIONS = [
      "expected += routing.shares(u, routing.capacities()).light;", "tests/e2e/test_bench.py", "shape_and_its or table"),
     ("bench-operations", "the operations of decoding are those of its tokens alone", "src/study/bench.cpp", "    flops -= flops_of(depth, decisions[sequences.size() - 1], 0);\n", "",
      "tests/e2e/test_bench.py", "shape_and_its"),
-    ("drop-fit", "what is fitted beside dropped blocks is fitted without them", "src/cli/convert.cpp", "options.dropped.empty() ? weights : convert::kept_blocks(*source, surgery, threads_of(args))", "weights",
+    ("drop-fit", "what is fitted beside dropped blocks is fitted without them", "src/cli/convert.cpp", "options.dropped.empty() ? weights : convert::kept_blocks(source, surgery, threads_of(args))", "weights",
      "tests/e2e/test_convert.py", "dropped_first"),
     ("router-mlp", "an MLP begins as the linear router", "src/convert/surgery.cpp", "fc2[0] = 1, fc2[1] = -1;", "fc2[0] = 1, fc2[1] = 1;", "tests/e2e/test_convert.py", "two_layers"),
     ("types-kept", "tensors of a converted model keep their types", "src/convert/write.cpp", "if (model::is_reducible(p.spec)) to.dtypes", "if (false) to.dtypes", "tests/e2e/test_convert.py", "every_tensor"),
