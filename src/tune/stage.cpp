@@ -50,6 +50,18 @@ std::vector<float> thresholds_for(const model::ModelFolder& student, double dial
   return out;
 }
 
+// Of the tokens of a step, those that run in full by their position in their text.
+double forced_share(const std::vector<Rows::Some>& parts, int64_t positions) {
+  double forced = 0, all = 0;
+  for (const Rows::Some& part : parts)
+    for (int64_t row = 0; row < part.batch.rows; ++row)
+      for (int64_t t = 0; t < part.batch.tokens; ++t) {
+        forced += t - part.batch.document_start[static_cast<size_t>(row * part.batch.tokens + t)] < positions;
+        ++all;
+      }
+  return forced / all;
+}
+
 // Of tokens that reach each cut at that dial; the configuration's where none was calibrated.
 std::vector<double> shares_for(const model::ModelFolder& student, double dial) { return student.dial() ? student.dial()->at(dial).capacity : student.config().routing.capacities(); }
 
@@ -216,6 +228,13 @@ void Stage::step() {
   }
   p.seconds += std::chrono::duration<double>(Clock::now() - begin).count();
   log(results, target, norm);
+  // A router may collapse hours before the next look at held-out text.
+  if (decides && config.picks == Picks::threshold && p.step % config.interval.log_steps == 0 && target <= (config.lowest + config.highest) / 2) {
+    std::vector<std::vector<double>> looks;
+    for (const nn::ForwardResult& r : results) looks.push_back(r.shares);
+    const std::string when = str("in step ", p.step, ", whose target is ", percent(target, 0));
+    warn_of_collapse(looks, forced_share(parts, model.routing.forced_positions), when, when);
+  }
   std::string note = str("loss ", fixed(results.front().loss.item<double>(), 3));
   if (const auto kl = results.front().aux.find(nn::kDistillation); kl != results.front().aux.end()) note += str(", KL ", fixed(kl->second.item<double>(), 3));
   if (results.front().block_fraction) note += str(" at ", percent(*results.front().block_fraction, 0), " of the blocks for ", percent(target, 0));
@@ -277,15 +296,23 @@ void Stage::evaluate() {
     log_info("  in full at ", fixed(middle.dial, 2), ", by block: ", shares);
   }
   metrics_->write(line);
-  for (size_t u = 0; routing.decides() && u < routing.units.size(); ++u) {
+  std::vector<std::vector<double>> looks;
+  for (const Standing& s : standings_)
+    if (s.dial < 1) looks.push_back(s.shares);  // at 1 every token runs everything
+  warn_of_collapse(looks, measure_->forced_share(), "at every target below 1", "at any target below 1");
+}
+
+void Stage::warn_of_collapse(const std::vector<std::vector<double>>& looks, double forced, const std::string& at_every, const std::string& at_any) {
+  const routing::RoutingConfig& routing = network_->config().routing;
+  if (!routing.decides() || looks.empty()) return;
+  for (size_t u = 0; u < routing.units.size(); ++u) {
     const routing::RoutedUnit& unit = routing.units[u];
     if (unit.is_static()) continue;
     for (size_t cut = 0; cut < unit.cuts(); ++cut) {
-      const bool full = cut + 1 == unit.cuts();
-      const auto all = [&](auto is) { return std::ranges::all_of(standings_, [&](const Standing& s) { return s.dial >= 1 || is(s.shares[routing.first_cut(u) + cut]); }); };  // at 1 every token runs everything
-      const std::string key = str(u, ".", cut), way = full ? "runs it in full" : "runs it or takes its light path";
-      if (all([](double share) { return share > kAlmostAll; })) warn("all " + key, str(unit.name(), ": every token ", way, " at every target below 1"));
-      if (all([&](double share) { return share < measure_->forced_share() + kAlmostNone; })) warn("none " + key, str(unit.name(), ": no token ", way, " at any target below 1"));
+      const auto all = [&](auto is) { return std::ranges::all_of(looks, [&](const std::vector<double>& shares) { return is(shares[routing.first_cut(u) + cut]); }); };
+      const std::string key = str(u, ".", cut), way = cut + 1 == unit.cuts() ? "runs it in full" : "runs it or takes its light path";
+      if (all([](double share) { return share > kAlmostAll; })) warn("all " + key, str(unit.name(), ": every token ", way, " ", at_every));
+      if (all([&](double share) { return share < forced + kAlmostNone; })) warn("none " + key, str(unit.name(), ": no token ", way, " ", at_any));
     }
   }
 }

@@ -57,6 +57,8 @@ class Stage {
   void evaluate();
   void save();
   void warn(const std::string& key, const std::string& text);
+  // Names cuts that all tokens, or none but the forced ones (a share of `forced`), reach in each of the looks, [cuts] shares.
+  void warn_of_collapse(const std::vector<std::vector<double>>& looks, double forced, const std::string& at_every, const std::string& at_any);
   convert::Tuned tuned() const;
   double noise() const;
 

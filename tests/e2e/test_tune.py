@@ -256,9 +256,12 @@ def test_a_router_that_decides_nothing_is_named(fathom, folder, routed):
         kind, shape, _ = tensors[f"model.layers.{block}.router.bias"]
         tensors[f"model.layers.{block}.router.bias"] = (kind, shape, struct.pack("<f", bias))
     write_safetensors(folder / "tune-decided" / "model.safetensors", tensors, about)
-    said = fathom("tune", "tune-decided", "--data", "corpus.txt", "--stages", "routers", "--tokens", 512, *SHORT[2:], "--out", "tune-decided-run").err
+    said = fathom("tune", "tune-decided", "--data", "corpus.txt", "--stages", "routers", "--tokens", 8192, *SHORT[2:], "--out", "tune-decided-run").err
     assert "block 1: every token runs it in full at every target below 1" in said and "block 2: no token runs it in full at any target below 1" in said
     assert "in full at 0.82, by block: 1 100 %, 2 " in said
+    assert said.count("block 1: every token") == 1, "told once, though steps see it too"
+    warnings = [json.loads(line)["text"] for line in (folder / "tune-decided-run/1-routers/metrics.jsonl").read_text().splitlines() if '"warning"' in line]
+    assert any("block 1: every token runs it in full in step " in w for w in warnings) and any("block 2: no token runs it in full in step " in w for w in warnings), warnings
     assert "in full" not in fathom("tune", routed, "--data", "corpus.txt", "--stages", "routers", "--tokens", 512, *SHORT[2:], "--out", "tune-open-run", "--quiet").err
 
 
