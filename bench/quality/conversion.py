@@ -6,13 +6,16 @@
 TEXT is a file of `fathom data prepare`, or a dataset of it with the model's own ends; FLAGS are words of `fathom convert` and `fathom tune`. --from takes a
 converted model that is there instead of converting; --dials own is for a model that decides nothing. What is there already is gone on with, and not made twice. A line of JSON per recipe is
 appended to conversion.jsonl beside this file (or --results): all flags, the seconds, and for every text the block fraction, the loss over the dense
-model and the loss at 0.85, 0.75 and 0.65 between the points. --also NAME=FILE measures a text that the mean leaves out. --tasks NAMES --task-data FOLDER --task-limit 200 adds what `fathom eval --tasks` says of dense and model.
+model and the loss at 0.85, 0.75 and 0.65 between the points. --also NAME=FILE measures a text that the mean leaves out. --tasks NAMES --task-data FOLDER --task-limit 200 adds what `fathom eval --tasks` says of dense and
+model at --task-dials, and accuracy over the dense model's at 0.85, 0.75 and 0.65 of the blocks, between the dials item by item: questions are short and run more than their dial says.
 """
 import argparse
 import json
+import math
 import pathlib
 import re
 import shlex
+import statistics
 import subprocess
 import time
 
@@ -31,6 +34,23 @@ def between(points, x):
     return None
 
 
+def over_dense(dense, dials, x):
+    """Accuracy over the dense model's where a share x of the blocks ran, task by task and in their mean, each with half of its 95 % interval over items; None where no dial came so low or high."""
+    out = {}
+    for t, of_dense in enumerate(dense):
+        tasks = sorted((tasks[t] for tasks in dials), key=lambda task: task["block_fraction"])
+        for low, high in zip(tasks, tasks[1:]):
+            if low["block_fraction"] <= x <= high["block_fraction"]:
+                share = (x - low["block_fraction"]) / max(high["block_fraction"] - low["block_fraction"], 1e-9)
+                change = [share * b["right"] + (1 - share) * a["right"] - d["right"] for a, b, d in zip(low["results"], high["results"], of_dense["results"])]
+                out[of_dense["task"]] = [statistics.mean(change), 1.96 * statistics.stdev(change) / len(change) ** 0.5]
+                break
+        else:
+            return None
+    out["mean"] = [statistics.mean(v for v, _ in out.values()), math.hypot(*(half for _, half in out.values())) / len(out)]
+    return {name: [round(v, 4) for v in value] for name, value in out.items()}
+
+
 def parser_of(description, limit):
     """What a recipe and a search over recipes are both told."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -42,6 +62,7 @@ def parser_of(description, limit):
     parser.add_argument("--limit", default=limit)
     parser.add_argument("--context", default="512")
     parser.add_argument("--tasks", default="", help="also these, as in lambada,piqa, with --task-data FOLDER: accuracy of dense and model at 0.85, 0.75 and 0.65")
+    parser.add_argument("--task-dials", default="1,0.85,0.75,0.65,0.55", help="dials that the model answers at (default 1,0.85,0.75,0.65,0.55)")
     parser.add_argument("--task-data", default="data/eval")
     parser.add_argument("--task-limit", default="200")
     parser.add_argument("--build", type=pathlib.Path, default=pathlib.Path("build/release"))
@@ -97,13 +118,20 @@ def main():
         values = [found["texts"][pair.partition("=")[0]][str(x)] for pair in args.on]
         if values and None not in values:
             found[f"mean at {x}"] = round(sum(values) / len(values), 4)
+
     def answers(of, dial=None):
         flags = [] if dial is None else ["--dial", dial]
-        tasks = json.loads(run([fathom, "eval", of, "--tasks", args.tasks, "--task-data", args.task_data, "--limit", args.task_limit, "--json", "--quiet", "--threads", args.threads, *flags]))["models"][0]["tasks"]
+        kept = args.out / f"{args.name}-tasks-{'dense' if of == args.source else dial or 'own'}.jsonl"  # a stopped measurement goes on from it
+        return json.loads(run([fathom, "eval", of, "--tasks", args.tasks, "--task-data", args.task_data, "--limit", args.task_limit, "--json", "--items", "--quiet", "--threads", args.threads, "--resume", kept, *flags]))["models"][0]["tasks"]
+
+    def summary(tasks):
         return {t["task"]: {"block_fraction": round(t["block_fraction"], 4), "accuracy": round(t["accuracy"]["value"], 4), **({"perplexity": round(t["perplexity"]["value"], 3)} if "perplexity" in t else {})} for t in tasks}
 
     if args.tasks:
-        found["tasks"] = {"items": int(args.task_limit), "dense": answers(args.source), **{str(x): answers(model, x) for x in (FRACTIONS if args.dials != "own" else [None])}}
+        dense = answers(args.source)
+        at = {str(dial): answers(model, dial) for dial in (args.task_dials.split(",") if args.dials != "own" else [None])}
+        found["tasks"] = {"items": int(args.task_limit), "dense": summary(dense), **{dial: summary(tasks) for dial, tasks in at.items()}}
+        found["tasks over dense"] = {str(x): over_dense(dense, list(at.values()), x) for x in FRACTIONS}
     with args.results.open("a") as out:
         out.write(json.dumps(found) + "\n")
     print(json.dumps(found, indent=1))

@@ -20,6 +20,7 @@ def test_recipes_of_conversion_side_by_side(build, folder, tmp_path):
     for line in lines:
         assert line["tasks"]["items"] == 3 and line["tasks"]["dense"]["lambada"]["block_fraction"] == 1
         assert all(line["tasks"][dial]["lambada"]["perplexity"] > 1 for dial in ("0.85", "0.75", "0.65"))
+        assert list(line["tasks over dense"]) == ["0.85", "0.75", "0.65"]
     losses = {line["name"]: line["texts"]["here"]["points"] for line in lines}
     assert losses["base@1k"] != losses["light-16@1k"] and losses["base@1k"] != losses["rank-8@1k"], "flags that nobody obeyed"
     assert subprocess.run(words, capture_output=True, text=True, timeout=60).returncode == 0
