@@ -67,6 +67,7 @@ convert::SurgeryOptions surgery_options(const Arguments& args, const model::Mode
   o.statics = block_list(args, "static", dense.num_hidden_layers);
   o.dropped = block_list(args, "drop-blocks", dense.num_hidden_layers);
   if (!o.statics.empty() && !rank) args.wrong("static", args.text("static") + " beside --light none", "a rank for the light path that stands there", "--light fit:64, or --drop-blocks");
+  o.full_attention = block_list(args, "full-attention", dense.num_hidden_layers);
   const std::string blocks = args.text("blocks");
   if (blocks == "auto" || blocks == "inner") {
     for (const int block : convert::inner_blocks(dense))
@@ -112,7 +113,7 @@ routing::DialTable calibrate_written(const Arguments& args, const model::ModelFo
 Json record_of(const Arguments& args, const model::ModelFolder& source, const ConvertReport& report) {
   const auto name_of_file = [](const std::string& path) { return path.substr(path.find_last_of('/') + 1); };
   Json settings = Json::object(), data = Json::array();
-  for (const char* flag : {"blocks", "granularity", "paths", "light", "static", "drop-blocks", "kv", "router", "gate"})
+  for (const char* flag : {"blocks", "granularity", "full-attention", "paths", "light", "static", "drop-blocks", "kv", "router", "gate"})
     if (!args.text(flag).empty()) settings[flag] = args.text(flag);
   for (const char* flag : {"forced-positions", "tokens", "loss-tokens", "ridge", "chat-share", "seed"}) settings[flag] = args.number(flag);
   const convert::SurgeryOptions& o = report.options;
@@ -123,7 +124,7 @@ Json record_of(const Arguments& args, const model::ModelFolder& source, const Co
 
 // What was tuned before, laid over its source.
 int lay(const Arguments& args, const model::ModelFolder& source, const std::string& out_path) {
-  for (const char* flag : {"blocks", "granularity", "paths", "light", "static", "drop-blocks", "kv", "router", "gate", "forced-positions", "target", "lowest", "highest", "data"})
+  for (const char* flag : {"blocks", "granularity", "full-attention", "paths", "light", "static", "drop-blocks", "kv", "router", "gate", "forced-positions", "target", "lowest", "highest", "data"})
     if (args.given(flag)) args.wrong(flag, "beside --from", "one of them", "the artifact says what the result is");
   convert::Artifact artifact = convert::read_artifact(args.text("from"));
   if (args.given("adapters")) {
@@ -239,6 +240,7 @@ Command convert_command() {
   c.group("Surgery");
   c.flag(text_flag("blocks", "LIST", "blocks to route: 1-28, 3,5,8-10; inner: all but the first and the last; auto: of these all that tokens can do without at the target; none").otherwise("auto"));
   c.flag(text_flag("granularity", "WHAT", "what a router decides about").one_of({"block", "attention", "mlp", "attention+mlp"}).otherwise("block"));
+  c.flag(text_flag("full-attention", "LIST", "routed blocks whose attention every token runs: only their MLP is decided about"));
   c.flag(text_flag("paths", "LIST", "paths of a routed block: light,full or skip,full or skip,light,full").noted("light,full, or skip,full with --light none"));
   c.flag(text_flag("light", "HOW", "fit:RANK fits a light path of that rank; none").otherwise("fit:64"));
   c.flag(text_flag("static", "LIST", "blocks that are light for every token"));

@@ -59,10 +59,13 @@ Surgery plan_surgery(const ModelConfig& dense, const SurgeryOptions& options, co
   const int64_t L = dense.num_hidden_layers;
   if (!dense.routing.dense()) throw UserError({where, "", str("a model with ", dense.routing.units.size(), " routed units"), "a dense model", "convert its source, or tune it as it is"});
   if (dense.adapters.rank > 0) throw UserError({where, "adapters", str("rank ", dense.adapters.rank), "none", "convert its source; what fathom tune made of one is laid over it by fathom convert SOURCE OUT --from ARTIFACT --adapters merged"});
-  for (const auto& [list, option] : {std::pair(&options.blocks, "blocks"), {&options.statics, "static"}, {&options.dropped, "drop-blocks"}}) check_list(*list, option, L);
+  for (const auto& [list, option] : {std::pair(&options.blocks, "blocks"), {&options.statics, "static"}, {&options.dropped, "drop-blocks"}, {&options.full_attention, "full-attention"}}) check_list(*list, option, L);
   check_apart(options.blocks, options.statics, "blocks", "static");
   check_apart(options.blocks, options.dropped, "blocks", "drop-blocks");
   check_apart(options.statics, options.dropped, "static", "drop-blocks");
+  for (const int block : options.full_attention)
+    if (!has(options.blocks, block)) throw UserError({"full-attention", "", str("block ", block), "blocks that are routed", "name it in --blocks too"});
+  if (!options.full_attention.empty() && options.parts == std::vector<Part>{Part::attention}) throw UserError({"full-attention", "", "beside a granularity of attention alone", "MLPs that are decided about", "leave one of the two out"});
   if (static_cast<int64_t>(options.dropped.size()) == L) throw UserError({"drop-blocks", "", "every block", "at least one that stays", ""});
   if (options.blocks.empty() && options.statics.empty() && options.dropped.empty())
     throw UserError({"blocks", "", "no block", "at least one that is routed, static or dropped", ""});
@@ -90,7 +93,8 @@ Surgery plan_surgery(const ModelConfig& dense, const SurgeryOptions& options, co
       unit.light_rank = std::min(options.light_rank, dense.hidden_size);
       routing.units.push_back(unit);
     } else if (has(options.blocks, block)) {
-      for (const Part part : options.parts) unit.part = part, routing.units.push_back(unit);
+      const std::vector<Part> mlp = {Part::mlp};
+      for (const Part part : has(options.full_attention, block) ? mlp : options.parts) unit.part = part, routing.units.push_back(unit);
     }
   }
   out.config.num_hidden_layers = static_cast<int64_t>(out.block_of.size());

@@ -17,6 +17,7 @@ inline constexpr double kLeastCapacity = 1.0 / 1024;  // that a unit which decid
 struct SurgeryOptions {
   std::vector<int> blocks;                                      // that tokens route at; ascending
   std::vector<routing::Part> parts = {routing::Part::block};    // what each router decides about: the block, or attention, MLP or both
+  std::vector<int> full_attention;                              // of them, those whose attention every token runs: only their MLP is decided about; ascending
   routing::Paths paths = {.exit = false, .skip = false, .light = true, .full = true};
   int64_t light_rank = 64;                                      // of light paths
   std::vector<int> statics;                                     // blocks that are light for every token

@@ -269,6 +269,7 @@ TEST(Fit, GoesOnWhereItWasStopped) {
   const Case c(5, 7);
   const std::vector<SurgeryOptions> kinds = {{.blocks = {1, 2, 3, 4, 5}, .light_rank = 4, .target = 0.7, .context = 32},
                                              {.blocks = {1, 2, 4, 5}, .parts = {Part::attention, Part::mlp}, .paths = {.exit = false, .skip = true, .light = true, .full = true}, .light_rank = 3, .statics = {3}, .target = 0.7, .context = 32},
+                                             {.blocks = {1, 2, 4, 5}, .full_attention = {2, 5}, .light_rank = 4, .target = 0.8, .context = 32},
                                              {.blocks = {1, 2, 3}, .paths = {.exit = false, .skip = true, .light = false, .full = true}, .target = 0.8, .context = 32},
                                              {.light_rank = 4, .statics = {2, 3}, .context = 32}};
   for (size_t kind = 0; kind < kinds.size(); ++kind) {

@@ -62,6 +62,8 @@ TEST(Surgery, RefusesByName) {
   EXPECT_THAT(refusal({.statics = {3}, .dropped = {3}}, c), HasSubstr("block 3, which drop-blocks names too"));
   EXPECT_THAT(refusal({.dropped = {0, 1, 2, 3, 4}}, c), HasSubstr("every block"));
   EXPECT_THAT(refusal({}, c), HasSubstr("no block"));
+  EXPECT_THAT(refusal({.blocks = {1, 2}, .full_attention = {3}}, c), HasSubstr("full-attention: found block 3, expected blocks that are routed"));
+  EXPECT_THAT(refusal({.blocks = {1, 2}, .parts = {Part::attention}, .full_attention = {2}}, c), HasSubstr("MLPs that are decided about"));
   model::ModelConfig routed = c;
   routed.routing.units = {{1, 0.5}};
   EXPECT_THAT(refusal({.blocks = {2}}, routed), HasSubstr("a model with 1 routed units"));
@@ -86,6 +88,10 @@ TEST(Surgery, TheConfigurationIsWhatWasAskedFor) {
   EXPECT_TRUE(r.router_bias && r.forced_positions == 2);
   for (const model::TensorSpec& spec : model::schema(s.config))
     EXPECT_EQ(s.made.contains(spec.name), spec.name.find("router") != std::string::npos || spec.name.find("light") != std::string::npos) << spec.name;
+  const Surgery mixed = plan_surgery(c, {.blocks = {1, 2, 4}, .full_attention = {2}, .light_rank = 8}, "m");
+  std::vector<std::string> names;
+  for (const routing::RoutedUnit& unit : mixed.config.routing.units) names.push_back(unit.name());
+  EXPECT_THAT(names, ElementsAre("block 1", "MLP of block 2", "block 4"));
   const Surgery dropped = plan_surgery(c, {.dropped = {1, 2}}, "m");
   EXPECT_EQ(dropped.config.routing, routing::RoutingConfig{}) << "a dense model with fewer blocks";
 }

@@ -35,6 +35,7 @@ const std::vector<Kind>& kinds() {
       {.name = "parts", .options = options_of([](auto& o) { o.parts = {Part::attention, Part::mlp}; })},
       {.name = "attention", .options = options_of([](auto& o) { o.parts = {Part::attention}, o.target = 0.95, o.lowest = 0.9, o.highest = 0.97; })},
       {.name = "mlp", .options = options_of([](auto& o) { o.parts = {Part::mlp}; })},
+      {.name = "full_attention", .options = options_of([](auto& o) { o.full_attention = {2}; })},
       {.name = "skip", .options = options_of([](auto& o) { o.paths = kSkipFull; })},
       {.name = "three_paths", .options = options_of([](auto& o) { o.paths = kSkipLightFull; })},
       {.name = "three_paths_of_parts", .options = options_of([](auto& o) { o.paths = kSkipLightFull, o.parts = {Part::attention, Part::mlp}; })},
