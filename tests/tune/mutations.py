@@ -1,6 +1,6 @@
 """What the tests here are to notice; tests/mutations.py says how an entry reads and runs them."""
 MUTATIONS = [
-    ("tune-collapse", "a router that lets nobody in is named, though the first tokens of a text always run", "src/tune/stage.cpp", "measure_->forced_share() + kAlmostNone", "kAlmostNone", "tests/e2e/test_tune.py", "decides_nothing"),
+    ("tune-collapse", "a router that lets nobody in is named, though the first tokens of a text always run", "src/tune/stage.cpp", "share < forced + kAlmostNone", "share < kAlmostNone", "tests/e2e/test_tune.py", "decides_nothing"),
     ("tune-first-row", "the second stage goes on where the first ended", "src/tune/stage.cpp", "for (size_t i = 0; i < index; ++i) first_row_ +=", "for (size_t i = 1; i < index; ++i) first_row_ +=", "test_tune", "*OneStage*"),
     ("tune-noise-resume", "a resume draws the noise of its step", "src/tune/stage.cpp", "static_cast<uint64_t>(first_row_ + part));", "static_cast<uint64_t>(Clock::now().time_since_epoch().count()));", "test_tune", "*Resume*:*Crash*"),
     ("tune-before", "a stage begins with what the one before tuned", "src/tune/stage.cpp", "for (const auto& [name, tensor] : tuned.tensors) network_->load(name, tensor.to_f32());", ";", "test_tune", "*Loss*:*OneStage*"),
