@@ -4,7 +4,7 @@
 #include "cli/calibration.h"
 #include "cli/commands.h"
 #include "cli/common.h"
-#include "cli/conversion_text.h"
+#include "cli/convert_data.h"
 #include "cli/convert_text.h"
 #include "cli/output.h"
 #include "cli/program.h"
@@ -99,7 +99,7 @@ void bring_into_reach(const Arguments& args, const convert::Surgery& surgery, co
   options.highest = std::max(options.target, options.highest);
 }
 
-routing::DialTable calibrate_written(const Arguments& args, const model::ModelFolder& written, const ConversionText& text, int64_t context) {
+routing::DialTable calibrate_written(const Arguments& args, const model::ModelFolder& written, const ConvertData& text, int64_t context) {
   // One number per dial needs no more text than this; windows evenly from all of it.
   constexpr size_t kTokens = 8192;
   size_t tokens = 0;
@@ -153,11 +153,11 @@ void make(const Arguments& args, const model::ModelFolder& source, convert::Surg
   const convert::SurgeryOptions& options = report.options;
   const bool fit = args.given("data") && !surgery.config.routing.dense();
   std::optional<WorkFolder> work;
-  ConversionText text;
+  ConvertData text;
   if (args.given("data")) {
     work.emplace(report.out);
     const auto weights = infer::Weights::load(source, threads_of(args));
-    text = load_conversion_text(args, source, weights, options.context, *work);
+    text = load_convert_data(args, source, weights, options.context, *work);
     report.text = text.name;
     if (fit) {
       Json of = record_of(args, source, report);

@@ -153,9 +153,9 @@ int run(const Arguments& args) {
 
   Stage stage(args.boolean("quiet"));
   const bool store = args.boolean("store");
-  std::optional<WorkFolder> work;
+  std::optional<WorkFolder> work;  // names of files in it say what they are of
   if (store) work.emplace(join_path(model.folder->path(), "fathom_curve.json"));
-  study::CurveOptions options{.dials = dials, .tasks = std::move(tasks), .kept = work ? work->part("measured", {{"data", args.texts("data")}, {"context", context}, {"limit", args.integer("limit")}, {"dials", dials}}) : ""};
+  study::CurveOptions options{.dials = dials, .tasks = std::move(tasks), .kept = work ? work->part("measured", Json::object()) : ""};
   options.progress = {.begin = [&](const std::string& what, const std::string& unit, int64_t total) { stage.begin(what, unit, total); },
                       .update = [&](int64_t done, const std::string& note) { stage.update(done, note); }};
   if (args.boolean("speed")) {

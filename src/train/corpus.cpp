@@ -74,7 +74,7 @@ void prepare(const DataConfig& config, const CorpusOptions& given, const std::st
            human_count(static_cast<double>(result.validation_tokens)), " held out");
 }
 
-std::string folder_of(const DataConfig& config, const std::string& run) { return config.dataset.empty() ? join_path(run, "data") : config.dataset; }
+std::string folder_of(const DataConfig& config, const std::string& run, const std::string& folder = "data") { return config.dataset.empty() ? join_path(run, folder) : config.dataset; }
 
 Corpus open(const std::string& folder) {
   std::shared_ptr<const data::Dataset> train = data::Dataset::open(folder, "train");
@@ -87,7 +87,7 @@ Corpus open(const std::string& folder) {
 }  // namespace
 
 Corpus open_corpus(const DataConfig& data, const CorpusOptions& options) {
-  const std::string folder = folder_of(data, options.run);
+  const std::string folder = folder_of(data, options.run, options.folder);
   if (data.dataset.empty() && !exists(folder)) prepare(data, options, folder);
   return open(folder);
 }

@@ -20,7 +20,8 @@ struct Corpus {
 };
 
 struct CorpusOptions {
-  std::string run;                                // text is prepared into RUN/data
+  std::string run;
+  std::string folder = "data";                    // in it, that text is prepared into
   std::string resume = "fathom train --resume";   // what goes on with it once it was stopped
   std::string hint = "give your own: --data.text FILE_OR_FOLDER, or what fathom data prepare made: --data.dataset FOLDER";  // where text is not there
   bool add_bos = true, add_eos = true;            // what is put around the documents of text

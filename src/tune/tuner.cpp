@@ -54,9 +54,9 @@ void write_self_text(const TuneConfig& config, const model::ModelFolder& writer,
   remove_all(pieces);
 }
 
-// `data` as a dataset, text in a folder of that name in the run. Around a document stands what the student is used with.
+// `data`, which `flag` gave, as a dataset; text is prepared into RUN/`flag`. Around a document stands what the student is used with.
 train::Corpus corpus_of(const TuneConfig& config, train::DataConfig data, const std::string& flag, const model::ModelFolder& student, const model::ModelFolder& writer, const std::string& run,
-                        const std::string& folder, const std::function<bool()>& stop) {
+                        const std::function<bool()>& stop) {
   const text::Tokenizer tokenizer = student.tokenizer();
   const model::DocumentEnds ends = model::document_ends(student.config(), tokenizer);
   const auto conversations = model::whole_conversations([&] { return student.chat_format(); });
@@ -66,7 +66,7 @@ train::Corpus corpus_of(const TuneConfig& config, train::DataConfig data, const 
       text = self_path(run);
     }
   if (!data.text.empty()) data.tokenizer = join_path(config.model, "tokenizer.json");
-  train::Corpus corpus = train::open_corpus(data, {.run = folder, .resume = "fathom tune --resume", .hint = "give your own text, a dataset of fathom data prepare, or self: --" + flag,
+  train::Corpus corpus = train::open_corpus(data, {.run = run, .folder = flag, .resume = "fathom tune --resume", .hint = "give your own text, a dataset of fathom data prepare, or self: --" + flag,
                                                    .add_bos = ends.begin.has_value(), .add_eos = ends.end.has_value(), .conversations = conversations, .threads = config.threads, .stop = stop});
   const data::Manifest& made = corpus.train->manifest();
   if (made.tokenizer_identity != tokenizer.identity())
@@ -153,12 +153,12 @@ Json go(const TuneConfig& config, const RunOptions& options, bool& stepped) {
   for (const std::string& text : config.other)  // before --data is prepared
     if (text != kSelf && !exists(text)) throw UserError({"configuration", "other", "no file or folder " + text, "text beside that of data", "give your own text, or self: --other"});
   const model::ModelFolder& writer = source ? *source : *student;
-  const train::Corpus corpus = corpus_of(config, config.data, "data", *student, writer, options.run, options.run, options.stop);
+  const train::Corpus corpus = corpus_of(config, config.data, "data", *student, writer, options.run, options.stop);
   std::optional<train::Corpus> other;
   if (!config.other.empty()) {
     train::DataConfig data = config.data;
     data.dataset.clear(), data.text = config.other;
-    other = corpus_of(config, data, "other", *student, writer, options.run, join_path(options.run, "other"), options.stop);
+    other = corpus_of(config, data, "other", *student, writer, options.run, options.stop);
   }
   std::unique_ptr<Teacher> teacher;
   if (source) {

@@ -1,6 +1,6 @@
 // A run of tuning from a converted model to a better one:
 //   RUN/config.json       the whole configuration
-//   RUN/self.jsonl        text that the teacher wrote, where it was asked for; RUN/data/ the prepared dataset, when text was given
+//   RUN/self.jsonl        text that the teacher wrote, where it was asked for; RUN/data/ the prepared dataset, when text was given; RUN/other/ that of other text
 //   RUN/1-routers/ …      the stages (tune/stage.h)
 //   RUN/artifact/         what was tuned and nothing else, to be laid over the dense source (convert/artifact.h)
 //   RUN/model/            the result, with its dial calibrated anew

@@ -1,4 +1,4 @@
-#include "cli/conversion_text.h"
+#include "cli/convert_data.h"
 
 #include "cli/bar.h"
 #include "cli/common.h"
@@ -13,7 +13,7 @@ constexpr const char* kSelf = "self";
 
 }  // namespace
 
-std::string ConversionText::hash() const {
+std::string ConvertData::hash() const {
   Hasher hash;
   for (const auto& window : windows) {
     const uint64_t size = window.size();
@@ -22,8 +22,8 @@ std::string ConversionText::hash() const {
   return hash.hex();
 }
 
-ConversionText load_conversion_text(const Arguments& args, const model::ModelFolder& source, std::shared_ptr<const infer::Weights> weights, int64_t context, const WorkFolder& work) {
-  ConversionText out;
+ConvertData load_convert_data(const Arguments& args, const model::ModelFolder& source, std::shared_ptr<const infer::Weights> weights, int64_t context, const WorkFolder& work) {
+  ConvertData out;
   std::vector<std::string> files = args.texts("data");
   const bool own = std::erase(files, kSelf) > 0;
   const int64_t tokens = args.integer("tokens"), of_own = !own ? 0 : files.empty() ? tokens : tokens / 2;

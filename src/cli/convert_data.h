@@ -14,7 +14,7 @@
 
 namespace fathom::cli {
 
-struct ConversionText {
+struct ConvertData {
   std::vector<std::vector<int32_t>> made;  // --data self
   std::optional<study::HeldOut> held;
   std::vector<std::span<const int32_t>> windows;  // of both
@@ -23,6 +23,6 @@ struct ConversionText {
 };
 
 // That of --data, --tokens in windows of `context`; the word self among other texts is half of the tokens, and is kept in `work` as it is written.
-ConversionText load_conversion_text(const Arguments& args, const model::ModelFolder& source, std::shared_ptr<const infer::Weights> weights, int64_t context, const WorkFolder& work);
+ConvertData load_convert_data(const Arguments& args, const model::ModelFolder& source, std::shared_ptr<const infer::Weights> weights, int64_t context, const WorkFolder& work);
 
 }  // namespace fathom::cli
